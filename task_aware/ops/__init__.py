@@ -1,0 +1,17 @@
+"""Differentiable tensor operators with native kernels."""
+
+from .mel_mask import MaskedMel, mel_mask, mel_mask_reference
+from .mel_spectrogram import mel_filterbank, mel_spectrogram, mel_spectrogram_reference
+from .reverb_mix import Mixture, reverb_mix, reverb_mix_reference
+
+__all__ = [
+    "MaskedMel",
+    "Mixture",
+    "mel_filterbank",
+    "mel_mask",
+    "mel_mask_reference",
+    "mel_spectrogram",
+    "mel_spectrogram_reference",
+    "reverb_mix",
+    "reverb_mix_reference",
+]
