@@ -1,0 +1,268 @@
+"""From frame probabilities to events, and from events to scores.
+
+Decoding is that of the DCASE 2020 task 4 baseline; scores are those of sed_eval (Mesaros, Heittola and
+Virtanen, "Metrics for polyphonic sound event detection", Applied Sciences 6(6), 2016) with the baseline's
+parameters.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.ndimage import median_filter
+
+from task_aware.data.labels import Event
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    import torch
+
+Events = Mapping[str, Sequence[Event]]
+"""The events of each file, by file name; a file without events has an empty sequence."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """F1 scores, all in [0, 1].
+
+    macro: mean over the classes in `averaged` of their F1.
+    micro, precision, recall: of all events (or segments) together, whatever their class.
+    error_rate: (substitutions + deletions + insertions) / reference; NaN where the reference is empty.
+    per_class: F1 of each class in `averaged`, in the order of the labels.
+    counts: (reference, detected) events, or active segments, of each class in `averaged`.
+    averaged: the classes with reference events or detections. A class that is never there but was detected
+        scores 0; sed_eval alone calls it NaN and drops it from its mean, as if the detections were right.
+    left_out: the classes with neither, which have no score and are not averaged.
+    """
+
+    name: str
+    macro: float
+    micro: float
+    precision: float
+    recall: float
+    error_rate: float
+    per_class: dict[str, float]
+    counts: dict[str, tuple[int, int]]
+    averaged: tuple[str, ...]
+    left_out: tuple[str, ...]
+
+    def table(self) -> str:
+        """The scores as text, F1 in percent."""
+        width = max(len(label) for label in (*self.averaged, *self.left_out, "macro average"))
+        rows = [f"{self.name:<{width}}  {'F1 %':>6}  {'reference':>9}  {'detected':>8}"]
+        for label in self.averaged:
+            reference, detected = self.counts[label]
+            rows.append(
+                f"{label:<{width}}  {100 * self.per_class[label]:6.2f}  {reference:9d}  {detected:8d}"
+            )
+        reference = sum(count for count, _ in self.counts.values())
+        detected = sum(count for _, count in self.counts.values())
+        rows.append(f"{'macro average':<{width}}  {100 * self.macro:6.2f}  (of {len(self.averaged)} classes)")
+        rows.append(
+            f"{'micro average':<{width}}  {100 * self.micro:6.2f}  {reference:9d}  {detected:8d}  "
+            f"(precision {100 * self.precision:.2f}, recall {100 * self.recall:.2f}, "
+            f"error rate {self.error_rate:.2f})"
+        )
+        if self.left_out:
+            rows.append(f"not averaged (neither in the reference nor detected): {', '.join(self.left_out)}")
+        return "\n".join(rows)
+
+
+def decode(
+    frame: np.ndarray | torch.Tensor,
+    labels: Sequence[str],
+    frame_seconds: float,
+    *,
+    threshold: float = 0.5,
+    median_frames: int = 7,
+    duration: float = 10.0,
+) -> list[Event]:
+    """The events in the frame probabilities of one clip, as the DCASE 2020 task 4 baseline decodes them.
+
+    Probabilities at or above `threshold` are active; a median filter of `median_frames` output frames
+    (reflected at both ends) smooths the binary track of each class; each run of active frames is an event.
+
+    frame: [T', C] probabilities, one column per label; a tensor of any device and floating type, or an array.
+    frame_seconds: length of one of the T' frames; frame t covers [t, t + 1) * frame_seconds.
+    duration: seconds at which events are cut (the last frame may reach past the end of the clip).
+
+    Returns the events sorted by onset, then label. Raises ValueError for another shape or for NaN.
+    """
+    probabilities = _array(frame)
+    if probabilities.ndim != 2 or probabilities.shape[1] != len(labels):
+        raise ValueError(
+            f"frame has the shape {list(probabilities.shape)}, but [T', {len(labels)}] is wanted: "
+            "pass the frame probabilities of one clip with a column per label."
+        )
+    if np.isnan(probabilities).any():
+        raise ValueError(
+            "frame holds NaN, but probabilities are wanted: check the detector's input and weights."
+        )
+    if median_frames < 1:
+        raise ValueError(f"median_frames is {median_frames}, but 1 (no filter) or more is wanted.")
+    if not frame_seconds > 0:
+        raise ValueError(f"frame_seconds is {frame_seconds}, but a positive number of seconds is wanted.")
+    if len(probabilities) == 0:
+        return []
+    active = (probabilities >= threshold).astype(np.uint8)
+    active = median_filter(active, size=(median_frames, 1), mode="reflect")
+    silence = np.zeros((1, len(labels)), dtype=np.int8)
+    steps = np.diff(active.astype(np.int8), axis=0, prepend=silence, append=silence)
+    events = []
+    for index, label in enumerate(labels):
+        onsets = np.flatnonzero(steps[:, index] == 1) * frame_seconds
+        offsets = np.flatnonzero(steps[:, index] == -1) * frame_seconds
+        for onset, offset in zip(onsets, offsets, strict=True):
+            if onset < duration:
+                events.append(Event(float(onset), min(float(offset), float(duration)), label))
+    return sorted(events, key=lambda event: (event.onset, event.label))
+
+
+def event_f1(
+    reference: Events,
+    estimated: Events,
+    labels: Sequence[str],
+    *,
+    t_collar: float = 0.2,
+    percentage_of_length: float = 0.2,
+) -> Scores:
+    """Event-based scores of sed_eval: an event counts if label, onset and offset fit (optimal matching).
+
+    reference: the true events of every file to score; files without events belong here too.
+    estimated: the detected events; a file of the reference that is missing here has no detections. Files that
+        the reference does not know are an error, because leaving them out would hide mistaken file names.
+    t_collar: seconds the onset may be off; the offset may be off by
+        max(t_collar, percentage_of_length * length of the reference event).
+
+    Raises ValueError for unknown files or labels, impossible times or an empty reference.
+    """
+    metric = _sed_eval().sound_event.EventBasedMetrics(
+        list(labels), t_collar=float(t_collar), percentage_of_length=float(percentage_of_length)
+    )
+    return _score("event-based", metric, reference, estimated, labels)
+
+
+def segment_f1(
+    reference: Events, estimated: Events, labels: Sequence[str], *, resolution: float = 1.0
+) -> Scores:
+    """Segment-based scores of sed_eval: activity of each class compared in segments of `resolution` seconds.
+
+    Arguments and errors are those of `event_f1`.
+    """
+    metric = _sed_eval().sound_event.SegmentBasedMetrics(list(labels), time_resolution=float(resolution))
+    return _score("segment-based", metric, reference, estimated, labels)
+
+
+def write_events(path: str | os.PathLike[str], events: Events) -> None:
+    """Writes the events of each file as a DESED table (filename, onset, offset, event_label; tab-separated).
+
+    Times are in seconds with three decimals; a file without events has one row with empty fields. The file is
+    replaced as a whole or not at all.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, delimiter="\t", lineterminator="\n")
+            writer.writerow(("filename", "onset", "offset", "event_label"))
+            for name, of_file in events.items():
+                for event in of_file:
+                    writer.writerow((name, f"{event.onset:.3f}", f"{event.offset:.3f}", event.label))
+                if not of_file:
+                    writer.writerow((name, "", "", ""))
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _array(frame: Any) -> np.ndarray:
+    if hasattr(frame, "detach"):
+        frame = frame.detach().cpu()
+        if frame.element_size() < 4:  # numpy has no bfloat16
+            frame = frame.float()
+        return frame.numpy()
+    return np.asarray(frame)
+
+
+def _sed_eval() -> ModuleType:
+    """sed_eval, imported when first scored with: it takes its time and warns about pkg_resources."""
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*pkg_resources")
+            import sed_eval
+            import sed_eval.sound_event
+    except ImportError as error:
+        raise ImportError(
+            f"sed_eval does not import ({error}), but the scores need it: "
+            "pip install 'sed_eval>=0.2.1' 'setuptools<82'."
+        ) from error
+    return sed_eval
+
+
+def _score(name: str, metric: Any, reference: Events, estimated: Events, labels: Sequence[str]) -> Scores:
+    if not reference:
+        raise ValueError(
+            "reference names no file, but at least one is wanted: pass the true events by file name."
+        )
+    unknown = [file for file in estimated if file not in reference]
+    if unknown:
+        raise ValueError(
+            f"estimated names {len(unknown)} file(s) that reference lacks, the first is {unknown[0]!r}: "
+            "score only files of the reference, under the same names."
+        )
+    # An attribute because SegmentBasedMetrics of sed_eval 0.2.1 does not take it as an argument.
+    metric.empty_system_output_handling = "zero_score"
+    for file, events in reference.items():
+        metric.evaluate(
+            _items("reference", file, events, labels),
+            _items("estimated", file, estimated.get(file, ()), labels),
+        )
+    classes = metric.results_class_wise_metrics()
+    counts = {
+        label: (round(classes[label]["count"]["Nref"]), round(classes[label]["count"]["Nsys"]))
+        for label in labels
+    }
+    averaged = tuple(label for label in labels if any(counts[label]))
+    per_class = {label: _zero_if_nan(classes[label]["f_measure"]["f_measure"]) for label in averaged}
+    overall = metric.results_overall_metrics()
+    return Scores(
+        name=name,
+        macro=float(np.mean(list(per_class.values()))) if averaged else 0.0,
+        micro=_zero_if_nan(overall["f_measure"]["f_measure"]),
+        precision=_zero_if_nan(overall["f_measure"]["precision"]),
+        recall=_zero_if_nan(overall["f_measure"]["recall"]),
+        error_rate=float(overall["error_rate"]["error_rate"]) if metric.overall["Nref"] else math.nan,
+        per_class=per_class,
+        counts={label: counts[label] for label in averaged},
+        averaged=averaged,
+        left_out=tuple(label for label in labels if label not in averaged),
+    )
+
+
+def _items(name: str, file: str, events: Sequence[Event], labels: Sequence[str]) -> list[dict[str, Any]]:
+    for event in events:
+        if event.label not in labels:
+            raise ValueError(
+                f"{name} has an event {event.label!r} in {file!r}, but the labels are {', '.join(labels)}: "
+                "add the label or leave the event out."
+            )
+        if not 0 <= event.onset <= event.offset < math.inf:
+            raise ValueError(
+                f"{name} has an event from {event.onset} s to {event.offset} s in {file!r}, "
+                "but 0 <= onset <= offset is wanted: correct its times."
+            )
+    return [{"event_label": event.label, "onset": event.onset, "offset": event.offset} for event in events]
+
+
+def _zero_if_nan(value: float) -> float:
+    return 0.0 if math.isnan(value) else float(value)
