@@ -2,6 +2,7 @@
 
 from .mel_mask import MaskedMel, mel_mask, mel_mask_reference
 from .mel_spectrogram import mel_filterbank, mel_spectrogram, mel_spectrogram_reference
+from .reorder import reorder, reorder_reference
 from .reverb_mix import Mixture, reverb_mix, reverb_mix_reference
 
 __all__ = [
@@ -12,6 +13,8 @@ __all__ = [
     "mel_mask_reference",
     "mel_spectrogram",
     "mel_spectrogram_reference",
+    "reorder",
+    "reorder_reference",
     "reverb_mix",
     "reverb_mix_reference",
 ]

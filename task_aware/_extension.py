@@ -1,0 +1,124 @@
+"""Finds and loads the native libraries, and says why one is absent.
+
+`_C` (schemas, CPU kernels) and `_cuda` (CUDA kernels) lie beside this file after an editable or an ordinary install.
+Whoever stands in a checkout imports the checkout's Python files, while the libraries lie in the installed package:
+they are looked for there too, and held against the checkout's sources.
+"""
+
+from __future__ import annotations
+
+import importlib.machinery
+import importlib.util
+import sys
+import sysconfig
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+
+import torch
+
+from . import _sources
+
+PACKAGE = Path(__file__).resolve().parent
+BUILD_COMMAND = "pip install ."
+
+
+@dataclass(frozen=True)
+class Extension:
+    """What was found. With a kernel set absent, its reason is one clause without a full stop."""
+
+    cpu: bool = False
+    cuda: bool = False
+    folder: Path | None = None
+    cpu_absent: str = ""
+    cuda_absent: str = ""
+    build: dict[str, str] = field(default_factory=dict)
+
+
+def library_folders() -> list[Path]:
+    """Where the libraries may lie: beside this file, then in the installed package."""
+    folders = [PACKAGE]
+    for name in ("platlib", "purelib"):
+        folders.append(Path(sysconfig.get_path(name)) / "task_aware")
+    folders += [Path(entry) / "task_aware" for entry in sys.path if entry]
+    return list(dict.fromkeys(folder.resolve() for folder in folders))
+
+
+def find_library(folder: Path) -> Path | None:
+    """The `_C` of this Python in ``folder``."""
+    for suffix in importlib.machinery.EXTENSION_SUFFIXES:
+        path = folder / f"_C{suffix}"
+        if path.is_file():
+            return path
+    return None
+
+
+def compare_with_checkout(build: dict[str, str], library: Path, csrc: Path) -> str:
+    """Why libraries of this build must not be used with the sources beside this file; empty where they may be.
+
+    Other sources with the same schemas only warn: kernels may be out of date, but calls still fit them.
+    """
+    if not csrc.is_dir():
+        return ""
+    if build["schemas"] != _sources.schemas_digest(csrc):
+        return f"{library} was built for other operators than this checkout declares; run `{BUILD_COMMAND}` again"
+    if build["sources"] != _sources.sources_digest(csrc):
+        warnings.warn(
+            f"{library} was built from other sources than this checkout's csrc/; run `{BUILD_COMMAND}` again.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return ""
+
+
+def _import_module(path: Path) -> ModuleType:
+    name = f"{__package__}._C"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is not a Python extension module")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    sys.modules[name] = module
+    return module
+
+
+def _load_cuda(folder: Path, build: dict[str, str]) -> str:
+    """Load `_cuda`; why it is absent, or empty."""
+    path = folder / "_cuda.so"
+    if build["cuda_absent"]:
+        return f"it was built without them ({build['cuda_absent']})"
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} has no CUDA"
+    if not path.is_file():
+        return f"{path} is missing"
+    try:
+        torch.ops.load_library(str(path))
+    except OSError as error:
+        return f"{path} does not load ({error})"
+    return ""
+
+
+def load() -> Extension:
+    """Look for the libraries and load what there is; never raises."""
+    candidates = [(folder, path) for folder in library_folders() if (path := find_library(folder)) is not None]
+    if not candidates:
+        reason = "the native library was not built"
+        return Extension(cpu_absent=reason, cuda_absent=reason)
+    folder, path = candidates[0]
+    try:
+        build = dict(_import_module(path).build_info())
+    except ImportError as error:
+        reason = f"{path} does not load ({error})"
+        return Extension(cpu_absent=reason, cuda_absent=reason)
+    if reason := compare_with_checkout(build, path, PACKAGE.parent / "csrc"):
+        return Extension(folder=folder, cpu_absent=reason, cuda_absent=reason, build=build)
+    cuda_absent = _load_cuda(folder, build)
+    return Extension(
+        cpu=True, cuda=not cuda_absent, folder=folder, cuda_absent=cuda_absent, build=build
+    )
+
+
+extension = load()

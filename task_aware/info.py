@@ -1,0 +1,60 @@
+"""`python -m task_aware.info`: what is installed here, and why something is not."""
+
+from __future__ import annotations
+
+import platform
+import sys
+
+import torch
+
+from . import __version__
+from ._extension import BUILD_COMMAND, extension
+
+
+def cpu_line() -> str:
+    if not extension.cpu:
+        return f"absent: {extension.cpu_absent}; `{BUILD_COMMAND}` builds them"
+    build = extension.build
+    return f"built by {build['compiler']} against torch {build['torch']}, in {extension.folder}"
+
+
+def cuda_line() -> str:
+    if not extension.cuda:
+        return f"absent: {extension.cuda_absent}"
+    build = extension.build
+    return f"built by nvcc {build['cuda']} for {build['architectures'].replace(';', ', ')}, in {extension.folder}"
+
+
+def gpu_lines() -> list[str]:
+    if not torch.cuda.is_available():
+        return ["none"]
+    lines = []
+    for index in range(torch.cuda.device_count()):
+        device = torch.cuda.get_device_properties(index)
+        memory = device.total_memory / 2**30
+        lines.append(f"{device.name}, sm_{device.major}{device.minor}, {memory:.0f} GiB")
+    return lines
+
+
+def report() -> str:
+    """The whole report as text."""
+    cuda = torch.version.cuda
+    rows = [
+        ("task_aware", __version__),
+        ("python", platform.python_version()),
+        ("torch", f"{torch.__version__} ({f'CUDA {cuda}' if cuda else 'no CUDA'})"),
+        ("CPU kernels", cpu_line()),
+        ("CUDA kernels", cuda_line()),
+        ("CPU threads", str(torch.get_num_threads())),
+        *(("GPU", line) for line in gpu_lines()),
+    ]
+    return "\n".join(f"{name:<13} {value}" for name, value in rows)
+
+
+def main() -> int:
+    print(report())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

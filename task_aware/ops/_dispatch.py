@@ -1,0 +1,89 @@
+"""Which implementation a call runs: the native kernels or the PyTorch reference."""
+
+from __future__ import annotations
+
+import functools
+import re
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from .. import _extension
+from ..errors import BackendError
+
+Backend = Literal["auto", "native", "reference"]
+
+
+def use_native(operation: str, backend: str, tensor: Tensor) -> bool:
+    """Whether ``operation`` runs natively on ``tensor``'s device.
+
+    Raises :class:`ValueError` for an unknown backend and :class:`BackendError` where the device has no kernels: a
+    silent fallback would be a slow surprise.
+    """
+    if backend not in ("auto", "native", "reference"):
+        raise ValueError(f"{operation}: backend is {backend!r}, expected 'auto', 'native' or 'reference'.")
+    if backend == "reference":
+        return False
+    extension = _extension.extension
+    kind = tensor.device.type
+    if kind == "cpu" or kind == "meta":
+        if not extension.cpu:
+            raise BackendError(_absent(operation, "CPU", extension.cpu_absent))
+    elif kind == "cuda":
+        if not extension.cuda:
+            raise BackendError(_absent(operation, "CUDA", extension.cuda_absent))
+        if not torch.compiler.is_compiling():
+            _check_architecture(operation, tensor.device.index)
+    else:
+        raise BackendError(
+            f"{operation}: there are no native kernels for {kind} tensors; move them to a CPU or a CUDA device, or "
+            f"pass backend='reference'."
+        )
+    return True
+
+
+def has_kernels() -> bool:
+    """Whether the operators' schemas are registered, so that fakes and autograd can be."""
+    return _extension.extension.cpu
+
+
+def _absent(operation: str, kind: str, reason: str) -> str:
+    build = _extension.extension.build
+    built = ""
+    if kind == "CUDA" and build:
+        built = f" ({_extension.extension.folder} holds CPU kernels only)" if build["cuda_absent"] else ""
+    command = _extension.BUILD_COMMAND
+    if kind == "CUDA":
+        command = f"TASK_AWARE_CUDA=1 {command}"
+    return (
+        f"{operation}: the tensors are on {kind} and the {kind} kernels are absent{built}, because {reason}; "
+        f"`{command}` builds them, backend='reference' does without."
+    )
+
+
+@functools.cache
+def _check_architecture(operation: str, index: int) -> None:
+    major, minor = torch.cuda.get_device_capability(index)
+    built = _extension.extension.build["architectures"]
+    if not runs_on(built, major, minor):
+        raise BackendError(
+            f"{operation}: the GPU is sm_{major}{minor} and the CUDA kernels were built for {built}; "
+            f"`TORCH_CUDA_ARCH_LIST={major}.{minor} {_extension.BUILD_COMMAND}` builds them for it, "
+            f"backend='reference' does without."
+        )
+
+
+def runs_on(architectures: str, major: int, minor: int) -> bool:
+    """Whether kernels for ``architectures`` (TORCH_CUDA_ARCH_LIST's notation) run on a GPU of this capability."""
+    for item in architectures.split(";"):
+        match = re.fullmatch(r"(\d+)\.(\d)([af]?)(\+PTX)?", item)
+        if match is None:
+            continue
+        built = (int(match[1]), int(match[2]))
+        if match[3]:
+            if built == (major, minor):
+                return True
+        elif built[0] == major and built[1] <= minor or (match[4] and built <= (major, minor)):
+            return True
+    return False
