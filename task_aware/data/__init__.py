@@ -1,0 +1,26 @@
+"""Recordings, labels and mixtures: arrays and files, nothing of models."""
+
+from task_aware.data.audio import read_audio, write_audio
+from task_aware.data.desed import SPLITS, Clip, Split, read_events, read_split
+from task_aware.data.labels import DESED_CLASSES, Event, LabelEncoder
+from task_aware.data.mixing import DryMixture, DynamicMixer, MixingConfig
+from task_aware.data.rirs import RirBank
+from task_aware.data.soundbank import Soundbank
+
+__all__ = [
+    "DESED_CLASSES",
+    "SPLITS",
+    "Clip",
+    "DryMixture",
+    "DynamicMixer",
+    "Event",
+    "LabelEncoder",
+    "MixingConfig",
+    "RirBank",
+    "Soundbank",
+    "Split",
+    "read_audio",
+    "read_events",
+    "read_split",
+    "write_audio",
+]

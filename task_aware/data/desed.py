@@ -1,0 +1,248 @@
+"""Reader of data sets in DESED's layout: `audio/` and `metadata/` mirror each other, tables are tab-separated."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from task_aware.data.audio import AUDIO_SUFFIXES, audio_seconds, find_audio
+from task_aware.data.labels import DESED_CLASSES, Event
+from task_aware.errors import DataError
+
+# name: table below metadata/, folder below audio/, columns
+_LAYOUT: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "weak": ("train/weak.tsv", "train/weak", ("filename", "event_labels")),
+    "unlabelled": ("train/unlabel_in_domain.tsv", "train/unlabel_in_domain", ("filename",)),
+    "synthetic": (
+        "train/synthetic20/soundscapes.tsv",
+        "train/synthetic20/soundscapes",
+        ("filename", "onset", "offset", "event_label"),
+    ),
+    "validation": ("validation/validation.tsv", "validation", ("filename", "onset", "offset", "event_label")),
+    "public": ("eval/public.tsv", "eval/public", ("filename", "onset", "offset", "event_label")),
+}
+SPLITS: tuple[str, ...] = tuple(_LAYOUT)
+
+# DESED labels reach 10.115 s in clips of 10 s.
+_LATE_OFFSET_SECONDS = 0.5
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One recording and what is known of it.
+
+    `events` for strong labels, `labels` for weak ones, both None for an unlabelled clip. `filename` is the name
+    that the table gives, which is what detections are scored against; the file at `path` may have another suffix.
+    """
+
+    path: Path
+    events: tuple[Event, ...] | None
+    labels: tuple[str, ...] | None
+    filename: str = ""
+
+
+@dataclass(frozen=True)
+class Split:
+    """The clips of one table whose audio exists, in the table's order, and the names whose audio does not."""
+
+    name: str
+    clips: tuple[Clip, ...]
+    missing: tuple[str, ...]
+    metadata: Path
+
+    @property
+    def reference(self) -> dict[str, tuple[Event, ...]]:
+        """The events of each clip by filename, as the metrics want them; clips without strong labels are not in it."""
+        return {clip.filename: clip.events for clip in self.clips if clip.events is not None}
+
+
+def split_paths(root: str | Path, name: str) -> tuple[Path, Path]:
+    """Where the table and the audio of a split belong, whether or not they exist."""
+    if name not in _LAYOUT:
+        raise ValueError(f"name must be one of {', '.join(SPLITS)}, got {name!r}.")
+    table, folder, _ = _LAYOUT[name]
+    return Path(root) / "metadata" / table, Path(root) / "audio" / folder
+
+
+def read_split(
+    root: str | Path,
+    name: str,
+    labels: Sequence[str] = DESED_CLASSES,
+    *,
+    max_missing: float = 0.5,
+    clip_seconds: float = 10.0,
+) -> Split:
+    """Read one split: "weak", "unlabelled", "synthetic", "validation" or "public".
+
+    The audio may be .wav, .flac or .ogg whatever the table says, and in subfolders if the table says so. Offsets
+    up to 0.5 s past the end of a clip (`clip_seconds`, or its real length where it is longer) are kept as they
+    are written; whoever encodes them cuts them. A row with only a filename is a clip without events.
+
+    Raises:
+        ValueError: an unknown split name.
+        DataError: no table or audio folder, a missing column, an unknown label, times that are no times, a table
+            without rows, or more than the share `max_missing` of the clips without audio.
+    """
+    metadata, folder = split_paths(root, name)
+    columns = _LAYOUT[name][2]
+    rows = _read_table(metadata, columns)
+    if not folder.is_dir():
+        raise DataError(
+            f"{folder}, where the audio of {metadata} belongs, is not a folder; check the data folder."
+        )
+    audio = _AudioIndex(folder)
+    paths: dict[str, Path | None] = {}
+    events: dict[str, list[Event]] = {}
+    weak: dict[str, list[str]] = {}
+    for line, row in rows:
+        filename = row[0]
+        where = f"{metadata}:{line}"
+        if not filename:
+            raise DataError(f"{where} has no filename; correct or remove the row.")
+        if filename not in paths:
+            paths[filename] = audio.find(filename)
+        if len(columns) == 4:
+            found_events = events.setdefault(filename, [])
+            event = _parse_event(row, where, labels)
+            if event is not None:
+                _check_end(event, paths[filename], where, clip_seconds)
+                found_events.append(event)
+        elif len(columns) == 2:
+            names = weak.setdefault(filename, [])
+            names += [label for label in _parse_labels(row[1], where, labels) if label not in names]
+    clips = []
+    missing = []
+    for filename, path in paths.items():
+        if path is None:
+            missing.append(filename)
+            continue
+        clip_events = tuple(events[filename]) if filename in events else None
+        clip_labels = tuple(sorted(weak[filename], key=list(labels).index)) if filename in weak else None
+        clips.append(Clip(path, clip_events, clip_labels, filename))
+    if len(missing) > max_missing * len(paths) or not clips:
+        raise DataError(
+            f"{len(missing)} of the {len(paths)} clips of {metadata} have no audio in {folder} (for one, "
+            f"{missing[0]}) and at most {max_missing:.0%} may; download the rest or check the folder."
+        )
+    if missing:
+        _log.warning(
+            "%d of the %d clips of %s have no audio and are left out.", len(missing), len(paths), metadata
+        )
+    return Split(name, tuple(clips), tuple(missing), metadata)
+
+
+def read_events(path: str | Path, labels: Sequence[str] = DESED_CLASSES) -> dict[str, tuple[Event, ...]]:
+    """Events by filename of any table with the columns filename, onset, offset, event_label."""
+    path = Path(path)
+    events: dict[str, list[Event]] = {}
+    for line, row in _read_table(path, ("filename", "onset", "offset", "event_label"), may_be_empty=True):
+        found = events.setdefault(row[0], [])
+        event = _parse_event(row, f"{path}:{line}", labels)
+        if event is not None:
+            found.append(event)
+    return {filename: tuple(found) for filename, found in events.items()}
+
+
+class _AudioIndex:
+    """Recordings below a folder by name, under any of the audio suffixes; one walk instead of a look-up a clip."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        paths = find_audio(folder, folder)
+        self._exact = {path.as_posix(): path for path in paths}
+        self._stem = {path.with_suffix("").as_posix(): path for path in reversed(paths)}
+
+    def find(self, filename: str) -> Path | None:
+        name = PurePosixPath(filename.replace("\\", "/")).as_posix()
+        suffix = PurePosixPath(name).suffix
+        # names such as Y80.000_90.000 end in what only looks like a suffix
+        stem = name[: -len(suffix)] if suffix.lower() in AUDIO_SUFFIXES else name
+        found = self._exact.get(name) or self._stem.get(stem)
+        return self._folder / found if found is not None else None
+
+
+def _read_table(
+    path: Path, columns: Sequence[str], *, may_be_empty: bool = False
+) -> list[tuple[int, list[str]]]:
+    """(line number, the wanted columns) of each row."""
+    if not path.is_file():
+        raise DataError(f"{path} is not there; check the data folder, which must hold audio/ and metadata/.")
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8."
+        ) from error
+    header = [field.strip() for field in lines[0].split("\t")] if lines else []
+    absent = [column for column in columns if column not in header]
+    if absent:
+        raise DataError(
+            f"{path}:1 lacks the column {', '.join(absent)}: the first line must be the tab-separated "
+            f"names {', '.join(columns)}."
+        )
+    where = [header.index(column) for column in columns]
+    rows = []
+    for number, line in enumerate(lines[1:], start=2):
+        if not line.strip():
+            continue
+        fields = [field.strip() for field in line.split("\t")]
+        if len(fields) > len(header):
+            raise DataError(
+                f"{path}:{number} has {len(fields)} fields and the header {len(header)}; correct the row."
+            )
+        fields += [""] * (len(header) - len(fields))
+        rows.append((number, [fields[column] for column in where]))
+    if not rows and not may_be_empty:
+        raise DataError(f"{path} has a header and no rows; an empty split cannot be used.")
+    return rows
+
+
+def _parse_event(row: Sequence[str], where: str, labels: Sequence[str]) -> Event | None:
+    _, onset_text, offset_text, label = row
+    if not (onset_text or offset_text or label):
+        return None
+    try:
+        onset, offset = float(onset_text), float(offset_text)
+    except ValueError:
+        onset = offset = math.nan
+    if not (math.isfinite(onset) and math.isfinite(offset)):
+        raise DataError(
+            f"{where} has the onset {onset_text!r} and the offset {offset_text!r}; both must be seconds, or onset, "
+            "offset and event_label all empty for a clip without events."
+        )
+    if onset < 0 or onset >= offset:
+        raise DataError(
+            f"{where} has the onset {onset:g} s and the offset {offset:g} s; the onset must be at least 0 and before "
+            "the offset."
+        )
+    _check_label(label, where, labels)
+    return Event(onset, offset, label)
+
+
+def _parse_labels(text: str, where: str, labels: Sequence[str]) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for label in names:
+        _check_label(label, where, labels)
+    return names
+
+
+def _check_label(label: str, where: str, labels: Sequence[str]) -> None:
+    if label not in labels:
+        raise DataError(f"{where} has the unknown label {label!r}; the labels are {', '.join(labels)}.")
+
+
+def _check_end(event: Event, path: Path | None, where: str, clip_seconds: float) -> None:
+    if event.offset <= clip_seconds + _LATE_OFFSET_SECONDS:
+        return
+    # only now is opening the file worth its time: most tables never come here
+    length = max(clip_seconds, audio_seconds(path)) if path is not None else clip_seconds
+    if event.offset > length + _LATE_OFFSET_SECONDS:
+        raise DataError(
+            f"{where} has the offset {event.offset:g} s and the clip ends at {length:g} s; correct the row (up to "
+            f"{_LATE_OFFSET_SECONDS:g} s past the end are accepted and cut)."
+        )
