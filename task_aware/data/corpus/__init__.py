@@ -1,0 +1,5 @@
+"""The built-in corpus: synthesised domestic sounds in DESED's layout, so that everything runs without a download."""
+
+from task_aware.data.corpus.cache import builtin_corpus, cache_folder, main
+
+__all__ = ["builtin_corpus", "cache_folder", "main"]

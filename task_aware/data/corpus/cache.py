@@ -1,0 +1,140 @@
+"""The corpus on disk: where it lies, and how it comes to be there whole or not at all."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+from task_aware.data.corpus.build import SIZES, VERSION, build, count_audio, identity
+from task_aware.errors import DataError
+
+_ABANDONED_SECONDS = 3600.0
+
+
+def cache_folder() -> Path:
+    """$TASK_AWARE_CACHE, else $XDG_CACHE_HOME/task_aware, else ~/.cache/task_aware."""
+    if chosen := os.environ.get("TASK_AWARE_CACHE"):
+        return Path(chosen).expanduser()
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return Path(base) / "task_aware"
+    return Path("~/.cache/task_aware").expanduser()
+
+
+def builtin_corpus(
+    cache: Path | None = None, *, seed: int = 0, size: str = "full", progress: bool = True
+) -> Path:
+    """The built-in corpus: ten synthesised classes in DESED's layout, made on first use and cached.
+
+    Args:
+        cache: the folder to keep it in; `cache_folder()` unless given.
+        seed: non-negative; every seed is another corpus.
+        size: "full" (864 files, about 100 MB, under a minute to make) or "tiny" (68 files, seconds; for tests).
+        progress: show a progress bar while it is made.
+
+    Returns:
+        The root: `audio/`, `metadata/` and `rirs/` lie in it.
+
+    Raises:
+        ValueError: an unknown size or a negative seed.
+        DataError: the folder cannot be written, or an earlier corpus in it was damaged.
+    """
+    _check_arguments(seed, size)
+    folder = cache_folder() if cache is None else Path(cache)
+    root = folder / f"corpus-v{VERSION}-seed{seed}-{size}"
+    advice = "set TASK_AWARE_CACHE to a folder that can be written and has 200 MB free"
+    return _make(root, seed=seed, size=size, progress=progress, advice=advice)
+
+
+def _check_arguments(seed: int, size: str) -> None:
+    if size not in SIZES:
+        raise ValueError(f"size must be one of {', '.join(SIZES)}, got {size!r}.")
+    if seed < 0:
+        raise ValueError(f"seed must not be negative, got {seed}.")
+
+
+def _make(root: Path, *, seed: int, size: str, progress: bool, advice: str) -> Path:
+    """The corpus at `root`, made there unless it is there.
+
+    It is built in a folder beside and renamed, so a killed build leaves nothing at `root`; of two processes that
+    build at once, the second to finish takes the first one's.
+    """
+    temporary = None
+    try:
+        if _is_whole(root, seed, size):
+            return root
+        root.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(root)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
+        temporary.chmod(0o755)
+        build(temporary, seed=seed, size=size, progress=progress)
+        try:
+            os.replace(temporary, root)
+        except OSError:
+            if not _is_whole(root, seed, size):
+                raise
+        return root
+    except (OSError, RuntimeError) as error:  # soundfile reports a full disk as a RuntimeError
+        reason = str(error).rstrip(".")
+        raise DataError(f"The built-in corpus cannot be written to {root} ({reason}); {advice}.") from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _is_whole(root: Path, seed: int, size: str) -> bool:
+    """Whether the corpus is at `root` with all its files. Raises DataError if something else or a part of it is."""
+    if not root.is_dir() or not any(root.iterdir()):
+        return False
+    try:
+        manifest = json.loads((root / "manifest.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        manifest = {}
+    wanted = identity(seed, size)
+    if any(manifest.get(key) != value for key, value in wanted.items()):
+        made = ", ".join(f"{key} {value}" for key, value in wanted.items())
+        raise DataError(
+            f"{root} holds something other than the built-in corpus of {made}; remove it or choose another folder."
+        )
+    found = count_audio(root)
+    if found != manifest.get("audio_files"):
+        raise DataError(
+            f"{root} holds {found} of the {manifest.get('audio_files')} audio files of the built-in corpus; "
+            "remove the folder and it is made again."
+        )
+    return True
+
+
+def _remove_abandoned(root: Path) -> None:
+    """Delete what builds killed more than an hour ago left beside `root`."""
+    for left in root.parent.glob(f".{root.name}-*"):
+        if left.is_dir() and time.time() - left.stat().st_mtime > _ABANDONED_SECONDS:
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """`python -m task_aware.data.corpus [--out DIR] [--seed N] [--size full|tiny]`: make the corpus, print its folder."""
+    parser = argparse.ArgumentParser(
+        prog="python -m task_aware.data.corpus", description="Make the built-in corpus."
+    )
+    parser.add_argument("--out", type=Path, help="folder to make it in (default: the cache)")
+    parser.add_argument("--seed", type=int, default=0, help="another seed, another corpus (default: 0)")
+    parser.add_argument(
+        "--size", choices=sorted(SIZES), default="full", help="tiny is for tests (default: full)"
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    given = parser.parse_args(arguments)
+    progress = not given.quiet
+    try:
+        if given.out is None:
+            print(builtin_corpus(seed=given.seed, size=given.size, progress=progress))
+            return
+        _check_arguments(given.seed, given.size)
+        advice = "choose another --out"
+        print(_make(given.out.absolute(), seed=given.seed, size=given.size, progress=progress, advice=advice))
+    except ValueError as error:
+        parser.exit(1, f"{error}\n")
