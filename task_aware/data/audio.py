@@ -85,7 +85,8 @@ def write_audio(path: str | Path, samples: np.ndarray, sample_rate: int) -> None
     A .wav beyond full scale is written as 32-bit float instead of being clipped.
 
     Raises:
-        ValueError: samples not [N], not finite, or beyond full scale in a format without floats; an unknown suffix.
+        ValueError: samples not [N], not finite, or beyond full scale in a format without floats; an unknown
+            suffix.
     """
     path = Path(path)
     samples = np.asarray(samples)
@@ -128,20 +129,21 @@ def _resample(path: Path, samples: np.ndarray, rate: int, sample_rate: int) -> n
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(
             f"{path} is at {rate} Hz, {sample_rate} Hz is wanted and torchaudio, which would resample it, "
-            f"cannot be imported ({reason}); resample the recordings or install a torchaudio that fits this torch."
+            f"cannot be imported ({reason}); resample the recordings or install a torchaudio for this torch."
         ) from error
     # a copy: torch.from_numpy warns about arrays it may not write to and strided channels
     return torchaudio.functional.resample(torch.tensor(samples), rate, sample_rate).numpy()
 
 
 class RecordingCache:
-    """Recordings below one root, kept in memory as 16-bit integers, the least recently used ones dropped first.
+    """Recordings below one root, kept in memory as 16-bit integers; the least recently used ones go first.
 
-    A file is stored without loss if it is 16 bit, mono and at `sample_rate`, otherwise at 16 bit below its peak.
-    Under fork, workers share what was read before; under spawn each starts empty.
+    A file is stored without loss if it is 16 bit, mono and at `sample_rate`, otherwise at 16 bit below its
+    peak. Under fork, workers share what was read before; under spawn each starts empty.
 
-    Broken, empty, silent and non-finite files are listed in `rejected` (relative path: reason) and logged once;
-    reading one raises RecordingError each time, so that what a caller draws does not depend on what was read before.
+    Broken, empty, silent and non-finite files are listed in `rejected` (relative path: reason) and logged
+    once; reading one raises RecordingError each time, so that what a caller draws does not depend on what was
+    read before.
 
     Args:
         root: the folder the paths are relative to.

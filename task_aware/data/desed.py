@@ -1,4 +1,4 @@
-"""Reader of data sets in DESED's layout: `audio/` and `metadata/` mirror each other, tables are tab-separated."""
+"""Reader of DESED's layout: tab-separated tables in `metadata/` that mirror the folders of `audio/`."""
 
 from __future__ import annotations
 
@@ -36,8 +36,9 @@ _log = logging.getLogger(__name__)
 class Clip:
     """One recording and what is known of it.
 
-    `events` for strong labels, `labels` for weak ones, both None for an unlabelled clip. `filename` is the name
-    that the table gives, which is what detections are scored against; the file at `path` may have another suffix.
+    `events` for strong labels, `labels` for weak ones, both None for an unlabelled clip. `filename` is the
+    name that the table gives, which is what detections are scored against; the file at `path` may have
+    another suffix.
     """
 
     path: Path
@@ -57,7 +58,7 @@ class Split:
 
     @property
     def reference(self) -> dict[str, tuple[Event, ...]]:
-        """The events of each clip by filename, as the metrics want them; clips without strong labels are not in it."""
+        """The events of each strongly labelled clip by filename, as the metrics want them."""
         return {clip.filename: clip.events for clip in self.clips if clip.events is not None}
 
 
@@ -79,14 +80,15 @@ def read_split(
 ) -> Split:
     """Read one split: "weak", "unlabelled", "synthetic", "validation" or "public".
 
-    The audio may be .wav, .flac or .ogg whatever the table says, and in subfolders if the table says so. Offsets
-    up to 0.5 s past the end of a clip (`clip_seconds`, or its real length where it is longer) are kept as they
-    are written; whoever encodes them cuts them. A row with only a filename is a clip without events.
+    The audio may be .wav, .flac or .ogg whatever the table says, and in subfolders if the table says so.
+    Offsets up to 0.5 s past the end of a clip (`clip_seconds`, or its real length where it is longer) are
+    kept as they are written; whoever encodes them cuts them. A row with only a filename is a clip without
+    events.
 
     Raises:
         ValueError: an unknown split name.
-        DataError: no table or audio folder, a missing column, an unknown label, times that are no times, a table
-            without rows, or more than the share `max_missing` of the clips without audio.
+        DataError: no table or audio folder, a missing column, an unknown label, times that are no times, a
+            table without rows, or more than the share `max_missing` of the clips without audio.
     """
     metadata, folder = split_paths(root, name)
     columns = _LAYOUT[name][2]
@@ -149,7 +151,7 @@ def read_events(path: str | Path, labels: Sequence[str] = DESED_CLASSES) -> dict
 
 
 class _AudioIndex:
-    """Recordings below a folder by name, under any of the audio suffixes; one walk instead of a look-up a clip."""
+    """Recordings below a folder by name, whatever their suffix; one walk instead of a look-up a clip."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -212,13 +214,13 @@ def _parse_event(row: Sequence[str], where: str, labels: Sequence[str]) -> Event
         onset = offset = math.nan
     if not (math.isfinite(onset) and math.isfinite(offset)):
         raise DataError(
-            f"{where} has the onset {onset_text!r} and the offset {offset_text!r}; both must be seconds, or onset, "
-            "offset and event_label all empty for a clip without events."
+            f"{where} has the onset {onset_text!r} and the offset {offset_text!r}; both must be seconds, or "
+            "onset, offset and event_label all empty for a clip without events."
         )
     if onset < 0 or onset >= offset:
         raise DataError(
-            f"{where} has the onset {onset:g} s and the offset {offset:g} s; the onset must be at least 0 and before "
-            "the offset."
+            f"{where} has the onset {onset:g} s and the offset {offset:g} s; the onset must be at least 0 "
+            "and before the offset."
         )
     _check_label(label, where, labels)
     return Event(onset, offset, label)
@@ -243,6 +245,6 @@ def _check_end(event: Event, path: Path | None, where: str, clip_seconds: float)
     length = max(clip_seconds, audio_seconds(path)) if path is not None else clip_seconds
     if event.offset > length + _LATE_OFFSET_SECONDS:
         raise DataError(
-            f"{where} has the offset {event.offset:g} s and the clip ends at {length:g} s; correct the row (up to "
-            f"{_LATE_OFFSET_SECONDS:g} s past the end are accepted and cut)."
+            f"{where} has the offset {event.offset:g} s and the clip ends at {length:g} s; correct the row "
+            f"(up to {_LATE_OFFSET_SECONDS:g} s past the end are accepted and cut)."
         )

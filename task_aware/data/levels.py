@@ -16,8 +16,8 @@ _CROSSFADE_SECONDS = 0.05
 class ActivePart:
     """A stretch of a recording and its active part: the frames of 20 ms within 40 dB of its loudest one.
 
-    `first` and `last` are the samples where the first active frame starts and the last one ends; `rms` is the root
-    mean square over the active frames.
+    `first` and `last` are the samples where the first active frame starts and the last one ends; `rms` is the
+    root mean square over the active frames.
     """
 
     samples: np.ndarray
@@ -41,8 +41,8 @@ def random_stretch(
 ) -> ActivePart:
     """At most `n_samples` of a recording, as drawn from those stretches that hold its sound.
 
-    These are the stretches with all its active frames where they fit, otherwise those with at least half as many
-    as any stretch has.
+    These are the stretches with all its active frames where they fit, otherwise those with at least half as
+    many as any stretch has.
     """
     if len(samples) <= n_samples:
         return active_part(samples, sample_rate)
@@ -58,7 +58,7 @@ def random_stretch(
 
 
 def loop(samples: np.ndarray, n_samples: int, sample_rate: int, generator: np.random.Generator) -> np.ndarray:
-    """`n_samples` of a shorter recording repeated from a random point on, its ends crossfaded at equal power."""
+    """`n_samples` of a shorter recording, repeated from a random point on with crossfades of equal power."""
     fade = min(round(_CROSSFADE_SECONDS * sample_rate), len(samples) // 2)
     period = len(samples) - fade
     unit = samples[:period].copy()

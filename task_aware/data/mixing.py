@@ -1,9 +1,9 @@
 """Dynamic mixing: dry sources, room impulse responses, levels and labels of mixtures drawn from a soundbank.
 
-The paper's section 3.2. What is drawn here is cheap; the convolution and the sum (`ops.reverb_mix`) run where the
-training runs:
+The paper's section 3.2. What is drawn here is cheap; the convolution and the sum (`ops.reverb_mix`) run where
+the training runs:
 
-    image[s] = gains[s] * (sources[s] convolved with rirs[s], cut at N)     mixture = sum of images + background
+    image[s] = gains[s] * (sources[s] convolved with rirs[s], cut at N)     mixture = their sum + background
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from task_aware.errors import DataError
 class DryMixture:
     """What `ops.reverb_mix` needs for one mixture, and its labels.
 
-    Row s holds all events of one class, placed in the clip and balanced among each other so that the loudest has
-    RMS 1 over its active part; rows are in the order of the labels, the unused ones at the end.
+    Row s holds all events of one class, placed in the clip and balanced among each other so that the loudest
+    has RMS 1 over its active part; rows are in the order of the labels, the unused ones at the end.
 
     Attributes:
         sources: float32 [S, N]; unused rows are zero.
-        rirs: float32 [S, L], of one room, unit energy; a unit impulse (L = 1) without reverberation and, padded
-            with zeros, in unused rows.
+        rirs: float32 [S, L], of one room, unit energy; a unit impulse (L = 1) without reverberation and,
+            padded with zeros, in unused rows.
         gains: float32 [S], linear; 0 in unused rows.
         background: float32 [N], at its level; zero if the soundbank has none.
         labels: int64 [S], column of the class; -1 in unused rows.
@@ -68,7 +68,8 @@ class DynamicMixer:
 
     Raises:
         ValueError: arguments that contradict each other.
-        DataError: reverberation without rooms, or fewer classes in the bank than the fewest distinct ones wanted.
+        DataError: reverberation without rooms, or fewer classes in the bank than the fewest distinct ones
+            wanted.
     """
 
     def __init__(
@@ -90,8 +91,8 @@ class DynamicMixer:
             raise ValueError(f"seed must be 0 or more, got {seed}.")
         if config.n_events[1] > n_sources:
             raise ValueError(
-                f"mixing.n_events goes up to {config.n_events[1]} and there are {n_sources} sources; lower the one or "
-                "raise the other."
+                f"mixing.n_events goes up to {config.n_events[1]} and there are {n_sources} sources; lower "
+                "the one or raise the other."
             )
         for bank in (soundbank, rirs):
             if bank is not None and bank.sample_rate != sample_rate:
@@ -109,8 +110,8 @@ class DynamicMixer:
         if config.distinct_classes and len(soundbank.foreground) < self._most:
             if len(soundbank.foreground) < self._fewest:
                 raise DataError(
-                    f"{soundbank.folder} has {len(soundbank.foreground)} classes and mixing.n_events wants at least "
-                    f"{self._fewest} distinct ones; lower it or turn mixing.distinct_classes off."
+                    f"{soundbank.folder} has {len(soundbank.foreground)} classes and mixing.n_events wants "
+                    f"at least {self._fewest} distinct ones; lower it or turn mixing.distinct_classes off."
                 )
             self._most = len(soundbank.foreground)
             warnings.warn(
@@ -204,8 +205,8 @@ class DynamicMixer:
                     drawn.append((self._label_of[found[0]], found[1]))
         if len(drawn) < self._fewest:
             raise DataError(
-                f"Only {len(drawn)} of the {count} events of a mixture could be drawn from {self._bank.folder}; "
-                "replace the recordings that were reported as unusable."
+                f"Only {len(drawn)} of the {count} events of a mixture could be drawn from "
+                f"{self._bank.folder}; replace the recordings that were reported as unusable."
             )
         return drawn
 
@@ -221,7 +222,7 @@ class DynamicMixer:
         return None
 
     def _place(self, generator: np.random.Generator, lengths: Sequence[int]) -> list[int]:
-        """A start for each event of one class: uniform, and without overlap wherever they fit side by side."""
+        """Starts of the events of one class: uniform, and without overlap where they fit side by side."""
         free = self.n_samples - sum(lengths)
         if free < 0:
             return [int(generator.integers(self.n_samples - length + 1)) for length in lengths]

@@ -11,16 +11,17 @@ from typing import Literal
 class MixingConfig:
     """What a mixture is made of. Ranges are inclusive and drawn from uniformly; levels are in dB.
 
-    A level is the RMS over the active part of an event (frames of 20 ms within 40 dB of its loudest) before its
-    room; rooms have unit energy and change it little.
+    A level is the RMS over the active part of an event (frames of 20 ms within 40 dB of its loudest) before
+    its room; rooms have unit energy and change it little.
 
     Attributes:
         n_events: how many foreground events.
         distinct_classes: draw that many classes first, each as likely as the others, then an event of each;
             otherwise draw events, each recording as likely as the others, so that some may share a class.
         foreground_db: level of each event.
-        background_db: level of the background. With the reference "loudest": both bounds relative to the loudest
-            event. With "quietest_ceiling": the lower one absolute, the upper one relative to the quietest event.
+        background_db: level of the background. With the reference "loudest": both bounds relative to the
+            loudest event. With "quietest_ceiling": the lower one absolute, the upper one relative to the
+            quietest event.
         background_reference: see `background_db`.
         gain_db: gain of the whole mixture.
         reference_db: the level in dB below full scale that 0 dB stands for.
@@ -43,8 +44,8 @@ class MixingConfig:
 
     @classmethod
     def paper(cls) -> MixingConfig:
-        """Section 3.2 to the letter: 1 to 5 events of any class, U(-35, 0) dB, background at most 5 dB above the
-        quietest event."""
+        """Section 3.2 to the letter: 1 to 5 events of any class, U(-35, 0) dB, background at most 5 dB
+        above the quietest event."""
         return cls(
             n_events=(1, 5),
             distinct_classes=False,
@@ -57,8 +58,8 @@ class MixingConfig:
 
     @classmethod
     def balanced(cls) -> MixingConfig:
-        """2 to 4 distinct classes within 10 dB, background 8 to 25 dB below: leaves the plateau of permutation
-        invariant training, where one slot holds every event, several times sooner than the paper's levels."""
+        """2 to 4 distinct classes within 10 dB, background 8 to 25 dB below: leaves the plateau of
+        permutation invariant training, where one slot holds every event, sooner than the paper's levels."""
         return cls()
 
     def validate(self) -> None:
@@ -78,7 +79,7 @@ class MixingConfig:
         if self.background_reference == "quietest_ceiling" and lowest_ceiling < self.background_db[0]:
             raise ValueError(
                 f"mixing.background_db starts at {self.background_db[0]:g} dB, above the ceiling of "
-                f"{lowest_ceiling:g} dB that an event of {self.foreground_db[0]:g} dB would set; lower its start."
+                f"{lowest_ceiling:g} dB that an event of {self.foreground_db[0]:g} dB sets; lower its start."
             )
         if not math.isfinite(self.reference_db):
             raise ValueError(f"mixing.reference_db must be finite, got {self.reference_db}.")

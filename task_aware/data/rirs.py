@@ -86,7 +86,8 @@ class RirBank:
         L is at most `max_seconds`, or `max_samples` where given. Cut first, then scaled.
 
         Raises:
-            RecordingError: the file is broken, empty, non-finite, or zero up to the cut; it is then in `rejected`.
+            RecordingError: the file is broken, empty, non-finite, or zero up to the cut; it is then in
+                `rejected`.
             DataError: more than the share `max_broken` of the files is.
         """
         path = Path(path)
@@ -94,7 +95,7 @@ class RirBank:
         response = self._cache.read(path)[:limit]
         energy = float(np.square(response, dtype=np.float64).sum())
         if energy == 0.0:
-            reason = f"{self.folder / path} is zero in its first {limit / self.sample_rate:g} s; replace or remove it."
+            reason = f"{self.folder / path} is zero for its first {limit / self.sample_rate:g} s; remove it."
             self._cache.reject(path, reason)
             raise RecordingError(reason)
         return response * np.float32(1.0 / np.sqrt(energy))

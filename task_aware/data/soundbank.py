@@ -19,9 +19,9 @@ _CUT_SUFFIX = re.compile(r"(_nOn|_nOff)+$")
 class Soundbank:
     """Foreground events by label and backgrounds, read once and cached in memory.
 
-    Expects `ROOT/audio/train/soundbank/{foreground,background}` as DESED has it; `root` may also be the folder
-    that holds `foreground` itself. Paths are relative to `folder` and sorted, so that what is drawn from them does
-    not depend on where the data lie or on the file system.
+    Expects `ROOT/audio/train/soundbank/{foreground,background}` as DESED has it; `root` may also be the
+    folder that holds `foreground` itself. Paths are relative to `folder` and sorted, so that what is drawn
+    from them does not depend on where the data lie or on the file system.
 
     Attributes:
         foreground: label to recordings, for the labels that have any, in the order of `labels`.
@@ -50,8 +50,8 @@ class Soundbank:
             self.folder = Path(root)
         if not (self.folder / "foreground").is_dir():
             raise DataError(
-                f"{self.folder / 'foreground'} is not a folder; a soundbank is needed there, with one folder of "
-                "recordings for each class."
+                f"{self.folder / 'foreground'} is not a folder; a soundbank is needed there, with one "
+                "folder of recordings for each class."
             )
         recordings: dict[str, list[Path]] = {label: [] for label in self.labels}
         unknown = set()
@@ -69,8 +69,8 @@ class Soundbank:
         if not self.foreground:
             found = f"; it has {', '.join(self.unknown)}" if self.unknown else ""
             raise DataError(
-                f"{self.folder / 'foreground'} has no recording of {', '.join(self.labels)}{found}; put .wav, .flac "
-                "or .ogg files into one folder for each class."
+                f"{self.folder / 'foreground'} has no recording of {', '.join(self.labels)}{found}; put "
+                ".wav, .flac or .ogg files into one folder for each class."
             )
         self._cache = RecordingCache(
             self.folder,
@@ -100,7 +100,7 @@ class Soundbank:
         )
 
     def scan(self) -> dict[str, float]:
-        """Seconds of foreground per label and of "background", from the headers; lists what cannot be opened."""
+        """Seconds per label and of "background", from the headers alone; lists what cannot be opened."""
         groups = {**self.foreground, "background": self.background}
         return {
             name: sum(filter(None, (self._cache.seconds(path) for path in paths)))
@@ -108,7 +108,7 @@ class Soundbank:
         }
 
     def describe(self) -> str:
-        """A few lines for people: recordings and seconds per class, backgrounds, what is absent or rejected."""
+        """A few lines for people: recordings and seconds per class, what is absent, not used or rejected."""
         seconds = self.scan()
         width = max(map(len, seconds))
         lines = [f"Soundbank {self.folder}"]
