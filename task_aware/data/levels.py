@@ -10,6 +10,7 @@ ACTIVE_FRAME_SECONDS = 0.02
 ACTIVE_RANGE_DB = 40.0
 
 _CROSSFADE_SECONDS = 0.05
+_SPECTRUM_SAMPLES = 2048
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,13 @@ def random_stretch(
         return active_part(samples, sample_rate)
     frame = _frame_samples(sample_rate)
     active = _active(*_frame_energies(samples, frame))
-    # active samples before each position, so that a difference counts those of a stretch
-    before = np.concatenate([[0], np.cumsum(np.repeat(active, frame)[: len(samples)])])
-    held = before[n_samples:] - before[:-n_samples]
+    whole_frames = n_samples // frame
+    # active frames before each one, so that a difference counts those of a stretch
+    before = np.concatenate([[0], np.cumsum(active)])
+    held = before[whole_frames:] - before[: len(before) - whole_frames]
     most = held.max()
     starts = np.flatnonzero(held >= (most if most == before[-1] else 0.5 * most))
-    start = int(starts[generator.integers(len(starts))])
+    start = min(int(starts[generator.integers(len(starts))]) * frame, len(samples) - n_samples)
     return active_part(samples[start : start + n_samples], sample_rate)
 
 
@@ -66,6 +68,25 @@ def loop(samples: np.ndarray, n_samples: int, sample_rate: int, generator: np.ra
         phase = (np.arange(fade, dtype=np.float32) + 0.5) * np.float32(0.5 * np.pi / fade)
         unit[:fade] = np.sin(phase) * samples[:fade] + np.cos(phase) * samples[period:]
     return np.resize(np.roll(unit, -int(generator.integers(period))), n_samples)
+
+
+def room_gain(samples: np.ndarray, response: np.ndarray) -> float:
+    """By how much a room response [L] changes the RMS of samples [N], estimated to about 1 dB.
+
+    A response of unit energy keeps the level of white noise; a recording of hum or of an alarm may gain 5 dB
+    or lose 20. The estimate weighs the power of the response with the power spectrum of the recording, for a
+    small part of what the convolution would cost.
+    """
+    power = _power_spectrum(samples)
+    power[[0, -1]] *= 0.5  # the other bands stand for two of the whole spectrum
+    return float(np.sqrt(power @ _power_spectrum(response) / power.sum()))
+
+
+def _power_spectrum(samples: np.ndarray) -> np.ndarray:
+    """Squared magnitudes [_SPECTRUM_SAMPLES / 2 + 1], summed over blocks of samples."""
+    blocks = np.pad(samples, (0, -len(samples) % _SPECTRUM_SAMPLES)).reshape(-1, _SPECTRUM_SAMPLES)
+    transformed = np.fft.rfft(blocks)
+    return (np.square(transformed.real) + np.square(transformed.imag)).sum(axis=0, dtype=np.float64)
 
 
 def _frame_samples(sample_rate: int) -> int:

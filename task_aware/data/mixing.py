@@ -18,7 +18,7 @@ import numpy as np
 
 from task_aware.data.audio import RecordingError
 from task_aware.data.labels import Event, LabelEncoder
-from task_aware.data.levels import ActivePart, active_part, loop, random_stretch
+from task_aware.data.levels import ActivePart, active_part, loop, random_stretch, room_gain
 from task_aware.data.recipes import MixingConfig
 from task_aware.data.rirs import RirBank
 from task_aware.data.soundbank import Soundbank
@@ -36,7 +36,7 @@ class DryMixture:
         sources: float32 [S, N]; unused rows are zero.
         rirs: float32 [S, L], of one room, unit energy; a unit impulse (L = 1) without reverberation and,
             padded with zeros, in unused rows.
-        gains: float32 [S], linear; 0 in unused rows.
+        gains: float32 [S], linear; 0 in unused rows. They make up for what the room does to the level.
         background: float32 [N], at its level; zero if the soundbank has none.
         labels: int64 [S], column of the class; -1 in unused rows.
         events: in seconds within the clip, by onset. First to last active frame of the dry event as placed;
@@ -85,8 +85,8 @@ class DynamicMixer:
         seed: int = 0,
     ) -> None:
         config.validate()
-        if not (math.isfinite(clip_seconds) and clip_seconds > 0):
-            raise ValueError(f"clip_seconds must be above 0, got {clip_seconds}.")
+        if not (math.isfinite(clip_seconds) and clip_seconds >= 0.1):
+            raise ValueError(f"clip_seconds must be at least 0.1, got {clip_seconds}.")
         if seed < 0:
             raise ValueError(f"seed must be 0 or more, got {seed}.")
         if config.n_events[1] > n_sources:
@@ -127,7 +127,7 @@ class DynamicMixer:
             )
         self.config = config
         self.n_sources = n_sources
-        self.n_samples = max(1, round(clip_seconds * sample_rate))
+        self.n_samples = round(clip_seconds * sample_rate)
         self.sample_rate = sample_rate
         self.seed = seed
         self._bank = soundbank
@@ -160,11 +160,13 @@ class DynamicMixer:
         labels = np.full(self.n_sources, -1, dtype=np.int64)
         events: list[Event] = []
         present = sorted({label for label, _ in drawn}, key=self._encoder.index)
+        rirs = self._draw_rirs(generator, len(present))
         for row, label in enumerate(present):
             members = [number for number, (name, _) in enumerate(drawn) if name == label]
             loudest = max(levels[number] for number in members)
             spans = []
-            starts = self._place(generator, [len(drawn[number][1].samples) for number in members])
+            lengths = [len(drawn[number][1].samples) for number in members]
+            starts = self._place(generator, lengths)
             for number, start in zip(members, starts, strict=True):
                 part = drawn[number][1]
                 scale = np.float32(_linear(levels[number] - loudest) / part.rms)
@@ -172,13 +174,16 @@ class DynamicMixer:
                 spans.append((start + part.first, start + part.last))
             labels[row] = self._encoder.index(label)
             gains[row] = _linear(gain_db + loudest)
+            if self._rirs is not None:
+                sounding = sources[row, min(starts) : max(map(sum, zip(starts, lengths, strict=True)))]
+                gains[row] /= room_gain(sounding, rirs[row])
             events += [
                 Event(first / self.sample_rate, last / self.sample_rate, label)
                 for first, last in _join(spans)
             ]
         return DryMixture(
             sources=sources,
-            rirs=self._draw_rirs(generator, len(present)),
+            rirs=rirs,
             gains=gains,
             background=self._draw_background(generator, levels, gain_db),
             labels=labels,

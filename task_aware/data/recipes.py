@@ -11,8 +11,8 @@ from typing import Literal
 class MixingConfig:
     """What a mixture is made of. Ranges are inclusive and drawn from uniformly; levels are in dB.
 
-    A level is the RMS over the active part of an event (frames of 20 ms within 40 dB of its loudest) before
-    its room; rooms have unit energy and change it little.
+    A level is the RMS over the active part of a dry event (frames of 20 ms within 40 dB of its loudest); a
+    room keeps it to about 1 dB.
 
     Attributes:
         n_events: how many foreground events.
