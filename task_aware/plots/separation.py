@@ -1,0 +1,267 @@
+"""The paper's Figure 3: the mixture and its estimated sources, with what the detector hears in each."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from task_aware.data.labels import Event
+from task_aware.plots.canvas import COLORS, DPI, GREY, INK, WIDTH, save, style
+
+if TYPE_CHECKING:
+    import torch
+
+    Array = np.ndarray | torch.Tensor
+
+DASHES = ("-", "--", ":", "-.")
+"""With more labels than colours, the colours repeat with the next dash."""
+
+PALE = 0.35
+RANGE_DB = 60.0
+
+
+def plot_separation(
+    path: str | os.PathLike[str],
+    mixture_mel: Array,
+    separated_mel: Array,
+    mixture_frames: Array,
+    separated_frames: Array,
+    labels: Sequence[str],
+    *,
+    frame_seconds: float,
+    output_frame_seconds: float,
+    f_max: float,
+    reference: Sequence[Event] | None = None,
+    estimated: Sequence[Event] | None = None,
+    threshold: float = 0.5,
+    title: str = "",
+) -> None:
+    """The paper's Figure 3: the mixture, then each estimated source, with what the detector hears in it.
+
+    Each spectrogram (dB below the mixture's maximum, one scale for all) stands above the detector's frame
+    probabilities for the classes that it hears there, and those above the true events (wide, pale) and the
+    detected ones (narrow, dark) of the same classes.
+
+    mixture_mel: [F, T] linear amplitude; separated_mel: [S, F, T].
+    mixture_frames: [T', C] probabilities; separated_frames: [S, T', C].
+    frame_seconds: length of one of the T frames; output_frame_seconds: of one of the T' frames.
+    f_max: upper edge of the mel bands in Hz (the lower one is 0; Slaney's scale).
+    reference, estimated: true and detected events in seconds, None where unknown.
+    threshold: the probability that the detection needs, drawn as a line.
+
+    Writes a PNG, 1404 pixels wide, as a whole or not at all. Raises ValueError for shapes that do not fit.
+    """
+    mels = _stack(mixture_mel, separated_mel, "mel")
+    frames = _stack(mixture_frames, separated_frames, "frames")
+    if len(mels) != len(frames) or frames.shape[2] != len(labels):
+        raise ValueError(
+            f"separated_mel is {list(mels[1:].shape)} and separated_frames {list(frames[1:].shape)}, but "
+            f"[S, F, T] and [S, T', {len(labels)}] with one S are wanted: pass both of the same clip."
+        )
+    shown = [_classes(row, labels, threshold / 2) for row in frames]
+    everywhere = {label for row in shown for label in row}
+    everywhere |= {event.label for event in (*(reference or ()), *(estimated or ()))}
+    shown[0] = [label for label in labels if label in everywhere]
+    level = 20 * np.log10(np.maximum(mels, 1e-8))
+    level -= max(level[0].max(), -100.0)
+    energy = 10 * np.log10(np.maximum((mels**2).sum(axis=(1, 2)), 1e-16))
+
+    left = max(1.0, 0.4 + 0.073 * max((len(label) for label in everywhere), default=0))
+    page = _Page(
+        [(1.45 if len(mels) <= 3 else 1.1, len(row) or None) for row in shown],
+        left=left,
+        top=0.64 if title else 0.36,
+        seconds=mels.shape[2] * frame_seconds,
+    )
+    for index, row in enumerate(shown):
+        spectrogram, probabilities, lanes = page.rows[index]
+        image = _draw_mel(spectrogram, level[index], page.seconds, f_max)
+        name = "mixture" if row or index else "mixture: nothing detected"
+        if index > 0:
+            heard = _classes(frames[index], labels, threshold)
+            name = f"source {index}: {', '.join(map(_name, heard)) or 'nothing detected'}"
+            name += f" ({_relative(energy[index] - energy[0])})"
+        spectrogram.text(
+            0.006, 0.94, name, transform=spectrogram.transAxes, va="top", fontsize=9, color="white",
+            bbox={"facecolor": "black", "alpha": 0.6, "edgecolor": "none", "pad": 2.5},
+        )  # fmt: skip
+        if probabilities is not None and lanes is not None:
+            _draw_probabilities(probabilities, frames[index], row, labels, output_frame_seconds, threshold)
+            _draw_events(lanes, row, labels, reference, estimated)
+    page.finish(image, title, reference is not None, estimated is not None)
+    save(page.figure, path)
+
+
+class _Page:
+    """The axes of `plot_separation`: a spectrogram a row, probabilities and lanes of events below it."""
+
+    def __init__(
+        self, rows: Sequence[tuple[float, int | None]], *, left: float, top: float, seconds: float
+    ) -> None:
+        """rows: height of the spectrogram (inches) and number of lanes (None: the spectrogram alone)."""
+        right, bottom, low, gap, between = 0.85, 0.5, 0.68, 0.06, 0.17
+        heights = [
+            [tall] if n_lanes is None else [tall, low, 0.15 * n_lanes + 0.04] for tall, n_lanes in rows
+        ]
+        self.height = top + bottom + between * (len(rows) - 1)
+        self.height += sum(sum(parts) + gap * (len(parts) - 1) for parts in heights)
+        self.left, self.top, self.right, self.seconds = left, top, right, seconds
+        self.figure = Figure(figsize=(WIDTH, self.height), dpi=DPI, facecolor="white")
+        self.rows: list[tuple[Axes, Axes | None, Axes | None]] = []
+        y = self.height - top + between
+        for parts in heights:
+            y -= between - gap
+            axes = []
+            for part in parts:
+                y -= part + gap
+                axes.append(self._axes(left, y, WIDTH - left - right, part))
+                axes[-1].set_xlim(0, seconds)
+                axes[-1].tick_params(labelbottom=False)
+            self.rows.append((axes[0], None, None) if len(axes) == 1 else (axes[0], axes[1], axes[2]))
+
+    def _axes(self, x: float, y: float, width: float, height: float) -> Axes:
+        axes = self.figure.add_axes((x / WIDTH, y / self.height, width / WIDTH, height / self.height))
+        style(axes)
+        return axes
+
+    def finish(self, image: Any, title: str, with_reference: bool, with_estimated: bool) -> None:
+        """The time axis, the scale, the title and the legend."""
+        last = [axes for axes in self.rows[-1] if axes is not None][-1]
+        last.tick_params(labelbottom=True)
+        last.set_xlabel("time (s)", fontsize=9, color=INK)
+        tall = self.rows[0][0].get_position().height * self.height
+        scale = self._axes(WIDTH - self.right + 0.1, self.height - self.top - tall, 0.12, tall)
+        bar = self.figure.colorbar(image, cax=scale, ticks=[0, -20, -40, -60])
+        bar.outline.set_visible(False)  # type: ignore[operator]
+        bar.set_label("dB", fontsize=8, color=INK)
+        handles: list[Any] = [
+            Line2D([], [], color=INK, linewidth=1.5, label="frame probability"),
+            Line2D([], [], color=GREY, linewidth=0.8, linestyle=(0, (4, 3)), label="threshold"),
+        ]
+        if with_reference:
+            handles.append(Patch(facecolor=INK, alpha=PALE, label="true event"))
+        if with_estimated:
+            handles.append(
+                Line2D([], [], color=INK, linewidth=3.5, solid_capstyle="butt", label="detected event")
+            )
+        if all(probabilities is None for _, probabilities, _ in self.rows):
+            handles = []
+        self.figure.legend(
+            handles=handles, loc="lower left", ncols=4, frameon=False, fontsize=8.5, labelcolor=INK,
+            bbox_to_anchor=(self.left / WIDTH, 1 - (self.top - 0.08) / self.height),
+            borderaxespad=0, borderpad=0, handlelength=1.8, columnspacing=1.8,
+        )  # fmt: skip
+        self.figure.text(self.left / WIDTH, 1 - 0.13 / self.height, title, va="top", fontsize=12)
+
+
+def _stack(mixture: Array, separated: Array, name: str) -> np.ndarray:
+    """[1 + S, ...]: the mixture and the sources, as float64."""
+    first, others = _array(mixture), _array(separated)
+    if first.ndim != 2 or others.ndim != 3 or first.shape != others.shape[1:] or not first.size:
+        raise ValueError(
+            f"mixture_{name} has the shape {list(first.shape)} and separated_{name} {list(others.shape)}, "
+            "but the second is to be the first with S in front: pass one clip, without a batch axis."
+        )
+    return np.concatenate([first[None], others]).astype(np.float64)
+
+
+def _array(values: Any) -> np.ndarray:
+    if hasattr(values, "detach"):
+        values = values.detach().cpu().double().numpy()
+    return np.asarray(values)
+
+
+def _classes(frames: np.ndarray, labels: Sequence[str], threshold: float) -> list[str]:
+    """The classes that reach the threshold anywhere."""
+    return [label for label, value in zip(labels, frames.max(axis=0), strict=True) if value >= threshold]
+
+
+def _name(label: str) -> str:
+    return label.replace("_", " ")
+
+
+def _relative(decibels: float) -> str:
+    if decibels < -80:
+        return "silent"
+    return f"{abs(decibels):.0f} dB {'below' if decibels < 0 else 'above'} the mixture"
+
+
+def _color(label: str, labels: Sequence[str]) -> str:
+    return COLORS[list(labels).index(label) % len(COLORS)]
+
+
+def _dash(label: str, labels: Sequence[str]) -> str:
+    return DASHES[list(labels).index(label) // len(COLORS) % len(DASHES)]
+
+
+def _draw_mel(axes: Axes, level: np.ndarray, seconds: float, f_max: float) -> Any:
+    n_bands = len(level)
+    image = axes.imshow(
+        level, origin="lower", aspect="auto", extent=(0, seconds, -0.5, n_bands - 0.5), cmap="magma",
+        vmin=-RANGE_DB, vmax=0, interpolation="antialiased",
+    )  # fmt: skip
+    ticks = [hertz for hertz in (500, 1000, 2000, 4000, 8000, 16000) if hertz <= f_max]
+    centres = _slaney(np.array(ticks, dtype=float)) / _slaney(np.array(f_max)) * (n_bands + 1) - 1
+    axes.set_yticks(np.minimum(centres, n_bands - 0.5), [f"{hertz / 1000:g}" for hertz in ticks])
+    axes.set_ylabel("kHz", fontsize=8.5, color=INK)
+    return image
+
+
+def _slaney(hertz: np.ndarray) -> np.ndarray:
+    """Hz to Slaney's mel: linear below 1 kHz, logarithmic above."""
+    return np.where(
+        hertz < 1000, hertz * 3 / 200, 15 + 27 * np.log(np.maximum(hertz, 1000) / 1000) / np.log(6.4)
+    )
+
+
+def _draw_probabilities(
+    axes: Axes,
+    frames: np.ndarray,
+    shown: Sequence[str],
+    labels: Sequence[str],
+    seconds: float,
+    threshold: float,
+) -> None:
+    edges = np.arange(len(frames) + 1) * seconds
+    for label in shown:
+        values = frames[:, list(labels).index(label)]
+        color = _color(label, labels)
+        axes.stairs(values, edges, fill=True, color=color, alpha=0.13)
+        axes.stairs(values, edges, baseline=None, color=color, linestyle=_dash(label, labels), linewidth=1.5)
+    axes.axhline(threshold, color=GREY, linewidth=0.8, linestyle=(0, (4, 3)))
+    axes.set_ylim(-0.02, 1.05)
+    axes.set_yticks([0, 0.5, 1], ["0", "0.5", "1"])
+    axes.set_ylabel("probability", fontsize=8, color=INK)
+
+
+def _draw_events(
+    axes: Axes,
+    shown: Sequence[str],
+    labels: Sequence[str],
+    reference: Sequence[Event] | None,
+    estimated: Sequence[Event] | None,
+) -> None:
+    for lane, label in enumerate(shown):
+        color = _color(label, labels)
+        for events, thickness, alpha in ((reference, 0.86, PALE), (estimated, 0.36, 1.0)):
+            spans = [
+                (event.onset, event.offset - event.onset) for event in events or () if event.label == label
+            ]
+            axes.broken_barh(
+                spans, (lane - thickness / 2, thickness), facecolors=color, alpha=alpha, linewidth=0
+            )
+        axes.plot(
+            [-0.018, -0.004], [lane, lane], transform=axes.get_yaxis_transform(), clip_on=False,
+            color=color, linestyle=_dash(label, labels), linewidth=2,
+        )  # fmt: skip
+    axes.set_ylim(len(shown) - 0.35, -0.65)
+    axes.set_yticks(range(len(shown)), [_name(label) for label in shown])
+    axes.tick_params(axis="y", length=0, pad=22)
+    axes.spines["left"].set_visible(False)
