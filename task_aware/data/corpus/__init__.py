@@ -1,4 +1,4 @@
-"""The built-in corpus: synthesised domestic sounds in DESED's layout, so that everything runs without a download."""
+"""The built-in corpus: synthesised domestic sounds in DESED's layout, so that all runs without a download."""
 
 from task_aware.data.corpus.cache import builtin_corpus, cache_folder, main
 

@@ -1,4 +1,7 @@
-"""Ambient backgrounds: coloured noise that breathes, hum, rumble, wind, a fan, a clock. None holds a sound of the classes."""
+"""Ambient backgrounds: coloured noise that breathes, hum, rumble, wind, a fan, a clock.
+
+None holds a sound of the ten classes.
+"""
 
 from __future__ import annotations
 

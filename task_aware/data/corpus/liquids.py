@@ -24,7 +24,7 @@ from task_aware.data.corpus.synthesis import (
 
 
 def _uneven_times(rng: np.random.Generator, n: int, rate: float, density: Array) -> np.ndarray:
-    """Sorted starts of a Poisson process of `rate` per second, thinned in proportion to `density` (0 to 1)."""
+    """Sorted starts of a Poisson process of `rate` a second, thinned in proportion to `density` (0 to 1)."""
     starts = np.sort(rng.integers(0, n, size=rng.poisson(rate * n / SAMPLE_RATE) + 1))
     return starts[rng.uniform(size=len(starts)) < density[starts]]
 
@@ -34,7 +34,10 @@ def _surface(rng: np.random.Generator, low: float, high: float, gain: float) -> 
 
 
 def frying(rng: np.random.Generator) -> Array:
-    """Oil in a pan: clicks of 0.3 to 4 ms at 15 to 600 a second over a hiss; sometimes food goes in with a burst. 2 to 10 s."""
+    """Oil in a pan: clicks of 0.3 to 4 ms, 25 to 900 a second, over a hiss. 2 to 9.5 s.
+
+    Sometimes food goes in with a burst that calms down.
+    """
     n = samples(log_uniform(rng, 2.0, 9.5))
     density = np.clip(0.55 + 0.45 * wander(rng, n, rng.uniform(1.0, 6.0)), 0.05, 1.0)
     if rng.uniform() < 0.3:
@@ -58,7 +61,10 @@ def frying(rng: np.random.Generator) -> Array:
 
 
 def running_water(rng: np.random.Generator) -> Array:
-    """A tap, a shower, a trickle or a vessel filling up: bubbles ring at Minnaert's frequency 3.26 / radius. 2 to 10 s."""
+    """A tap, a shower, a trickle or a vessel filling up. 2 to 9.5 s.
+
+    Bubbles ring at Minnaert's frequency, 3.26 m/s over their radius, and rise as they near the surface.
+    """
     n = samples(log_uniform(rng, 2.0, 9.5))
     kind = rng.choice(["tap", "shower", "trickle", "filling"], p=[0.4, 0.2, 0.2, 0.2])
     flow = np.clip(0.8 + 0.2 * wander(rng, n, rng.uniform(0.7, 5.0)), 0.1, 1.0)
@@ -85,7 +91,7 @@ def running_water(rng: np.random.Generator) -> Array:
         frames = np.linspace(0.0, 1.0, frame_count(n))[:, None]
         pitch = log_uniform(rng, 250.0, 700.0) * (1.0 + rng.uniform(0.3, 3.0) * frames**2)
         octaves = np.log2(np.maximum(bin_frequencies(), 30.0))[None]
-        level = sum(
+        level = np.zeros_like(frames) + sum(
             rng.uniform(6.0, 14.0) * np.exp(-0.5 * np.square((octaves - np.log2(k * pitch)) / 0.12))
             for k in (1, 3, 5)
         )

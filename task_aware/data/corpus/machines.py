@@ -1,7 +1,8 @@
 """Electric machines: Blender, Electric_shaver_toothbrush, Vacuum_cleaner.
 
-All three are a motor's harmonics plus noise through a housing, with ranges that overlap on purpose: what tells them
-apart is the balance of tone and noise, where the energy lies, and how load, hand and nozzle move it.
+All three are a motor's harmonics plus noise through a housing, with ranges that overlap on purpose: what
+tells them apart is the balance of tone and noise, where the energy lies, and how load, hand and nozzle
+move it.
 """
 
 from __future__ import annotations
@@ -104,7 +105,7 @@ def blender(rng: np.random.Generator) -> Array:
 
 
 def electric_shaver_toothbrush(rng: np.random.Generator) -> Array:
-    """Buzz of 50 to 130 Hz (shaver) or 180 to 290 Hz (toothbrush) with most energy above 1 kHz, moved by a hand. 1.8 to 9 s."""
+    """Buzz of 50 to 130 Hz (shaver) or 180 to 290 Hz (toothbrush), most of it above 1 kHz. 1.8-9 s."""
     n = samples(log_uniform(rng, 1.8, 9.0))
     brush = rng.uniform() < 0.4
     base = log_uniform(rng, 180.0, 290.0) if brush else log_uniform(rng, 50.0, 130.0)
@@ -133,7 +134,7 @@ def electric_shaver_toothbrush(rng: np.random.Generator) -> Array:
 
 
 def vacuum_cleaner(rng: np.random.Generator) -> Array:
-    """Broadband rush of air with the whine of a fan, a slow start and a slower stop, and strokes of the nozzle. 2.5 to 10 s."""
+    """Rush of air with the whine of a fan, a slow start and stop, and strokes of the nozzle. 2.5 to 9.8 s."""
     n = samples(log_uniform(rng, 2.5, 9.8))
     speed = _run_up(rng, n, rng.uniform(0.3, 1.4), rng.uniform(0.3, 1.2), rng.uniform(0.4, 0.8))
     stroke = wander(rng, n, rng.uniform(0.6, 2.0))
@@ -150,7 +151,7 @@ def vacuum_cleaner(rng: np.random.Generator) -> Array:
     whine = oscillator(
         rng, rotation * blades if rotation.max() * blades < 7000.0 else rotation * 3.0, np.array([1.0, 0.25])
     )
-    sound = (
+    sound: Array = (
         air
         + decibels(rng.uniform(-18.0, -1.0)) * motor * speed
         + decibels(rng.uniform(-28.0, -8.0)) * whine * speed

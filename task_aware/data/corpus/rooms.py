@@ -1,7 +1,7 @@
 """Room impulse responses: image sources of a shoebox for the first reflections, decaying noise for the rest.
 
 Walls absorb more at high frequencies, so both parts are made in octave-wide bands that sum to one. The noise
-continues the images where they end, at the images' own level, and falls by 60 dB in the band's reverberation time.
+continues the images where they end, at their own level, and falls by 60 dB in the band's reverberation time.
 """
 
 from __future__ import annotations
@@ -9,9 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import fft
 
-from task_aware.data.corpus.synthesis import SAMPLE_RATE, Array
+from task_aware.data.corpus.synthesis import SAMPLE_RATE, Array, fast_length
 
 SPEED_OF_SOUND = 343.0
 LENGTH = SAMPLE_RATE // 2
@@ -25,7 +24,7 @@ _TAPS = 16
 
 @dataclass(frozen=True)
 class Room:
-    """A shoebox: size `[3]` m, reverberation time of each band `[5]` s, position of the microphone `[3]` m."""
+    """A shoebox: size `[3]` m, reverberation time of each band `[5]` s, the microphone's position `[3]` m."""
 
     size: Array
     decay: Array
@@ -92,7 +91,7 @@ def impulse_response(rng: np.random.Generator, room: Room) -> Array:
     time = (np.arange(LENGTH) - _DIRECT) / SAMPLE_RATE
     start = _DIRECT + _MIXING
     fade_in = np.clip((np.arange(LENGTH) - start + 320) / 320.0, 0.0, 1.0)
-    size = fft.next_fast_len(2 * LENGTH, real=True)
+    size = fast_length(2 * LENGTH)
     masks = _band_masks(size)
     total = np.zeros(LENGTH)
     for band, decay in enumerate(room.decay):
@@ -107,7 +106,7 @@ def impulse_response(rng: np.random.Generator, room: Room) -> Array:
             * np.sqrt(fade_in)
         )
         early = early * np.sqrt(1.0 - fade_in)
-        total += fft.irfft(fft.rfft(early + late, size) * masks[band], size)[:LENGTH]
+        total += np.fft.irfft(np.fft.rfft(early + late, size) * masks[band], size)[:LENGTH]
     total *= np.clip((LENGTH - np.arange(LENGTH)) / 800.0, 0.0, 1.0)
     return 0.95 * total / np.abs(total).max()
 

@@ -1,4 +1,4 @@
-"""One sound of a class from a random generator: the class's synthesis, then a microphone's colour and a tidy cut."""
+"""One sound of a class from a random generator: its synthesis, then a microphone's colour and a tidy cut."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import numpy as np
 from task_aware.data.corpus.liquids import frying, running_water
 from task_aware.data.corpus.machines import blender, electric_shaver_toothbrush, vacuum_cleaner
 from task_aware.data.corpus.struck import alarm_bell_ringing, dishes
-from task_aware.data.corpus.synthesis import Array, active_rms, active_span, ramp, rough_curve, samples, shape
+from task_aware.data.corpus.synthesis import SAMPLE_RATE, Array, ramp, rough_curve, samples, shape
 from task_aware.data.corpus.voices import cat, dog, speech
+from task_aware.data.levels import active_part
 
 GENERATORS: dict[str, Callable[[np.random.Generator], Array]] = {
     "Alarm_bell_ringing": alarm_bell_ringing,
@@ -24,11 +25,11 @@ GENERATORS: dict[str, Callable[[np.random.Generator], Array]] = {
     "Speech": speech,
     "Vacuum_cleaner": vacuum_cleaner,
 }
-"""DESED's ten classes, sorted; each function makes another individual of the class from each generator state."""
+"""DESED's ten classes, sorted; each function makes another individual from each generator state."""
 
 
 def microphone(rng: np.random.Generator, signal: Array) -> Array:
-    """The signal `[n]` as another device would record it: tilt, loss of lows and highs, a few dB of colour."""
+    """The signal `[n]` as some device would record it: tilt, loss of lows and highs, a few dB of colour."""
     tilt = rng.uniform(-1.8, 1.8)
     flat = [(hertz, tilt * np.log2(hertz / 1000.0)) for hertz in (150.0, 450.0, 1000.0, 2200.0, 4500.0)]
     low, high = rng.uniform(-18.0, -3.0), rng.uniform(-12.0, 0.0)
@@ -38,9 +39,12 @@ def microphone(rng: np.random.Generator, signal: Array) -> Array:
 
 
 def sound(label: str, rng: np.random.Generator) -> Array:
-    """An isolated sound of the class `[n]`, 0.1 to 10 s, cut to its active part, RMS 1 over the active 20 ms frames."""
-    signal = microphone(rng, GENERATORS[label](rng))
-    first, last = active_span(signal)
-    signal = signal[first : min(last, first + samples(10.0))]
+    """An isolated sound of the class `[n]`: an active part of 0.2 to 10 s, active frames at RMS 1."""
+    while True:
+        signal = microphone(rng, GENERATORS[label](rng))
+        active = active_part(signal, SAMPLE_RATE)
+        if active.last - active.first >= samples(0.2):
+            break
+    signal = signal[active.first : min(active.last, active.first + samples(10.0))]
     signal = signal * ramp(len(signal), 0.004, 0.01)
-    return signal / active_rms(signal)
+    return signal / active_part(signal, SAMPLE_RATE).rms

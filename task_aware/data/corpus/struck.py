@@ -45,7 +45,7 @@ def _bell_ring(rng: np.random.Generator, seconds: float, rate: float, bells: lis
 
 
 def _repeat(pattern: Array, gap: float, seconds: float) -> Array:
-    """The pattern and a pause of `gap` seconds, again and again for about `seconds` (whole patterns, at least one)."""
+    """The pattern and a pause of `gap` seconds, repeated for about `seconds`; whole patterns only."""
     period = len(pattern) + samples(gap)
     count = max(1, round(seconds * SAMPLE_RATE / period))
     return np.tile(np.concatenate([pattern, np.zeros(samples(gap))]), count)[: count * period - samples(gap)]
@@ -63,7 +63,7 @@ def _partials(rng: np.random.Generator) -> Array:
 
 
 def alarm_bell_ringing(rng: np.random.Generator) -> Array:
-    """A mechanical alarm clock, telephone bells, doorbell, beeps, two tones, a sweeping siren or a ring tone. 0.5 to 9 s."""
+    """An alarm clock, telephone bells, a doorbell, beeps, two tones, a siren or a ring tone. 0.5 to 9 s."""
     kind = rng.choice(
         ["clock", "telephone", "chime", "beeps", "two_tone", "siren", "melody"],
         p=[0.2, 0.16, 0.12, 0.22, 0.12, 0.06, 0.12],
@@ -78,13 +78,13 @@ def alarm_bell_ringing(rng: np.random.Generator) -> Array:
     if kind == "telephone":
         lowest = log_uniform(rng, 700, 1800)
         bells = [
-            _strike(rng, samples(0.8), lowest * ratio, rng.uniform(0.15, 0.4))
+            _strike(rng, samples(0.8), lowest * ratio, rng.uniform(0.08, 0.25))
             for ratio in (1.0, rng.uniform(1.1, 1.35))
         ]
         ring = _bell_ring(rng, rng.uniform(0.4, 1.8), rng.uniform(18.0, 28.0), bells)
-        return _repeat(ring, rng.uniform(0.1, 1.2), seconds)[: samples(9.0)]
+        return _repeat(ring, rng.uniform(0.1, 0.6), seconds)[: samples(9.0)]
     if kind == "chime":
-        lowest, decay = log_uniform(rng, 400, 1300), rng.uniform(0.25, 0.8)
+        lowest, decay = log_uniform(rng, 400, 1300), rng.uniform(0.2, 0.5)
         second = np.zeros(samples(2.6))
         start = samples(rng.uniform(0.35, 0.8))
         second[start:] = _strike(rng, len(second) - start, lowest * rng.uniform(0.75, 0.85), decay)
@@ -94,7 +94,7 @@ def alarm_bell_ringing(rng: np.random.Generator) -> Array:
     if kind == "beeps":
         on, off = log_uniform(rng, 0.04, 0.5), log_uniform(rng, 0.04, 0.3)
         group = _repeat(_tone(rng, frequency, on, partials), off, int(rng.integers(1, 5)) * (on + off))
-        return _repeat(group, rng.uniform(0.1, 0.9), seconds)[: samples(9.0)]
+        return _repeat(group, rng.uniform(0.1, 0.6), seconds)[: samples(9.0)]
     if kind == "two_tone":
         length = log_uniform(rng, 0.08, 0.6)
         pair = np.concatenate(
@@ -122,12 +122,12 @@ def alarm_bell_ringing(rng: np.random.Generator) -> Array:
 
 _MATERIALS = {
     "ceramic": (600.0, 2200.0, 0.02, 0.1, 0.9),
-    "glass": (1200.0, 3200.0, 0.05, 0.35, 0.6),
-    "cutlery": (1800.0, 4500.0, 0.03, 0.25, 0.3),
-    "pan": (250.0, 900.0, 0.06, 0.35, 0.7),
+    "glass": (1200.0, 3200.0, 0.03, 0.15, 0.6),
+    "cutlery": (1800.0, 4500.0, 0.02, 0.12, 0.3),
+    "pan": (250.0, 900.0, 0.04, 0.2, 0.7),
     "wood": (200.0, 700.0, 0.008, 0.03, 1.0),
 }
-"""Lowest mode from and to (Hz), its decay from and to (s), how much faster higher modes decay (power of frequency)."""
+"""Lowest mode from and to (Hz), its decay from and to (s), power of frequency by which decays shorten."""
 
 
 def _object(rng: np.random.Generator, material: str) -> tuple[Array, Array, Array]:
@@ -145,11 +145,11 @@ def _object(rng: np.random.Generator, material: str) -> tuple[Array, Array, Arra
 
 
 def dishes(rng: np.random.Generator) -> Array:
-    """One clink to a clatter of fifteen: ceramic, glass, cutlery, pans, now and then a scrape. 0.2 to 3.5 s."""
+    """One clink to a clatter of fifteen: ceramic, glass, cutlery, pans, at times a scrape. 0.2 to 3.5 s."""
     count = 1 if rng.uniform() < 0.2 else int(rng.integers(2, 16))
     materials = rng.choice(list(_MATERIALS), size=rng.integers(1, 4), p=[0.34, 0.22, 0.26, 0.12, 0.06])
     objects = [_object(rng, str(material)) for material in materials]
-    gaps = rng.exponential(log_uniform(rng, 0.03, 0.3), count) + 0.015
+    gaps = rng.exponential(log_uniform(rng, 0.03, 0.2), count) + 0.015
     starts = np.cumsum(gaps) - gaps[0]
     starts = starts[starts < 2.8]
     total = np.zeros(samples(starts[-1] + 0.9))

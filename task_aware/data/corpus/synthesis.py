@@ -1,7 +1,7 @@
 """Building blocks of the synthetic sounds: noise, oscillators, resonances, grains, envelopes.
 
-Every function works on mono float64 arrays at `SAMPLE_RATE`; lengths are in samples, frequencies in hertz,
-durations in seconds unless the name says otherwise.
+Every function works on mono floating-point arrays at `SAMPLE_RATE`; lengths are in samples, frequencies in
+hertz, durations in seconds unless the name says otherwise.
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy import fft
 
-Array = npt.NDArray[np.float64]
+Array = npt.NDArray[np.floating]
 
 SAMPLE_RATE = 16000
 HOP = 128
@@ -37,6 +36,11 @@ def rms(signal: Array) -> float:
 def decibels(value: float) -> float:
     """Amplitude factor of a level in dB."""
     return float(10.0 ** (value / 20.0))
+
+
+def fast_length(n: int) -> int:
+    """The smallest length of at least n with a quick Fourier transform: 2^a times 1, 3, 5, 9 or 15."""
+    return min(odd << max(0, (-(-n // odd) - 1).bit_length()) for odd in (1, 3, 5, 9, 15))
 
 
 def wander(rng: np.random.Generator, n: int, rate: float, low: float = -1.0, high: float = 1.0) -> Array:
@@ -69,7 +73,7 @@ def rough_curve(
 def bumps(
     rng: np.random.Generator, frequencies: Array, count: int, low: float, high: float, gain: float
 ) -> Array:
-    """Response `[bins]` of a housing or a room corner: broad resonances of up to `gain` dB between low and high Hz."""
+    """Response `[bins]` of a housing: broad resonances of up to `gain` dB between low and high Hz."""
     level = np.zeros_like(frequencies)
     octave = np.log2(np.maximum(frequencies, 1.0))
     for _ in range(count):
@@ -81,12 +85,12 @@ def bumps(
 def shape(signal: Array, points: Sequence[tuple[float, float]], extra: Array | None = None) -> Array:
     """The signal filtered (zero phase) by the response through (hertz, dB) points."""
     n = len(signal)
-    length = fft.next_fast_len(n + SAMPLE_RATE // 20, real=True)
+    length = fast_length(n + SAMPLE_RATE // 20)
     response = curve(points, np.fft.rfftfreq(length, 1.0 / SAMPLE_RATE))
     if extra is not None:
         grid = np.linspace(0.0, 1.0, len(extra))
         response = response * np.interp(np.linspace(0.0, 1.0, len(response)), grid, extra)
-    return fft.irfft(fft.rfft(signal, length) * response, length)[:n]
+    return np.fft.irfft(np.fft.rfft(signal, length) * response, length)[:n]
 
 
 def shaped_noise(
@@ -98,7 +102,7 @@ def shaped_noise(
 
 
 def oscillator(rng: np.random.Generator, frequency: Array, amplitudes: Array) -> Array:
-    """A periodic wave of unit RMS `[n]`, harmonic k with amplitudes[k-1]; harmonics above 7.6 kHz are left out.
+    """A periodic wave of unit RMS `[n]`, harmonic k with amplitudes[k-1], without harmonics above 7.6 kHz.
 
     frequency: the fundamental of every sample, `[n]` Hz.
     """
@@ -129,7 +133,7 @@ def filter_over_time(signal: Array, response: npt.NDArray[np.complex128] | Array
     padded[start : start + n] = signal
     window = np.sin(np.pi * (np.arange(_WINDOW) + 0.5) / _WINDOW)
     view = np.lib.stride_tricks.sliding_window_view(padded, _WINDOW)[::HOP]
-    filtered = fft.irfft(fft.rfft(view * window, axis=1) * response[:frames], axis=1) * (window * 0.5)
+    filtered = np.fft.irfft(np.fft.rfft(view * window, axis=1) * response[:frames], axis=1) * (window * 0.5)
     out = np.zeros((frames + _WINDOW // HOP - 1, HOP))
     for k in range(_WINDOW // HOP):
         out[k : k + frames] += filtered[:, k * HOP : (k + 1) * HOP]
@@ -137,7 +141,7 @@ def filter_over_time(signal: Array, response: npt.NDArray[np.complex128] | Array
 
 
 def formants(centres: Array, bandwidths: Array) -> npt.NDArray[np.complex128]:
-    """Cascade of second-order resonances: centres and bandwidths `[frames, K]` Hz, response `[frames, 257]`."""
+    """Response `[frames, 257]` of a cascade of resonances; centres and bandwidths `[frames, K]` Hz."""
     frequencies = bin_frequencies()[None, :, None]
     squared = np.square(centres)[:, None, :]
     return np.prod(squared / (squared - frequencies**2 + 1j * frequencies * bandwidths[:, None, :]), axis=2)
@@ -147,7 +151,7 @@ def scatter(n: int, starts: npt.NDArray[np.int64], grains: Array) -> Array:
     """Sum `[n]` of short grains `[count, length]`, each at its start."""
     index = starts[:, None] + np.arange(grains.shape[1])
     keep = index < n
-    return np.bincount(index[keep], weights=grains[keep], minlength=n)[:n]
+    return np.bincount(index[keep], weights=grains[keep], minlength=n)[:n].astype(np.float64)
 
 
 def ringing(
@@ -169,26 +173,3 @@ def ramp(n: int, attack: float, release: float) -> Array:
     if fall > 0:
         envelope[n - fall :] *= 0.5 + 0.5 * np.cos(np.pi * (np.arange(fall) + 0.5) / fall)
     return envelope
-
-
-def active_span(signal: npt.NDArray[np.floating]) -> tuple[int, int]:
-    """First and last sample of the active part: 20 ms frames whose energy is within 40 dB of the loudest frame's."""
-    size = SAMPLE_RATE // 50
-    count = -(-len(signal) // size)
-    padded = np.zeros(count * size)
-    padded[: len(signal)] = signal
-    energy = np.square(padded).reshape(count, size).sum(axis=1)
-    active = np.flatnonzero(energy > 1e-4 * energy.max())
-    if len(active) == 0:
-        return 0, 0
-    return int(active[0]) * size, min((int(active[-1]) + 1) * size, len(signal))
-
-
-def active_rms(signal: npt.NDArray[np.floating]) -> float:
-    """RMS over the active 20 ms frames."""
-    size = SAMPLE_RATE // 50
-    count = -(-len(signal) // size)
-    padded = np.zeros(count * size)
-    padded[: len(signal)] = signal
-    energy = np.square(padded).reshape(count, size).mean(axis=1)
-    return float(np.sqrt(energy[energy >= 1e-4 * energy.max()].mean() + 1e-20))

@@ -53,13 +53,20 @@ def _fit(track: Array, frames: int) -> Array:
 
 
 def _throat(signal: Array, centres: Array, relative_bandwidth: float) -> Array:
-    """The signal through formants with centres `[frames, K]` Hz, held at the last frame."""
+    """The signal through formants with centres `[frames, K]` Hz, the last frame held to the end.
+
+    Above them lie the further resonances of a tube, evenly spaced; without them nothing above is left.
+    """
     centres = _fit(centres, frame_count(len(signal)))
-    return filter_over_time(signal, formants(centres, 50.0 + relative_bandwidth * centres))
+    last = float(centres[:, -1].mean())
+    spacing = last / (centres.shape[1] - 0.5)
+    higher = np.arange(last + spacing, 14000.0, spacing)[None]
+    response = formants(centres, 50.0 + relative_bandwidth * centres) * formants(higher, 0.14 * higher)
+    return filter_over_time(signal, response)
 
 
 def _syllables(rng: np.random.Generator, seconds: float) -> tuple[Array, Array]:
-    """Control tracks of an utterance, one row per 8 ms: voice, breath, friction, friction's centre; formants."""
+    """Tracks of an utterance every 8 ms: voice, breath, friction, its centre `[T, 4]`; formants `[T, 3]`."""
     rate = rng.uniform(2.8, 6.0)
     controls: list[tuple[float, float, float, float]] = []
     targets: list[Array] = []
@@ -104,13 +111,13 @@ def _syllables(rng: np.random.Generator, seconds: float) -> tuple[Array, Array]:
         hold(length * 0.3, 0.8 * loud, 0.03, 0.0, 3000.0, vowel)
         since_pause += 1
         if since_pause > 2 and rng.uniform() < 0.16:
-            hold(rng.uniform(0.12, 0.7), 0.0, 0.0, 0.0, 3000.0, vowel)
+            hold(rng.uniform(0.12, 0.4), 0.0, 0.0, 0.0, 3000.0, vowel)
             since_pause = 0
     return np.array(controls), np.array(targets)
 
 
 def speech(rng: np.random.Generator) -> Array:
-    """An utterance of 0.5 to 6 s of invented syllables: man, woman or child; spoken, called out or whispered."""
+    """0.5 to 6 s of invented syllables by a man, a woman or a child; spoken, called out or whispered."""
     controls, targets = _syllables(rng, log_uniform(rng, 0.5, 6.0))
     n = len(controls) * HOP
     speaker = rng.choice(["man", "woman", "child"], p=[0.42, 0.42, 0.16])
@@ -125,12 +132,12 @@ def speech(rng: np.random.Generator) -> Array:
 
     time = np.arange(n)
     tracks = np.stack(
-        [np.interp(time, np.arange(len(controls)) * HOP, _smooth(controls[:, i], 3)) for i in range(3)]
+        [np.interp(time, np.arange(len(controls)) * HOP, _smooth(controls[:, i], 4)) for i in range(3)]
     )
     melody = 2.0 ** (wander(rng, n, rng.uniform(1.5, 3.5)) * rng.uniform(0.1, 0.45))
     fall = np.linspace(1.1, 0.85, n)
     jitter = 1.0 + 0.012 * wander(rng, n, 60.0)
-    tilt = rng.uniform(0.7, 1.0) if manner == "called" else rng.uniform(0.9, 1.5)
+    tilt = rng.uniform(0.9, 1.3) if manner == "called" else rng.uniform(1.1, 1.8)
     glottis = oscillator(rng, pitch * melody * fall * jitter, np.arange(1, 120, dtype=np.float64) ** -tilt)
     noise = rng.standard_normal(n)
     hoarse = rng.uniform(0.01, 0.12)
@@ -147,11 +154,11 @@ def speech(rng: np.random.Generator) -> Array:
         np.log2(np.maximum(bin_frequencies(), 30.0))[None]
         - np.log2(_fit(_smooth(controls[:, 3], 3), frame_count(n)))[:, None]
     )
-    spread = np.where(octaves > 0, rng.uniform(0.5, 1.2), rng.uniform(0.25, 0.6))
+    spread = np.where(octaves > 0, rng.uniform(0.4, 1.0), rng.uniform(0.2, 0.4))
     friction = filter_over_time(
         tracks[2] * rng.standard_normal(n), np.exp(-0.5 * np.square(octaves / spread))
     )
-    return spoken + friction * rng.uniform(0.5, 2.0)
+    return spoken + friction * rng.uniform(0.4, 1.5)
 
 
 def _bark(rng: np.random.Generator, seconds: float, pitch: float, tract: float, rough: float) -> Array:
@@ -180,7 +187,7 @@ def _bark(rng: np.random.Generator, seconds: float, pitch: float, tract: float, 
 
 
 def dog(rng: np.random.Generator) -> Array:
-    """One bark or a train of up to eight, sometimes after a growl; now and then a howl or whine. 0.15 to 4 s."""
+    """One bark or a train of up to eight, sometimes after a growl; now and then a howl. 0.2 to 4 s."""
     size = rng.uniform()
     pitch = 700.0 * 0.2**size * rng.uniform(0.8, 1.25)
     tract = 1.5 * 0.5**size
@@ -203,7 +210,7 @@ def dog(rng: np.random.Generator) -> Array:
             0.25 * _throat(growl, tract * np.array([[500.0, 1100.0, 2400.0]]), 0.2) * ramp(n, 0.1, 0.1)
         )
     count = 1 if rng.uniform() < 0.3 else int(rng.integers(2, 9))
-    seconds, gap, rough = rng.uniform(0.09, 0.32), log_uniform(rng, 0.08, 0.7), rng.uniform(0.2, 0.9)
+    seconds, gap, rough = rng.uniform(0.09, 0.32), log_uniform(rng, 0.08, 0.4), rng.uniform(0.2, 0.9)
     for _ in range(count):
         parts.append(
             _bark(rng, seconds * rng.uniform(0.75, 1.3), pitch * rng.uniform(0.9, 1.12), tract, rough)
@@ -254,5 +261,5 @@ def cat(rng: np.random.Generator) -> Array:
         parts.append(
             _meow(rng, rng.uniform(0.3, 1.0), pitch * rng.uniform(0.92, 1.1), tract) * rng.uniform(0.6, 1.0)
         )
-        parts.append(np.zeros(samples(rng.uniform(0.15, 0.5))))
+        parts.append(np.zeros(samples(rng.uniform(0.1, 0.35))))
     return np.concatenate(parts[:-1])[: samples(3.5)]

@@ -1,0 +1,146 @@
+"""What the corpus holds: which sounds make up which file, each from a generator state of its own.
+
+A file depends on (version, seed, part, class, index) alone, so neither order nor threads change it. Nothing
+here touches the disk.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from task_aware.data.corpus.backgrounds import background
+from task_aware.data.corpus.rooms import Room, impulse_response, random_room
+from task_aware.data.corpus.scenes import compose
+from task_aware.data.corpus.sounds import sound
+from task_aware.data.corpus.synthesis import Array, decibels
+from task_aware.data.labels import DESED_CLASSES, Event
+
+VERSION = 2
+"""Part of the folder's name; raise it whenever the same seed gives other samples."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """How many files: events per class, backgrounds, clips of each split, rooms, responses per room."""
+
+    events: int
+    backgrounds: int
+    weak: int
+    unlabelled: int
+    synthetic: int
+    validation: int
+    rooms: int
+    positions: int
+
+
+SIZES = {
+    "full": Size(24, 24, 100, 100, 60, 120, 8, 6),
+    "tiny": Size(3, 3, 6, 6, 6, 8, 2, 3),
+}
+
+# Keys of generator states. Sounds use their class's column as the second key; what has no class comes after.
+_PARTS = ("soundbank", "weak", "unlabelled", "synthetic", "validation")
+_BACKGROUND, _BACKGROUND_LEVEL, _ROOM, _RESPONSE, _CLIP, _PLAN = range(
+    len(DESED_CLASSES), len(DESED_CLASSES) + 6
+)
+
+_EVENT_COUNTS: dict[str, tuple[float, ...]] = {
+    "weak": (0.3, 0.4, 0.3),
+    "unlabelled": (0.3, 0.4, 0.3),
+    "synthetic": (0.2, 0.35, 0.3, 0.15),
+    "validation": (0.2, 0.36, 0.28, 0.16),
+}
+"""Shares of the clips with 1, 2, ... events."""
+
+
+@dataclass(frozen=True)
+class ClipPlan:
+    """A clip of a part: for each of its events, the class and the number of the sound."""
+
+    part: str
+    index: int
+    events: tuple[tuple[str, int], ...]
+
+
+def _generator(seed: int, part: str, kind: int, index: int) -> np.random.Generator:
+    return np.random.default_rng([VERSION, seed, _PARTS.index(part), kind, index])
+
+
+def plan_clips(seed: int, part: str, size: Size) -> list[ClipPlan]:
+    """The classes of every clip of a part, each class about equally often, none twice in a clip.
+
+    Synthetic clips take their sounds from the soundbank; elsewhere every event is a sound of its own. One
+    clip in forty, and at least one, of the strongly labelled parts has no event.
+    """
+    rng = _generator(seed, part, _PLAN, 0)
+    clips: int = getattr(size, part)
+    shares = _EVENT_COUNTS[part]
+    empty = max(1, clips // 40) if part in ("synthetic", "validation") else 0
+    empty_clips = set(rng.permutation(clips)[:empty].tolist())
+    deck: list[str] = []
+    planned = []
+    for index in range(clips):
+        count = 0 if index in empty_clips else 1 + int(rng.choice(len(shares), p=shares))
+        chosen: list[str] = []
+        while len(chosen) < count:
+            if not set(deck) - set(chosen):
+                deck.extend(rng.permutation(DESED_CLASSES).tolist())
+            chosen.append(deck.pop(next(k for k, label in enumerate(deck) if label not in chosen)))
+        numbers = rng.integers(size.events, size=count).tolist() if part == "synthetic" else [index] * count
+        planned.append(ClipPlan(part, index, tuple(zip(chosen, numbers, strict=True))))
+    return planned
+
+
+def make_event(seed: int, part: str, label: str, number: int) -> Array:
+    """An isolated sound `[n]` of a part, active RMS 1."""
+    return sound(label, _generator(seed, part, DESED_CLASSES.index(label), number))
+
+
+def make_soundbank_event(seed: int, label: str, index: int) -> Array:
+    """The sound as the soundbank's file has it: active RMS at -15 to -30 dBFS, peak 0.9 at most."""
+    samples = make_event(seed, "soundbank", label, index)
+    level = decibels(-15.0 - 15.0 * float(_generator(seed, "soundbank", _CLIP, index).uniform()))
+    return samples * min(level, 0.9 / float(np.abs(samples).max()))
+
+
+def make_background(seed: int, part: str, index: int) -> Array:
+    """An ambience of 12 s, RMS 1."""
+    return background(_generator(seed, part, _BACKGROUND, index), 12.0)
+
+
+def make_soundbank_background(seed: int, index: int) -> Array:
+    """The ambience as the soundbank's file has it: -46 to -55 dBFS RMS."""
+    level = decibels(float(_generator(seed, "soundbank", _BACKGROUND_LEVEL, index).uniform(-55.0, -46.0)))
+    return level * make_background(seed, "soundbank", index)
+
+
+@lru_cache(maxsize=64)
+def make_room(seed: int, part: str, number: int) -> Room:
+    """A room of the soundbank (training) or of validation."""
+    return random_room(_generator(seed, part, _ROOM, number))
+
+
+def make_response(seed: int, room: int, position: int, size: Size) -> Array:
+    """An impulse response of a training room."""
+    rng = _generator(seed, "soundbank", _RESPONSE, room * size.positions + position)
+    return impulse_response(rng, make_room(seed, "soundbank", room))
+
+
+def make_clip(seed: int, clip: ClipPlan, size: Size) -> tuple[Array, list[Event]]:
+    """The samples `[160000]` and events of a clip; half of the clips are in a room.
+
+    Synthetic clips take the soundbank's sounds and backgrounds, the others their own. Validation has rooms of
+    its own.
+    """
+    rng = _generator(seed, clip.part, _CLIP, clip.index)
+    source = "soundbank" if clip.part == "synthetic" else clip.part
+    ambience = int(rng.integers(size.backgrounds)) if source == "soundbank" else clip.index
+    number = int(rng.integers(size.rooms))
+    room = make_room(seed, "validation" if clip.part == "validation" else "soundbank", number)
+    events = [(label, make_event(seed, source, label, k)) for label, k in clip.events]
+    return compose(
+        rng, events, make_background(seed, source, ambience), room if rng.uniform() < 0.5 else None
+    )
