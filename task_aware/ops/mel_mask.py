@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from . import _check
+from ._dispatch import Backend, has_kernels, use_native
 
 
 class MaskedMel(NamedTuple):
@@ -34,6 +37,10 @@ def mel_mask_reference(
     """
     result = torch.promote_types(logits.dtype, mel.dtype)
     compute = torch.promote_types(result, torch.float32)
+    if logits.numel() == 0:
+        return MaskedMel(
+            logits.new_zeros(logits.shape, dtype=result), logits.new_zeros(logits.shape, dtype=result)
+        )
     mask = floor + (1 - floor) * torch.sigmoid(logits.to(compute))
     masked = mask * mel.to(compute).unsqueeze(1)
     amplitude = masked.clamp(min=amin)
@@ -52,6 +59,96 @@ def mel_mask(
     floor: float = 0.0,
     amin: float = 1e-5,
     top_db: float = 80.0,
-    backend: str = "auto",
+    backend: Backend = "auto",
 ) -> MaskedMel:
-    return mel_mask_reference(logits, mel, mean, std, floor=floor, amin=amin, top_db=top_db)
+    """Mask a mixture's mel-spectrogram and turn each source into the detector's features.
+
+    With ``mask = floor + (1 - floor) sigmoid(logits)``::
+
+        mel      = mask * mixture mel
+        decibels = max(20 log10(max(amin, mel)), its maximum over F and T - top_db)
+        features = (decibels - mean) / std
+
+    The maximum is taken for each source of each clip. Gradients flow to ``logits`` and ``mel`` and are exact: an
+    element below ``amin`` has none through the features, one held at ``top_db`` below the maximum passes its
+    gradient to the maximum, and equal maxima share it evenly. A NaN makes all features of its source NaN. Nothing of
+    the size of the outputs is kept for the backward, which computes the mask again.
+
+    Args:
+        logits: ``[B,S,F,T]``, float32, float64 or bfloat16.
+        mel: ``[B,F,T]`` linear amplitude of the mixture, not negative. Where the dtypes differ, both are converted to
+            the wider one; bfloat16 is computed in float32.
+        mean: ``[F]`` of the detector's scaler, decibels; no gradient.
+        std: ``[F]`` of the detector's scaler, decibels, not 0; no gradient.
+        floor: the mask's least value, 0 <= floor < 1.
+        amin: least amplitude under the logarithm, above 0 (native kernels: at least 1.2e-38).
+        top_db: range kept below each maximum, decibels, at least 0.
+        backend: ``auto``, ``native`` or ``reference``.
+
+    Returns:
+        ``MaskedMel(mel, features)``, both ``[B,S,F,T]``.
+
+    Raises:
+        TypeError, ValueError: an argument of another type, shape, device or range.
+    """
+    _check.floating("mel_mask", logits=logits, mel=mel, mean=mean, std=std)
+    if logits.dim() != 4 or logits.shape[2] == 0 or logits.shape[3] == 0:
+        raise ValueError(
+            f"mel_mask: logits is {_check.shape(logits)}, expected [B,S,F,T] with F and T of at least 1."
+        )
+    B, _, F, T = logits.shape
+    _check.has_shape("mel_mask", "mel", mel, (B, F, T), "[B,F,T]")
+    _check.has_shape("mel_mask", "mean", mean, (F,), "[F]")
+    _check.has_shape("mel_mask", "std", std, (F,), "[F]")
+    _check.same_device("mel_mask", logits=logits, mel=mel, mean=mean, std=std)
+    if not 0 <= floor < 1:
+        raise ValueError(f"mel_mask: floor is {floor}, expected 0 <= floor < 1.")
+    if not amin > 0:
+        raise ValueError(f"mel_mask: amin is {amin}, expected an amplitude above 0.")
+    if not top_db >= 0:
+        raise ValueError(f"mel_mask: top_db is {top_db}, expected at least 0 decibels.")
+    mean, std = mean.detach(), std.detach()
+    if not use_native("mel_mask", backend, logits):
+        return mel_mask_reference(logits, mel, mean, std, floor=floor, amin=amin, top_db=top_db)
+    result = torch.promote_types(logits.dtype, mel.dtype)
+    compute = torch.promote_types(result, torch.float32)
+    masked, features, _ = torch.ops.task_aware.mel_mask(
+        logits.to(result), mel.to(result), mean.to(compute), std.to(compute), floor, amin, top_db
+    )
+    return MaskedMel(masked, features)
+
+
+def _fake(
+    logits: Tensor, mel: Tensor, mean: Tensor, std: Tensor, floor: float, amin: float, top_db: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    return logits.new_empty(logits.shape), logits.new_empty(logits.shape), std.new_empty(logits.shape[:2])
+
+
+def _fake_backward(
+    grad_masked: Tensor | None, grad_features: Tensor | None, logits: Tensor, mel: Tensor, *constants: Any
+) -> tuple[Tensor, Tensor]:
+    return logits.new_empty(logits.shape), mel.new_empty(mel.shape)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    logits, mel, _, std, *ctx.options = inputs
+    ctx.mark_non_differentiable(output[2])
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(logits, mel, std, output[2])
+
+
+def _backward(
+    ctx: Any, grad_masked: Tensor | None, grad_features: Tensor | None, _: None
+) -> tuple[Tensor | None, ...]:
+    if grad_masked is None and grad_features is None:
+        return (None,) * 7
+    grads = torch.ops.task_aware.mel_mask_backward(
+        grad_masked, grad_features, *ctx.saved_tensors, *ctx.options
+    )
+    return (*grads, None, None, None, None, None)
+
+
+if has_kernels():
+    torch.library.register_fake("task_aware::mel_mask", _fake)
+    torch.library.register_fake("task_aware::mel_mask_backward", _fake_backward)
+    torch.library.register_autograd("task_aware::mel_mask", _backward, setup_context=_setup_context)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from . import _check
+from ._dispatch import Backend, has_kernels, use_native
 
 _HERTZ_PER_MEL = 200.0 / 3
 _LOG_START_HERTZ = 1000.0
@@ -59,6 +64,41 @@ def hamming_window(length: int, *, device: torch.device | str | None = None) -> 
     return torch.hamming_window(length, periodic=False, dtype=torch.float64, device=device)
 
 
+class _Tables(NamedTuple):
+    """What the kernels look up: see csrc/cpu/mel_spectrogram.cpp."""
+
+    window: Tensor
+    twiddles: Tensor
+    bank: Tensor
+    bands: Tensor
+
+
+@functools.lru_cache(maxsize=16)
+def _cached_tables(
+    sample_rate: int,
+    n_fft: int,
+    n_mels: int,
+    f_min: float,
+    f_max: float,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> _Tables:
+    with torch.no_grad():
+        bank = mel_filterbank(sample_rate, n_fft, n_mels, f_min, f_max)
+        used = bank > 0
+        first = used.int().argmax(-1)
+        bands = torch.stack([first, first + used.sum(-1)], dim=-1).int()
+        angles = -2 * math.pi / n_fft * torch.arange(n_fft, dtype=torch.float64)
+        twiddles = torch.stack([angles.cos(), angles.sin()], dim=-1)
+        window = hamming_window(n_fft)
+        return _Tables(*(table.to(device, dtype) for table in (window, twiddles, bank)), bands.to(device))
+
+
+@torch.compiler.assume_constant_result
+def _tables(*configuration: Any) -> _Tables:
+    return _cached_tables(*configuration)
+
+
 def mel_spectrogram_reference(
     waveform: Tensor,
     *,
@@ -71,7 +111,7 @@ def mel_spectrogram_reference(
 ) -> Tensor:
     """Pure PyTorch definition of :func:`mel_spectrogram`."""
     if waveform.numel() == 0:
-        return waveform.new_zeros(*waveform.shape[:-1], n_mels, waveform.shape[-1] // hop + 1)
+        return waveform.new_zeros((*waveform.shape[:-1], n_mels, waveform.shape[-1] // hop + 1))
     compute = torch.promote_types(waveform.dtype, torch.float32)
     flat = waveform.to(compute).reshape(math.prod(waveform.shape[:-1]), waveform.shape[-1])
     padded = torch.nn.functional.pad(flat[:, None], (n_fft // 2, n_fft // 2), mode="reflect")[:, 0]
@@ -91,8 +131,96 @@ def mel_spectrogram(
     n_mels: int = 128,
     f_min: float = 0.0,
     f_max: float = 8000.0,
-    backend: str = "auto",
+    backend: Backend = "auto",
 ) -> Tensor:
-    return mel_spectrogram_reference(
-        waveform, sample_rate=sample_rate, n_fft=n_fft, hop=hop, n_mels=n_mels, f_min=f_min, f_max=f_max
-    )
+    """Mel-spectrogram of linear amplitude, the front end of the DCASE 2020 baseline detector.
+
+    Frames of ``n_fft`` samples around every ``hop``-th sample, reflected at the clip's ends, under a symmetric
+    Hamming window; the amplitudes of their Fourier transform, summed by :func:`mel_filterbank`. Differentiable in the
+    waveform; the gradient of an amplitude of 0 is 0.
+
+    Args:
+        waveform: ``[...,N]`` samples, N > n_fft / 2; float32, float64 or bfloat16 (computed in float32).
+        sample_rate: hertz.
+        n_fft: frame length in samples, even. Products of 2, 3 and 5 are fast on the CPU, powers of 2 on CUDA; other
+            lengths are right but slow. CUDA holds a frame in shared memory: up to 16384 (float64: 8192).
+        hop: distance of the frames in samples.
+        n_mels: number of mel bands F.
+        f_min: lower edge of the first band, hertz.
+        f_max: upper edge of the last band, hertz, at most half the sample rate.
+        backend: ``auto``, ``native`` or ``reference``.
+
+    Returns:
+        ``[...,F,T]`` of the waveform's dtype, ``T = N // hop + 1``.
+
+    Raises:
+        TypeError, ValueError: a waveform of another type or too short, or an impossible configuration.
+
+    The window and the filters are made once for each configuration, dtype and device, which copies them to the
+    device: call once before capturing a CUDA graph.
+    """
+    _check.floating("mel_spectrogram", waveform=waveform)
+    if n_fft < 2 or n_fft % 2:
+        raise ValueError(f"mel_spectrogram: n_fft is {n_fft}, expected an even number of samples.")
+    if hop < 1 or n_mels < 1:
+        raise ValueError(f"mel_spectrogram: hop is {hop} and n_mels {n_mels}, expected at least 1 of both.")
+    if not 0 <= f_min < f_max <= sample_rate / 2:
+        raise ValueError(
+            f"mel_spectrogram: f_min is {f_min} and f_max {f_max}, expected 0 <= f_min < f_max <= {sample_rate / 2}, "
+            f"half the sample rate."
+        )
+    if waveform.dim() < 1 or waveform.shape[-1] <= n_fft // 2:
+        raise ValueError(
+            f"mel_spectrogram: waveform is {_check.shape(waveform)}, expected [...,N] with N > {n_fft // 2} samples "
+            f"(half of n_fft), which the reflection at the ends needs; pad it."
+        )
+    if not use_native("mel_spectrogram", backend, waveform):
+        return mel_spectrogram_reference(
+            waveform, sample_rate=sample_rate, n_fft=n_fft, hop=hop, n_mels=n_mels, f_min=f_min, f_max=f_max
+        )
+    compute = torch.promote_types(waveform.dtype, torch.float32)
+    tables = _tables(sample_rate, n_fft, n_mels, f_min, f_max, compute, waveform.device)
+    flat = waveform.to(compute).reshape(math.prod(waveform.shape[:-1]), waveform.shape[-1])
+    mel = torch.ops.task_aware.mel_spectrogram(flat, *tables, hop)
+    return mel.reshape(*waveform.shape[:-1], *mel.shape[-2:]).to(waveform.dtype)
+
+
+def _fake(
+    waveform: Tensor, window: Tensor, twiddles: Tensor, bank: Tensor, bands: Tensor, hop: int
+) -> Tensor:
+    return waveform.new_empty((waveform.shape[0], bank.shape[0], waveform.shape[1] // hop + 1))
+
+
+def _setup_context(
+    ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, Tensor, Tensor, int], output: Tensor
+) -> None:
+    waveform, window, _, bank, _, ctx.hop = inputs
+    ctx.save_for_backward(waveform, window, bank)
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    """Through filters, amplitude, Fourier transform, overlapping frames and reflection, back to front."""
+    waveform, window, bank = ctx.saved_tensors
+    if waveform.numel() == 0:
+        return (torch.zeros_like(waveform), None, None, None, None, None)
+    n_fft, half, N = window.shape[0], window.shape[0] // 2, waveform.shape[-1]
+    padded = torch.nn.functional.pad(waveform[:, None], (half, half), mode="reflect")[:, 0]
+    spectrum = torch.fft.rfft(padded.unfold(-1, n_fft, ctx.hop) * window)
+    grad_spectrum = (grad.transpose(-1, -2) @ bank) * spectrum.sgn()
+    # The adjoint of rfft: irfft halves the bins it mirrors, and divides by the length.
+    grad_spectrum[..., 1:-1] *= 0.5
+    frames = torch.fft.irfft(grad_spectrum, n_fft) * (n_fft * window)
+    covered = ctx.hop * (frames.shape[1] - 1) + n_fft
+    folded = torch.nn.functional.fold(
+        frames.transpose(-1, -2), (1, covered), kernel_size=(1, n_fft), stride=(1, ctx.hop)
+    )[:, 0, 0]
+    folded = torch.nn.functional.pad(folded, (0, N + 2 * half - covered))
+    grad_waveform = folded[:, half : half + N].clone()
+    grad_waveform[:, 1 : half + 1] += folded[:, :half].flip(-1)
+    grad_waveform[:, N - 1 - half : N - 1] += folded[:, half + N :].flip(-1)
+    return (grad_waveform, None, None, None, None, None)
+
+
+if has_kernels():
+    torch.library.register_fake("task_aware::mel_spectrogram", _fake)
+    torch.library.register_autograd("task_aware::mel_spectrogram", _backward, setup_context=_setup_context)

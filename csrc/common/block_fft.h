@@ -1,0 +1,91 @@
+#pragma once
+
+// The FFT of one thread block: `size` complex values (a power of two) in shared memory, transformed in place.
+//
+// block_fft_forward   decimation in frequency: natural order in, bin k out at block_fft_position(k)
+// block_fft_inverse   decimation in time, its mirror image: that order in, `size` times the signal out
+// A convolution multiplies between the two and never needs the natural order.
+//
+// `twiddles[i * twiddle_stride]` is exp(-2 pi i / size) to the power of i. Call with all threads of the block
+// and synchronise before; the result is synchronised. On the host one thread (0 of 1) does the same
+// arithmetic.
+
+#include "common/butterflies.h"
+
+namespace task_aware {
+
+TASK_AWARE_HOST_DEVICE void block_synchronize() {
+#if defined(__CUDA_ARCH__)
+  __syncthreads();
+#endif
+}
+
+template <typename T>
+TASK_AWARE_HOST_DEVICE void block_fft_forward(Complex<T>* data, const Complex<T>* twiddles,
+                                              int twiddle_stride, int size, int thread, int threads) {
+  int length = size;
+  for (int step = twiddle_stride; length >= 4; length /= 4, step *= 4) {
+    const int quarter = length / 4;
+    for (int i = thread; i < size / 4; i += threads) {
+      const int offset = i & (quarter - 1);
+      Complex<T>* first = data + 4 * (i - offset) + offset;
+      Complex<T> a[4] = {first[0], first[quarter], first[2 * quarter], first[3 * quarter]};
+      butterfly(a);
+      first[0] = a[0];
+      for (int j = 1; j < 4; ++j) first[j * quarter] = a[j] * twiddles[offset * j * step];
+    }
+    block_synchronize();
+  }
+  if (length == 2) {
+    for (int i = thread; i < size / 2; i += threads) {
+      Complex<T> a[2] = {data[2 * i], data[2 * i + 1]};
+      butterfly(a);
+      data[2 * i] = a[0];
+      data[2 * i + 1] = a[1];
+    }
+    block_synchronize();
+  }
+}
+
+template <typename T>
+TASK_AWARE_HOST_DEVICE void block_fft_inverse(Complex<T>* data, const Complex<T>* twiddles,
+                                              int twiddle_stride, int size, int thread, int threads) {
+  int length = 1;
+  for (int rest = size; rest > 1; rest /= 4) {
+    if (rest == 2) length = 2;  // size is 2 * 4^k
+  }
+  if (length == 2) {
+    for (int i = thread; i < size / 2; i += threads) {
+      Complex<T> a[2] = {data[2 * i], data[2 * i + 1]};
+      butterfly(a);
+      data[2 * i] = a[0];
+      data[2 * i + 1] = a[1];
+    }
+    block_synchronize();
+  }
+  for (length *= 4; length <= size; length *= 4) {
+    const int quarter = length / 4, step = size / length * twiddle_stride;
+    for (int i = thread; i < size / 4; i += threads) {
+      const int offset = i & (quarter - 1);
+      Complex<T>* first = data + 4 * (i - offset) + offset;
+      Complex<T> a[4];
+      a[0] = conjugate(first[0]);
+      for (int j = 1; j < 4; ++j) a[j] = conjugate(first[j * quarter]) * twiddles[offset * j * step];
+      butterfly(a);
+      for (int j = 0; j < 4; ++j) first[j * quarter] = conjugate(a[j]);
+    }
+    block_synchronize();
+  }
+}
+
+/// Where block_fft_forward leaves bin k.
+TASK_AWARE_HOST_DEVICE int block_fft_position(int k, int size) {
+  int position = 0;
+  for (; size >= 4; k >>= 2) {
+    size /= 4;
+    position += (k & 3) * size;
+  }
+  return size == 2 ? position + (k & 1) : position;
+}
+
+}  // namespace task_aware
