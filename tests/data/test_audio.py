@@ -1,0 +1,185 @@
+import builtins
+import pickle
+
+import numpy as np
+import pytest
+import soundfile
+
+from task_aware.data.audio import (
+    RecordingCache,
+    RecordingError,
+    audio_seconds,
+    find_audio,
+    read_audio,
+    write_audio,
+)
+from task_aware.errors import DataError
+
+from .recordings import burst, write
+
+
+def cache(folder, n_files=10, *, cache_bytes=1 << 20, max_broken=0.5):
+    return RecordingCache(folder, n_files, sample_rate=16000, cache_bytes=cache_bytes, max_broken=max_broken)
+
+
+@pytest.mark.parametrize(("suffix", "tolerance"), [(".wav", 1 / 32768), (".flac", 1 / 32768), (".ogg", 0.1)])
+def test_what_is_written_is_read(tmp_path, suffix, tolerance):
+    tone = (0.5 * np.sin(np.arange(8001) / 10)).astype(np.float32)
+    path = tmp_path / f"new/tone{suffix}"
+    write_audio(path, tone, 16000)
+    found = read_audio(path)
+    assert found.dtype == np.float32 and found.shape == tone.shape
+    assert np.abs(found - tone).max() <= tolerance
+    assert audio_seconds(path) == pytest.approx(8001 / 16000)
+    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+
+
+def test_channels_are_averaged_or_picked(tmp_path):
+    path = write(tmp_path / "stereo.wav", np.tile([0.5, 0.25], (100, 1)))
+    assert read_audio(path) == pytest.approx(np.full(100, 0.375), abs=1e-4)
+    assert read_audio(path, channel=0) == pytest.approx(np.full(100, 0.5), abs=1e-4)
+    with pytest.raises(RecordingError, match=r"stereo.wav has 2 channels and channel 2 is wanted"):
+        read_audio(path, channel=2)
+
+
+def test_other_rates_are_resampled(tmp_path):
+    pytest.importorskip(
+        "torchaudio", exc_type=Exception, reason="torchaudio cannot be imported beside this torch"
+    )
+    rate, frequency = 44100, 1000.0
+    tone = 0.5 * np.sin(2 * np.pi * frequency * np.arange(rate) / rate)
+    found = read_audio(write(tmp_path / "tone.wav", tone, rate))
+    assert len(found) == 16000
+    expected = 0.5 * np.sin(2 * np.pi * frequency * np.arange(16000) / 16000)
+    assert np.abs(found - expected)[100:-100].max() < 1e-3
+
+
+def test_resampling_without_torchaudio_is_one_sentence(tmp_path, monkeypatch):
+    real_import = builtins.__import__
+
+    def without_torchaudio(name, *arguments):
+        if name.startswith("torchaudio"):
+            raise OSError("libcudart.so.13: cannot open\nmore")
+        return real_import(name, *arguments)
+
+    monkeypatch.setattr(builtins, "__import__", without_torchaudio)
+    path = write(tmp_path / "tone.wav", burst(0.1), 22050)
+    with pytest.raises(
+        DataError, match=r"tone.wav is at 22050 Hz, 16000 Hz is wanted.*libcudart.so.13"
+    ) as caught:
+        read_audio(path)
+    assert "\n" not in str(caught.value)
+    assert not isinstance(caught.value, RecordingError)  # every file would fail: not one to leave out
+    assert len(read_audio(write(tmp_path / "same.wav", burst(0.1)))) == 1600
+
+
+def test_unusable_files_are_named(tmp_path):
+    (tmp_path / "text.wav").write_text("not audio")
+    write(tmp_path / "empty.wav", np.zeros(0))
+    soundfile.write(tmp_path / "nan.wav", np.array([0.0, np.nan]), 16000, subtype="FLOAT")
+    cut = write(tmp_path / "cut.flac", burst(1.0))
+    cut.write_bytes(cut.read_bytes()[:20])
+    for name, reason in (
+        ("text.wav", "cannot be decoded"),
+        ("cut.flac", "cannot be decoded"),
+        ("empty.wav", "no samples"),
+        ("nan.wav", "not finite"),
+        ("absent.wav", "not a file"),
+    ):
+        with pytest.raises(RecordingError, match=rf"{name}.* {reason}") as caught:
+            read_audio(tmp_path / name)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(RecordingError, match="text.wav cannot be decoded"):
+        audio_seconds(tmp_path / "text.wav")
+
+
+def test_writing_beyond_full_scale_does_not_clip(tmp_path):
+    loud = np.array([1.5, -2.0, 0.25], dtype=np.float32)
+    write_audio(tmp_path / "loud.wav", loud, 16000)
+    assert read_audio(tmp_path / "loud.wav").tolist() == loud.tolist()
+    with pytest.raises(ValueError, match="loud.flac reach 2, beyond full scale"):
+        write_audio(tmp_path / "loud.flac", loud, 16000)
+
+
+@pytest.mark.parametrize("samples", [np.zeros((2, 5)), np.array([np.nan])])
+def test_a_failed_write_leaves_the_old_file(tmp_path, samples):
+    path = tmp_path / "kept.wav"
+    write_audio(path, burst(0.1), 16000)
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="samples"):
+        write_audio(path, samples, 16000)
+    with pytest.raises(ValueError, match=r"end in one of .wav"):
+        write_audio(tmp_path / "x.mp3", burst(0.1), 16000)
+    assert path.read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_finding_enters_links_and_skips_hidden_files(tmp_path):
+    write(tmp_path / "far/b.WAV", burst(0.1))
+    write(tmp_path / "bank/a.wav", burst(0.1))
+    (tmp_path / "bank/._a.wav").write_text("macOS leaves these")
+    (tmp_path / "bank/notes.txt").write_text("no audio")
+    (tmp_path / "bank/linked").symlink_to(tmp_path / "far")
+    assert [path.as_posix() for path in find_audio(tmp_path / "bank", tmp_path / "bank")] == [
+        "a.wav",
+        "linked/b.WAV",
+    ]
+
+
+def test_the_cache_keeps_16_bit_recordings_without_loss(tmp_path):
+    path = write(tmp_path / "a.wav", burst(0.5))
+    bank = cache(tmp_path)
+    expected = read_audio(path)
+    first = bank.read(path.relative_to(tmp_path))
+    first[:] = 0  # what is handed out is the caller's
+    path.unlink()
+    assert np.array_equal(bank.read(path.relative_to(tmp_path)), expected)
+
+
+def test_the_cache_keeps_the_range_of_float_recordings(tmp_path):
+    quiet_and_loud = {"quiet.wav": 1e-4 * burst(0.1), "loud.wav": 30 * burst(0.1)}
+    bank = cache(tmp_path)
+    for name, samples in quiet_and_loud.items():
+        soundfile.write(tmp_path / name, samples, 16000, subtype="FLOAT")
+        if name == "quiet.wav":
+            samples = samples * 10  # above the level that counts as silent
+            soundfile.write(tmp_path / name, samples, 16000, subtype="FLOAT")
+        found = bank.read(tmp_path.joinpath(name).relative_to(tmp_path))
+        assert np.abs(found - samples).max() < 2e-5 * np.abs(samples).max()
+
+
+def test_the_cache_stays_within_its_bytes(tmp_path, monkeypatch):
+    paths = [write(tmp_path / f"{name}.wav", burst(0.1)).relative_to(tmp_path) for name in "abc"]
+    large = write(tmp_path / "large.wav", burst(1.0)).relative_to(tmp_path)
+    bank = cache(tmp_path, cache_bytes=2 * 3200)
+    loaded = []
+    load = bank._load
+    monkeypatch.setattr(bank, "_load", lambda path: loaded.append(path.name) or load(path))
+    for path in (paths[0], paths[1], paths[0], paths[2], paths[0], paths[1], large, paths[1]):
+        bank.read(path)
+    # b goes when c comes, being used least recently; what is larger than the cache displaces nothing
+    assert loaded == ["a.wav", "b.wav", "c.wav", "b.wav", "large.wav"]
+    assert bank._bytes == 2 * 3200
+
+
+def test_the_cache_travels_to_other_processes_without_its_samples(tmp_path):
+    path = write(tmp_path / "a.wav", burst(1.0)).relative_to(tmp_path)
+    bank = cache(tmp_path)
+    expected = bank.read(path)
+    message = pickle.dumps(bank)
+    assert len(message) < 2000
+    assert np.array_equal(pickle.loads(message).read(path), expected)
+
+
+def test_unusable_files_are_listed_once_up_to_a_share(tmp_path, caplog):
+    silent = write(tmp_path / "silent.wav", np.zeros(1000)).relative_to(tmp_path)
+    faint = write(tmp_path / "faint.wav", np.full(1000, 0.4 / 32768)).relative_to(tmp_path)
+    bank = cache(tmp_path, n_files=10, max_broken=0.1)
+    for _ in range(2):
+        with pytest.raises(RecordingError, match="silent.wav is silent"):
+            bank.read(silent)
+    assert list(bank.rejected) == ["silent.wav"]
+    assert len(caplog.records) == 1
+    with pytest.raises(DataError, match=r"2 of 10 recordings .* at most 10% may be.*faint.wav") as caught:
+        bank.read(faint)
+    assert not isinstance(caught.value, RecordingError)

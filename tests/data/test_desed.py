@@ -1,0 +1,138 @@
+import pytest
+
+from task_aware.data import DESED_CLASSES, SPLITS, Event, read_events, read_split
+from task_aware.errors import DataError
+
+from .recordings import burst, write, write_table
+
+STRONG = "filename\tonset\toffset\tevent_label"
+
+
+def validation_table(root, *rows):
+    return write_table(root / "metadata/validation/validation.tsv", STRONG, *rows)
+
+
+def test_weak_clips_have_labels_in_class_order(root):
+    split = read_split(root, "weak")
+    assert [(clip.filename, clip.labels, clip.events) for clip in split.clips] == [
+        ("Ya_10.000_20.000.wav", ("Dog", "Speech"), None),
+        ("b.wav", ("Frying",), None),
+    ]
+    assert split.missing == ("gone.wav",)
+    assert split.clips[0].path.name == "Ya_10.000_20.000.flac"
+    assert split.reference == {}
+
+
+def test_unlabelled_clips_have_neither_and_may_lie_in_subfolders(root):
+    (clip,) = read_split(root, "unlabelled").clips
+    assert clip.labels is None and clip.events is None
+    assert clip.path == root / "audio/train/unlabel_in_domain/sub/c.ogg"
+
+
+def test_strong_clips_have_events_and_may_have_none(root):
+    split = read_split(root, "validation")
+    assert split.reference == {
+        "v1.wav": (Event(9.0, 10.115, "Speech"), Event(1.0, 2.0, "Dog")),
+        "v2.wav": (),
+    }
+    assert all(clip.labels is None for clip in split.clips)
+    assert read_events(split.metadata) == split.reference
+
+
+def test_synthetic_and_public_are_where_desed_has_them(root):
+    assert read_split(root, "synthetic").reference == {"0.wav": (Event(0.5, 1.5, "Dog"),)}
+    assert read_split(root, "public").clips[0].path == root / "audio/eval/public/p.wav"
+
+
+def test_names_may_lack_their_suffix_and_end_in_a_number(root):
+    write_table(root / "metadata/train/weak.tsv", "filename\tevent_labels", "Ya_10.000_20.000\tDog")
+    assert read_split(root, "weak").clips[0].path.name == "Ya_10.000_20.000.flac"
+
+
+def test_the_exact_name_wins_over_another_suffix(root):
+    write(root / "audio/validation/v1.flac", burst(0.1))
+    assert read_split(root, "validation").clips[0].path.name == "v1.wav"
+
+
+def test_windows_tables_are_read(root):
+    path = root / "metadata/train/weak.tsv"
+    path.write_bytes(b"\xef\xbb\xbffilename\tevent_labels\r\nb.wav\tFrying, Dog\r\n\r\n")
+    assert read_split(root, "weak").clips[0].labels == ("Dog", "Frying")
+
+
+def test_late_offsets_are_kept_where_the_clip_is_longer(root):
+    validation_table(root, "v1.wav\t1\t12\tDog")
+    with pytest.raises(DataError, match=r"validation.tsv:2 has the offset 12 s and the clip ends at 10 s"):
+        read_split(root, "validation")
+    write(root / "audio/validation/v1.wav", burst(12.0))
+    assert read_split(root, "validation").reference["v1.wav"][0].offset == 12.0
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("v1.wav\t2\t2\tDog", "onset 2 s and the offset 2 s; the onset must be"),
+        ("v1.wav\t-1\t2\tDog", "onset -1 s"),
+        ("v1.wav\tone\t2\tDog", "onset 'one' and the offset '2'; both must be seconds"),
+        ("v1.wav\t1\tnan\tDog", "offset 'nan'"),
+        ("v1.wav\t1\t2\tBird", "unknown label 'Bird'"),
+        ("v1.wav\t1\t2", "unknown label ''"),
+        ("v1.wav\t\t\tDog", "both must be seconds"),
+        ("\t1\t2\tDog", "has no filename"),
+        ("v1.wav\t1\t2\tDog\textra", "has 5 fields and the header 4"),
+    ],
+)
+def test_a_bad_row_is_named_by_file_and_line(root, row, message):
+    validation_table(root, "v2.wav\t\t\t", row)
+    with pytest.raises(DataError, match=rf"validation.tsv:3 .*{message}") as caught:
+        read_split(root, "validation")
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_weak_labels_are_named(root):
+    with pytest.raises(DataError, match=r"weak.tsv:2 has the unknown label 'Speech'; the labels are Dog"):
+        read_split(root, "weak", ["Dog"])
+
+
+def test_a_split_that_cannot_be_used_says_why(root, tmp_path):
+    with pytest.raises(ValueError, match="one of weak, unlabelled"):
+        read_split(root, "train")
+    with pytest.raises(DataError, match=r"weak.tsv is not there"):
+        read_split(tmp_path / "elsewhere", "weak")
+    validation_table(root)
+    with pytest.raises(DataError, match="a header and no rows"):
+        read_split(root, "validation")
+    write_table(
+        root / "metadata/validation/validation.tsv", "filename,onset,offset,event_label", "v1.wav,1,2,Dog"
+    )
+    with pytest.raises(
+        DataError, match=r"validation.tsv:1 lacks the column filename, onset, offset, event_label"
+    ):
+        read_split(root, "validation")
+    (root / "metadata/validation/validation.tsv").write_bytes(b"\xff\xfe")
+    with pytest.raises(DataError, match="not UTF-8"):
+        read_split(root, "validation")
+
+
+def test_too_many_missing_files_stop(root):
+    (root / "audio/train/weak/b.wav").unlink()
+    with pytest.raises(
+        DataError, match=r"2 of the 3 clips of .*weak.tsv have no audio .*b.wav.* at most 50%"
+    ):
+        read_split(root, "weak")
+    assert len(read_split(root, "weak", max_missing=0.7).clips) == 1
+    (root / "audio/train/weak/Ya_10.000_20.000.flac").unlink()
+    with pytest.raises(DataError, match="3 of the 3 clips"):
+        read_split(root, "weak", max_missing=1.0)
+    (root / "audio/train/weak").rmdir()
+    with pytest.raises(DataError, match=r"audio/train/weak, where the audio of .* is not a folder"):
+        read_split(root, "weak")
+
+
+def test_real_corpus_is_read_whole(minidesed):
+    sizes = {name: len(read_split(minidesed, name).clips) for name in SPLITS if name != "public"}
+    assert sizes == {"weak": 40, "unlabelled": 40, "synthetic": 40, "validation": 50}
+    reference = read_split(minidesed, "validation").reference
+    assert sum(map(len, reference.values())) == 120
+    assert sum(not events for events in reference.values()) == 2
+    assert {event.label for events in reference.values() for event in events} <= set(DESED_CLASSES)
