@@ -2,17 +2,21 @@
 
 from .mel_mask import MaskedMel, mel_mask, mel_mask_reference
 from .mel_spectrogram import mel_filterbank, mel_spectrogram, mel_spectrogram_reference
+from .pit_loss import PITResult, pit_loss, pit_loss_reference
 from .reorder import reorder, reorder_reference
 from .reverb_mix import Mixture, reverb_mix, reverb_mix_reference
 
 __all__ = [
     "MaskedMel",
     "Mixture",
+    "PITResult",
     "mel_filterbank",
     "mel_mask",
     "mel_mask_reference",
     "mel_spectrogram",
     "mel_spectrogram_reference",
+    "pit_loss",
+    "pit_loss_reference",
     "reorder",
     "reorder_reference",
     "reverb_mix",
