@@ -34,7 +34,7 @@ def microphone(rng: np.random.Generator, signal: Array) -> Array:
     flat = [(hertz, tilt * np.log2(hertz / 1000.0)) for hertz in (150.0, 450.0, 1000.0, 2200.0, 4500.0)]
     low, high = rng.uniform(-18.0, -3.0), rng.uniform(-12.0, 0.0)
     points = rough_curve(rng, flat, 2.0)
-    ends = [(40.0, points[0][1] + low), *points, (7800.0, points[-1][1] + high)]
+    ends = [(10.0, -60.0), (40.0, points[0][1] + low), *points, (7800.0, points[-1][1] + high)]
     return shape(signal, ends)
 
 
