@@ -69,7 +69,7 @@ def build(root: Path, *, seed: int, size: str, progress: bool) -> None:
     """Write the corpus into the empty folder `root`; the manifest comes last.
 
     Raises:
-        OSError, RuntimeError: the folder cannot be written, or the disk is full.
+        OSError, soundfile.SoundFileError: the folder cannot be written, or the disk is full.
     """
     counts = SIZES[size]
     metadata = root / "metadata"

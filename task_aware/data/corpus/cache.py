@@ -10,6 +10,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import soundfile
+
 from task_aware.data.corpus.build import build, identity
 from task_aware.data.corpus.recipe import SIZES, VERSION
 from task_aware.errors import DataError
@@ -79,7 +81,7 @@ def _make(root: Path, *, seed: int, size: str, progress: bool, advice: str) -> P
             if not _is_whole(root, seed, size):
                 raise
         return root
-    except (OSError, RuntimeError) as error:  # soundfile reports a full disk as a RuntimeError
+    except (OSError, soundfile.SoundFileError) as error:
         reason = str(error).rstrip(".")
         raise DataError(f"The built-in corpus cannot be written to {root} ({reason}); {advice}.") from error
     finally:
@@ -136,7 +138,7 @@ def main(arguments: list[str] | None = None) -> None:
             print(builtin_corpus(seed=given.seed, size=given.size, progress=progress))
             return
         _check_arguments(given.seed, given.size)
-        advice = "choose another --out"
+        advice = "choose another --out or free some space"
         print(_make(given.out.absolute(), seed=given.seed, size=given.size, progress=progress, advice=advice))
     except ValueError as error:
         parser.exit(1, f"{error}\n")
