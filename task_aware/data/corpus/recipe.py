@@ -18,7 +18,7 @@ from task_aware.data.corpus.sounds import sound
 from task_aware.data.corpus.synthesis import Array, decibels
 from task_aware.data.labels import DESED_CLASSES, Event
 
-VERSION = 3
+VERSION = 4
 """Part of the folder's name; raise it whenever the same seed gives other samples."""
 
 
@@ -79,11 +79,13 @@ def plan_clips(seed: int, part: str, size: Size) -> list[ClipPlan]:
     clips: int = getattr(size, part)
     shares = _EVENT_COUNTS[part]
     empty = max(1, clips // 40) if part in ("synthetic", "validation") else 0
-    empty_clips = set(rng.permutation(clips)[:empty].tolist())
+    # spread over the shares instead of drawn from them, so that small splits have all kinds of clips, too
+    quantiles = (np.arange(clips - empty) + 0.5) / (clips - empty)
+    counts = 1 + np.searchsorted(np.cumsum(shares), quantiles)
+    counts = rng.permutation(np.append(counts, np.zeros(empty, dtype=np.int64))).tolist()
     deck: list[str] = []
     planned = []
-    for index in range(clips):
-        count = 0 if index in empty_clips else 1 + int(rng.choice(len(shares), p=shares))
+    for index, count in enumerate(counts):
         chosen: list[str] = []
         while len(chosen) < count:
             if not set(deck) - set(chosen):

@@ -59,18 +59,21 @@ def test_soundbank_and_responses_are_complete(tiny_corpus: Path) -> None:
 
 
 def test_labels_lie_where_the_sound_is(tiny_corpus: Path) -> None:
-    """In clips with one event, what lies under the label is louder than the rest."""
-    louder = []
+    """What lies under any label is louder than what lies under none, low rumble and reverberation aside."""
+    compared = 0
     for split in ("synthetic", "validation"):
         for clip in read_split(tiny_corpus, split).clips:
-            if clip.events is None or len(clip.events) != 1:
-                continue
-            samples, _ = soundfile.read(clip.path)
-            onset, offset = (round(t * SAMPLE_RATE) for t in (clip.events[0].onset, clip.events[0].offset))
-            rest = np.concatenate([samples[:onset], samples[offset + SAMPLE_RATE // 2 :]])
-            if len(rest):
-                louder.append(rms(samples[onset:offset]) > rms(rest))
-    assert louder and all(louder)
+            samples = np.diff(soundfile.read(clip.path)[0])
+            labelled, reverberant = np.zeros(len(samples), dtype=bool), np.zeros(len(samples), dtype=bool)
+            for event in clip.events or ():
+                first, last = round(event.onset * SAMPLE_RATE), round(event.offset * SAMPLE_RATE)
+                labelled[first:last] = True
+                reverberant[last : last + SAMPLE_RATE // 2] = True
+            rest = ~labelled & ~reverberant
+            if labelled.any() and rest.sum() > SAMPLE_RATE // 2:
+                assert rms(samples[labelled]) > 1.2 * rms(samples[rest]), clip.path.name
+                compared += 1
+    assert compared > 5
 
 
 def test_building_again_gives_the_same_bytes_whatever_the_threads(
@@ -128,7 +131,7 @@ def test_parts_share_neither_sounds_nor_rooms_with_validation() -> None:
 def test_the_full_plan_is_balanced_and_mostly_polyphonic() -> None:
     plans = plan_clips(0, "validation", SIZES["full"])
     counts = [len(plan.events) for plan in plans]
-    assert counts.count(0) == 3 and max(counts) == 4
+    assert [counts.count(k) for k in range(5)] == [3, 23, 43, 32, 19]
     classes = [label for plan in plans for label, _ in plan.events]
     frequency = [classes.count(label) for label in DESED_CLASSES]
     assert max(frequency) - min(frequency) <= 2
