@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "build_backend"))
 
-from native_build import NativeBuild  # noqa: E402
-from setuptools import Extension, setup  # noqa: E402
+from native_build import NativeBuild
+from setuptools import Extension, setup
 
 setup(ext_modules=[Extension("task_aware._C", sources=[])], cmdclass={"build_ext": NativeBuild})

@@ -51,15 +51,13 @@ def parse_architectures(text: str) -> list[str]:
     for item in re.split(r"[;,\s]+", text.strip()):
         match = re.fullmatch(r"(\d+)\.(\d)([af]?)(\+PTX)?", item)
         if match is None:
-            raise BuildError(
-                f"TORCH_CUDA_ARCH_LIST holds {item!r}, expected numbers such as '8.0;9.0+PTX'; correct or unset it."
-            )
+            raise BuildError(f"TORCH_CUDA_ARCH_LIST holds {item!r}, expected numbers such as '8.0;9.0+PTX'.")
         result.append(f"{match[1]}{match[2]}{match[3]}{'' if match[4] else '-real'}")
     return result
 
 
 def nvcc_version(nvcc: Path) -> str:
-    """"13.0" for CUDA 13.0; raises :class:`ValueError` with a clause that says what is wrong."""
+    """ "13.0" for CUDA 13.0; raises :class:`ValueError` with a clause that says what is wrong."""
     try:
         answer = subprocess.run([nvcc, "--version"], capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.SubprocessError) as error:
@@ -78,7 +76,7 @@ def check_compiles(nvcc: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "probe.cu"
         source.write_text("#include <vector>\n__global__ void probe() {}\n")
-        command = [nvcc, "-std=c++20", "-c", source, "-o", Path(folder) / "probe.o"]
+        command: list[str | Path] = [nvcc, "-std=c++20", "-c", source, "-o", Path(folder) / "probe.o"]
         answer = subprocess.run(command, capture_output=True, text=True)
     if answer.returncode != 0:
         complaint = (answer.stderr or answer.stdout).strip().splitlines() or ["no message"]
@@ -92,9 +90,11 @@ def check_architectures(nvcc: Path, architectures: list[str]) -> None:
     known = set(re.findall(r"compute_(\d+)", answer.stdout))
     unknown = [a for a in architectures if known and re.match(r"\d+", a)[0] not in known]  # type: ignore[index]
     if unknown:
-        wanted = ", ".join(f"{a[0]}.{a[1]}" if len(a) == 2 else f"{a[:-1]}.{a[-1]}" for a in sorted(known, key=int))
+        wanted = ", ".join(
+            f"{a[0]}.{a[1]}" if len(a) == 2 else f"{a[:-1]}.{a[-1]}" for a in sorted(known, key=int)
+        )
         raise BuildError(
-            f"TORCH_CUDA_ARCH_LIST asks for sm_{unknown[0].removesuffix('-real')}, which {nvcc} does not know; "
+            f"TORCH_CUDA_ARCH_LIST asks for sm_{unknown[0].removesuffix('-real')}, which {nvcc} lacks; "
             f"choose among {wanted}."
         )
 

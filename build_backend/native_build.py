@@ -24,7 +24,9 @@ def load_sources_module():  # type: ignore[no-untyped-def]
 
 
 def tool(name: str) -> str:
-    found = shutil.which(name, path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
+    found = shutil.which(
+        name, path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    )
     if found is None:
         raise BuildError(f"{name} is needed to build and is not on PATH; run `pip install {name}`.")
     return found
@@ -34,7 +36,9 @@ def pybind11_folder() -> str:
     try:
         import pybind11
     except ImportError as error:
-        raise BuildError("pybind11 is needed to build and is not installed; run `pip install pybind11`.") from error
+        raise BuildError(
+            "pybind11 is needed to build and is not installed; run `pip install pybind11`."
+        ) from error
     return pybind11.get_cmake_dir()
 
 
@@ -47,7 +51,7 @@ def summary(plan: CudaPlan, torch: str) -> str:
 
 
 class NativeBuild(build_ext):
-    """Configure, build and install with CMake; TASK_AWARE_CUDA, TORCH_CUDA_ARCH_LIST and MAX_JOBS are honoured."""
+    """Configure, build and install with CMake, as TASK_AWARE_CUDA, TORCH_CUDA_ARCH_LIST and MAX_JOBS say."""
 
     def run(self) -> None:
         plan = plan_cuda(os.environ)
@@ -89,7 +93,9 @@ class NativeBuild(build_ext):
 
     def call(self, command: list[str]) -> None:
         if subprocess.run(command).returncode != 0:
-            raise BuildError(f"`{Path(command[0]).name} {' '.join(command[1:3])} ...` failed; its output stands above.")
+            raise BuildError(
+                f"`{Path(command[0]).name} {' '.join(command[1:3])} ...` failed; its output stands above."
+            )
 
     def get_outputs(self) -> list[str]:
         folder = Path(self.build_lib) / "task_aware"

@@ -1,7 +1,7 @@
 """PEP 517 backend: setuptools, and torch as a build requirement only where the target environment has none.
 
-pip builds in an isolated environment but runs it with the target environment's Python. That Python, asked without
-the isolation, tells where the target's own torch lies; its headers are all that the build needs.
+pip builds in an isolated environment but runs it with the target environment's Python. That Python, asked
+without the isolation, tells where the target's own torch lies; its headers are all that the build needs.
 """
 
 from __future__ import annotations
@@ -65,8 +65,10 @@ def is_supported(version: str | None) -> bool:
 
 
 def target_torch() -> Path | None:
-    """The folder of a fitting torch in the environment that is installed into, seen past any build isolation."""
-    answer = subprocess.run([sys.executable, "-E", "-c", _ASK_TARGET], capture_output=True, text=True, cwd=ROOT)
+    """The folder of a fitting torch in the environment installed into, seen past any build isolation."""
+    answer = subprocess.run(
+        [sys.executable, "-E", "-c", _ASK_TARGET], capture_output=True, text=True, cwd=ROOT
+    )
     origin = answer.stdout.strip()
     if answer.returncode == 0 and origin and is_supported(torch_version(Path(origin).parent)):
         return Path(origin).parent
@@ -80,7 +82,9 @@ def find_torch() -> Path:
         return Path(spec.origin).parent
     folder = target_torch()
     if folder is None:
-        raise SystemExit(f"task_aware: no fitting torch to build against; install '{TORCH_REQUIREMENT}' first.")
+        raise SystemExit(
+            f"task_aware: no fitting torch to build against; install '{TORCH_REQUIREMENT}' first."
+        )
     return folder
 
 

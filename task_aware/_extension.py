@@ -1,8 +1,8 @@
 """Finds and loads the native libraries, and says why one is absent.
 
-`_C` (schemas, CPU kernels) and `_cuda` (CUDA kernels) lie beside this file after an editable or an ordinary install.
-Whoever stands in a checkout imports the checkout's Python files, while the libraries lie in the installed package:
-they are looked for there too, and held against the checkout's sources.
+`_C` (schemas, CPU kernels) and `_cuda` (CUDA kernels) lie beside this file after an editable or an ordinary
+install. Whoever stands in a checkout imports the checkout's Python files, while the libraries lie in the
+installed package: they are looked for there too, and held against the checkout's sources.
 """
 
 from __future__ import annotations
@@ -55,17 +55,17 @@ def find_library(folder: Path) -> Path | None:
 
 
 def compare_with_checkout(build: dict[str, str], library: Path, csrc: Path) -> str:
-    """Why libraries of this build must not be used with the sources beside this file; empty where they may be.
+    """Why libraries of this build must not be used with the checkout's sources; empty where they may be.
 
     Other sources with the same schemas only warn: kernels may be out of date, but calls still fit them.
     """
     if not csrc.is_dir():
         return ""
     if build["schemas"] != _sources.schemas_digest(csrc):
-        return f"{library} was built for other operators than this checkout declares; run `{BUILD_COMMAND}` again"
+        return f"{library} was built for other operators than this checkout's; run `{BUILD_COMMAND}` again"
     if build["sources"] != _sources.sources_digest(csrc):
         warnings.warn(
-            f"{library} was built from other sources than this checkout's csrc/; run `{BUILD_COMMAND}` again.",
+            f"{library} was built from other sources than this csrc/; run `{BUILD_COMMAND}` again.",
             RuntimeWarning,
             stacklevel=2,
         )
@@ -103,7 +103,9 @@ def _load_cuda(folder: Path, build: dict[str, str]) -> str:
 
 def load() -> Extension:
     """Look for the libraries and load what there is; never raises."""
-    candidates = [(folder, path) for folder in library_folders() if (path := find_library(folder)) is not None]
+    candidates = [
+        (folder, path) for folder in library_folders() if (path := find_library(folder)) is not None
+    ]
     if not candidates:
         reason = "the native library was not built"
         return Extension(cpu_absent=reason, cuda_absent=reason)
@@ -116,9 +118,7 @@ def load() -> Extension:
     if reason := compare_with_checkout(build, path, PACKAGE.parent / "csrc"):
         return Extension(folder=folder, cpu_absent=reason, cuda_absent=reason, build=build)
     cuda_absent = _load_cuda(folder, build)
-    return Extension(
-        cpu=True, cuda=not cuda_absent, folder=folder, cuda_absent=cuda_absent, build=build
-    )
+    return Extension(cpu=True, cuda=not cuda_absent, folder=folder, cuda_absent=cuda_absent, build=build)
 
 
 extension = load()

@@ -29,7 +29,7 @@ def sources_digest(csrc: Path) -> str:
 
 
 def schemas_digest(csrc: Path) -> str:
-    """Digest of the operators' schemas in ``csrc``: changes where Python and the library no longer fit together."""
+    """Digest of the operators' schemas in ``csrc``: changes where Python and a library no longer fit."""
     digest = hashlib.sha256()
     for path in _files(csrc):
         for schema in re.findall(r"m\.def\(([^;]*)\);", path.read_text(encoding="utf-8")):

@@ -22,7 +22,8 @@ def cuda_line() -> str:
     if not extension.cuda:
         return f"absent: {extension.cuda_absent}"
     build = extension.build
-    return f"built by nvcc {build['cuda']} for {build['architectures'].replace(';', ', ')}, in {extension.folder}"
+    architectures = build["architectures"].replace(";", ", ")
+    return f"built by nvcc {build['cuda']} for {architectures}, in {extension.folder}"
 
 
 def gpu_lines() -> list[str]:

@@ -134,7 +134,7 @@ struct MatchParams {
 };
 
 template <typename Loss>
-__global__ void __launch_bounds__(kAssignmentThreads) assignment_kernel(MatchParams p) {
+__global__ void __launch_bounds__(kAssignmentThreads, 1) assignment_kernel(MatchParams p) {
   __shared__ double costs[kMaxSources * kMaxSources];
   __shared__ Assignment assignment;
   const int64_t item = blockIdx.x;

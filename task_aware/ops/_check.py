@@ -1,4 +1,4 @@
-"""Validation shared by the operators: an error names the operator, the argument, what was given and what is wanted."""
+"""Validation shared by the operators: an error names operator and argument, what was given and wanted."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ def same_device(operation: str, **tensors: Tensor) -> None:
     for name, tensor in tensors.items():
         if tensor.device != first.device:
             raise ValueError(
-                f"{operation}: {name} is on {tensor.device} and {first_name} on {first.device}, expected one device."
+                f"{operation}: {name} is on {tensor.device} and {first_name} on {first.device}, "
+                "expected one device."
             )
 
 

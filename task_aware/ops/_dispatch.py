@@ -18,8 +18,8 @@ Backend = Literal["auto", "native", "reference"]
 def use_native(operation: str, backend: str, tensor: Tensor) -> bool:
     """Whether ``operation`` runs natively on ``tensor``'s device.
 
-    Raises :class:`ValueError` for an unknown backend and :class:`BackendError` where the device has no kernels: a
-    silent fallback would be a slow surprise.
+    Raises :class:`ValueError` for an unknown backend and :class:`BackendError` where the device has no
+    kernels: a silent fallback would be a slow surprise.
     """
     if backend not in ("auto", "native", "reference"):
         raise ValueError(f"{operation}: backend is {backend!r}, expected 'auto', 'native' or 'reference'.")
@@ -37,8 +37,8 @@ def use_native(operation: str, backend: str, tensor: Tensor) -> bool:
             _check_architecture(operation, tensor.device.index)
     else:
         raise BackendError(
-            f"{operation}: there are no native kernels for {kind} tensors; move them to a CPU or a CUDA device, or "
-            f"pass backend='reference'."
+            f"{operation}: there are no native kernels for {kind} tensors; move them to the CPU or a GPU, "
+            "or pass backend='reference'."
         )
     return True
 
@@ -75,7 +75,7 @@ def _check_architecture(operation: str, index: int) -> None:
 
 
 def runs_on(architectures: str, major: int, minor: int) -> bool:
-    """Whether kernels for ``architectures`` (TORCH_CUDA_ARCH_LIST's notation) run on a GPU of this capability."""
+    """Whether kernels for ``architectures`` (as TORCH_CUDA_ARCH_LIST writes them) run on such a GPU."""
     for item in architectures.split(";"):
         match = re.fullmatch(r"(\d+)\.(\d)([af]?)(\+PTX)?", item)
         if match is None:

@@ -40,23 +40,25 @@ def pit_loss(
     """The least loss over all assignments of estimates to targets (utterance-level PIT; the paper's Eq. 2).
 
     ``loss[b] = min over permutations p of mean over existing targets j and elements n of
-    d(estimates[b,p(j),n], targets[b,j,n])`` with d the squared error (``mse``), the absolute error (``l1``) or the
-    binary cross-entropy of probabilities with logarithms clamped at -100 (``bce``). Exact for S up to 32.
+    d(estimates[b,p(j),n], targets[b,j,n])`` with d the squared error (``mse``), the absolute error (``l1``)
+    or the binary cross-entropy of probabilities with logarithms clamped at -100 (``bce``). Exact for S up to
+    32.
 
-    The gradient is that of the chosen pairs; none flows through the choice. Ties go to the lexicographically first
-    permutation, where totals are compared to ``2**-47`` of the item's largest pair cost.
+    The gradient is that of the chosen pairs; none flows through the choice. Ties go to the lexicographically
+    first permutation, where totals are compared to ``2**-47`` of the item's largest pair cost.
 
     Args:
         estimates, targets: ``[B,S,*]``, float32, float64 or bfloat16; the wider dtype of the two is used.
         kind: ``mse``, ``l1`` or ``bce``.
-        mask: ``[B,S]`` bool, the rows of targets that exist; all do by default. Rows that do not exist cost nothing
-            and are never read; estimates left over stand in their places in ascending order. An item without
-            any target has loss 0 and gradient 0.
+        mask: ``[B,S]`` bool, the rows of targets that exist; all do by default. Rows that do not exist cost
+            nothing and have no effect; estimates left over stand in their places in ascending order. An item
+            without any target has loss 0 and gradient 0.
         backend: ``auto``, ``native`` or ``reference``.
 
     Returns:
-        :class:`PITResult`. An item with a NaN among its pair costs has loss NaN, gradient NaN and the identity as
-        permutation. An infinite pair cost outweighs any finite ones: the permutation with the fewest of them wins.
+        :class:`PITResult`. An item with a NaN among its pair costs has loss NaN, gradient NaN and the
+        identity as permutation. An infinite pair cost outweighs any finite ones: the permutation with the
+        fewest of them wins.
 
     Raises:
         TypeError, ValueError: an argument of another type, shape or device.
@@ -67,9 +69,13 @@ def pit_loss(
         raise ValueError(f"pit_loss: estimates is {_check.shape(estimates)}, expected [B,S,*].")
     _check.has_shape("pit_loss", "targets", targets, tuple(estimates.shape), "the estimates' shape")
     if not 1 <= estimates.shape[1] <= MAX_SOURCES:
-        raise ValueError(f"pit_loss: estimates is {_check.shape(estimates)}, expected S from 1 to {MAX_SOURCES}.")
+        raise ValueError(
+            f"pit_loss: estimates is {_check.shape(estimates)}, expected S from 1 to {MAX_SOURCES}."
+        )
     if estimates.shape[0] > 0 and estimates.numel() == 0:
-        raise ValueError(f"pit_loss: estimates is {_check.shape(estimates)}, expected at least one element per source.")
+        raise ValueError(
+            f"pit_loss: estimates is {_check.shape(estimates)}, expected at least one element per source."
+        )
     if kind not in KINDS:
         raise ValueError(f"pit_loss: kind is {kind!r}, expected one of {', '.join(KINDS)}.")
     if mask is not None:
@@ -93,7 +99,7 @@ def pit_loss_reference(
 ) -> PITResult:
     """Pure PyTorch definition of :func:`pit_loss`; beyond six sources the assignment is found on the host."""
     compute = torch.promote_types(torch.promote_types(estimates.dtype, targets.dtype), torch.float32)
-    estimates, targets = estimates.flatten(2).to(compute), targets.flatten(2).to(compute)
+    estimates, targets = (x.unsqueeze(-1).flatten(2).to(compute) for x in (estimates, targets))
     if mask is None:
         mask = torch.ones(estimates.shape[:2], dtype=torch.bool, device=estimates.device)
     with torch.no_grad():
@@ -101,10 +107,15 @@ def pit_loss_reference(
         costs = torch.stack(pairs, dim=2).masked_fill(~mask[:, :, None], 0.0)  # [B, target, estimate]
         broken = costs.isnan().flatten(1).any(1)
         whole = _to_integers(costs.masked_fill(broken[:, None, None], 0.0))
-        permutation = _exhaustive(whole) if estimates.shape[1] <= _EXHAUSTIVE_UP_TO else _augmenting_paths(whole)
+        permutation = (
+            _exhaustive(whole) if estimates.shape[1] <= _EXHAUSTIVE_UP_TO else _augmenting_paths(whole)
+        )
         permutation = permutation.to(estimates.device)
-    chosen = _cost(reorder_reference(estimates, permutation), targets, kind).where(mask, 0.0).sum(1)
-    loss = chosen / (mask.sum(1).clamp(min=1) * estimates.shape[2])
+    exists = mask[:, :, None]
+    chosen = _cost(
+        reorder_reference(estimates, permutation).where(exists, 0.0), targets.where(exists, 0.0), kind
+    )
+    loss = chosen.sum(1) / (mask.sum(1).clamp(min=1) * estimates.shape[2])
     loss = loss * torch.where(broken, math.nan, 1.0)
     return PITResult(loss.to(compute), permutation)
 
@@ -118,14 +129,20 @@ def _cost(estimates: Tensor, targets: Tensor, kind: str) -> Tensor:
     else:
         probability = (estimates >= 0) & (estimates <= 1)
         safe = estimates.where(probability, 0.5).expand_as(targets)
-        cost = F.binary_cross_entropy(safe, targets, reduction="none").where(probability, math.nan)
+        slope = (-safe).log1p().clamp(min=-100) - safe.log().clamp(
+            min=-100
+        )  # torch's own is infinite at 0 and 1
+        cost = F.binary_cross_entropy(safe, targets.detach(), reduction="none")
+        cost = (cost + (targets - targets.detach()) * slope.detach()).where(probability, math.nan)
     return cost.sum(-1, dtype=torch.float64)
 
 
 def _to_integers(costs: Tensor) -> Tensor:
     """Costs as integers of at most 2^47 (2^53 for infinity), so that totals are exact and ties are ties."""
     infinite = costs.isinf()
-    largest = costs.masked_fill(infinite, 0.0).abs().flatten(1).amax(1) if costs.numel() else costs.new_zeros(0)
+    largest = (
+        costs.masked_fill(infinite, 0.0).abs().flatten(1).amax(1) if costs.numel() else costs.new_zeros(0)
+    )
     scaled = torch.ldexp(costs, (47 - torch.frexp(largest).exponent)[:, None, None])
     return torch.where(infinite, costs.sign() * 2**53, scaled.round()).to(torch.int64)
 
@@ -150,10 +167,11 @@ def _augmenting_paths(costs: Tensor) -> Tensor:
 def _hungarian(costs: Sequence[Sequence[int]]) -> list[int]:
     """The column of each row in the assignment of least total cost (Kuhn and Munkres, by shortest paths)."""
     S = len(costs)
+    far = 1 + 2 * S * max(abs(cost) for row in costs for cost in row)
     row_dual, column_dual, owner = [0] * (S + 1), [0] * (S + 1), [S] * (S + 1)
     for row in range(S):
         owner[S], column = row, S
-        distance, previous, done = [math.inf] * S, [S] * S, [False] * (S + 1)
+        distance, previous, done = [far] * S, [S] * S, [False] * (S + 1)
         while owner[column] != S:
             done[column], current = True, owner[column]
             for k in (k for k in range(S) if not done[k]):
@@ -173,10 +191,7 @@ def _hungarian(costs: Sequence[Sequence[int]]) -> list[int]:
             owner[column] = owner[previous[column]]
             column = previous[column]
         owner[S] = S
-    match = [0] * S
-    for column in range(S):
-        match[owner[column]] = column
-    return match
+    return [owner.index(row) for row in range(S)]
 
 
 def _fake(estimates: Tensor, targets: Tensor, mask: Tensor | None, kind: int) -> tuple[Tensor, Tensor]:
@@ -201,7 +216,9 @@ def _fake_backward(
     )
 
 
-def _setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None, int], output: tuple[Tensor, Tensor]) -> None:
+def _setup_context(
+    ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None, int], output: tuple[Tensor, Tensor]
+) -> None:
     estimates, targets, mask, kind = inputs
     loss, permutation = output
     ctx.mark_non_differentiable(permutation)

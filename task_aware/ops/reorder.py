@@ -22,8 +22,8 @@ def reorder(estimates: Tensor, permutation: Tensor, *, backend: Backend = "auto"
 
     Args:
         estimates: ``[B,S,*]``, float32, float64 or bfloat16.
-        permutation: ``[B,S]`` int64, as :func:`pit_loss` returns it. A repeated index repeats its row, and the
-            gradients of the copies add up.
+        permutation: ``[B,S]`` int64, as :func:`pit_loss` returns it. A repeated index repeats its row, and
+            the gradients of the copies add up.
         backend: ``auto``, ``native`` or ``reference``.
 
     Returns:
@@ -31,8 +31,8 @@ def reorder(estimates: Tensor, permutation: Tensor, *, backend: Backend = "auto"
 
     Raises:
         TypeError, ValueError: an argument of another type, shape or device.
-        RuntimeError: an index outside 0..S-1 (CPU). On CUDA the host does not look: with the native kernels such a
-            row is NaN.
+        RuntimeError: an index outside 0..S-1 (CPU). On CUDA the host does not look: with the native kernels
+            such a row is NaN.
     """
     _check.floating("reorder", estimates=estimates)
     _check.dtype("reorder", "permutation", permutation, torch.int64)

@@ -1,0 +1,347 @@
+"""pit_loss against its definition in float64, against scipy, and in the corners of its contract."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from task_aware import _extension, ops
+
+KINDS = ("mse", "l1", "bce")
+# float32 sums of 512 elements at most (CPU) or 16 (CUDA), then float64: a few 1e-7; bfloat16 inputs are
+# exact in float32.
+LOSS_TOLERANCE = {torch.float32: 1e-6, torch.bfloat16: 1e-6, torch.float64: 1e-12}
+# One rounding of the gradient's dtype, and for bce the quotient by e(1-e).
+GRADIENT_TOLERANCE = {torch.float32: 3e-6, torch.bfloat16: 1e-2, torch.float64: 1e-12}
+
+needs_cpu_kernels = pytest.mark.skipif(not _extension.extension.cpu, reason="no CPU kernels")
+
+
+def sample_inputs(
+    device: str, dtype: torch.dtype = torch.float32
+) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+    """Estimates, targets and masks in [0,1]: odd lengths, one of everything, empty batches, views, masks."""
+    generator = torch.Generator().manual_seed(0)
+
+    def random(*shape: int) -> Tensor:
+        return torch.rand(*shape, generator=generator).to(device, dtype)
+
+    for shape in [
+        (1, 1, 1),
+        (2, 5, 1),
+        (3, 2, 129),
+        (1, 3, 7, 11),
+        (2, 7, 1134),
+        (2, 9, 65),
+        (1, 32, 40),
+        (4, 3),
+        (0, 3, 8),
+    ]:
+        mask = torch.rand(shape[:2], generator=generator) < 0.6
+        yield random(*shape), random(*shape), None
+        yield random(*shape), random(*shape), mask.to(device)
+    yield random(3, 17, 4).transpose(1, 2), random(3, 4, 34)[..., ::2], None
+    yield random(2, 4, 9), random(1, 4, 9).expand(2, 4, 9), None
+    yield random(1, 5, 20000), random(1, 5, 20000), None
+
+
+def in_float64(estimates: Tensor, targets: Tensor, kind: str, mask: Tensor | None) -> ops.PITResult:
+    return ops.pit_loss_reference(estimates.double(), targets.double(), kind=kind, mask=mask)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_value_and_gradients_match_the_reference_in_float64(
+    device: str, dtype: torch.dtype, kind: str
+) -> None:
+    for estimates, targets, mask in sample_inputs(device, dtype):
+        e, t = estimates.clone().requires_grad_(), targets.clone().requires_grad_()
+        loss, permutation = ops.pit_loss(e, t, kind=kind, mask=mask, backend="native")
+        wide_e, wide_t = estimates.double().requires_grad_(), targets.double().requires_grad_()
+        expected = in_float64(wide_e, wide_t, kind, mask)
+
+        assert loss.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+        assert torch.equal(permutation, expected.permutation)
+        torch.testing.assert_close(loss.double(), expected.loss, rtol=LOSS_TOLERANCE[dtype], atol=0)
+        weight = torch.arange(1.0, len(loss) + 1, device=device)
+        (loss * weight.to(loss)).sum().backward()
+        (expected.loss * weight).sum().backward()
+        for got, wanted in ((e.grad, wide_e.grad), (t.grad, wide_t.grad)):
+            scale = float(wanted.abs().amax()) if wanted.numel() else 0.0
+            torch.testing.assert_close(
+                got.double(),
+                wanted,
+                rtol=GRADIENT_TOLERANCE[dtype],
+                atol=GRADIENT_TOLERANCE[dtype] * 1e-2 * scale,
+            )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_reference_is_the_minimum_over_permutations(kind: str) -> None:
+    estimates, targets = torch.rand(4, 4, 9, dtype=torch.float64), torch.rand(4, 4, 9, dtype=torch.float64)
+    elementwise = {
+        "mse": lambda e, t: (e - t) ** 2,
+        "l1": lambda e, t: (e - t).abs(),
+        "bce": lambda e, t: torch.nn.functional.binary_cross_entropy(e, t, reduction="none"),
+    }[kind]
+    losses = {
+        p: elementwise(estimates[:, list(p)], targets).mean((1, 2)) for p in itertools.permutations(range(4))
+    }
+    table = torch.stack(list(losses.values()))
+    result = ops.pit_loss_reference(estimates, targets, kind=kind)
+    torch.testing.assert_close(result.loss, table.amin(0))
+    assert [tuple(p) for p in result.permutation.tolist()] == [
+        list(losses)[k] for k in table.argmin(0).tolist()
+    ]
+
+
+@needs_cpu_kernels
+@settings(deadline=None, max_examples=60)
+@given(S=st.integers(1, 32), seed=st.integers(0, 2**32 - 1), digits=st.integers(0, 12))
+def test_assignment_is_as_good_as_scipys(S: int, seed: int, digits: int) -> None:
+    """Few digits make many ties, among which totals must still agree."""
+    rng = np.random.default_rng(seed)
+    targets = torch.from_numpy(rng.uniform(0, 3, (1, S, 1)).round(digits))
+    estimates = torch.from_numpy(rng.uniform(0, 3, (1, S, 1)).round(digits))
+    costs = (targets - estimates.transpose(1, 2)).square()[0].numpy()
+    rows, columns = linear_sum_assignment(costs)
+    result = ops.pit_loss(estimates, targets)
+    assert sorted(result.permutation[0].tolist()) == list(range(S))
+    assert float(result.loss) == pytest.approx(costs[rows, columns].sum() / S, rel=1e-12, abs=1e-15)
+
+
+@needs_cpu_kernels
+@settings(deadline=None, max_examples=60)
+@given(S=st.integers(1, 32), distinct=st.integers(1, 4), seed=st.integers(0, 2**32 - 1))
+def test_ties_go_to_the_lexicographically_first(S: int, distinct: int, seed: int) -> None:
+    """Sources repeat, so many permutations are equal; the reference settles ties by another algorithm."""
+    generator = torch.Generator().manual_seed(seed)
+    pool = torch.randn(distinct, 37, generator=generator)
+    estimates, targets = (pool[torch.randint(distinct, (1, S), generator=generator)] for _ in range(2))
+    mask = torch.rand(1, S, generator=generator) < 0.8
+    expected = ops.pit_loss_reference(estimates, targets, mask=mask)
+    assert ops.pit_loss(estimates, targets, mask=mask).permutation.tolist() == expected.permutation.tolist()
+
+
+@pytest.mark.parametrize("S", [2, 5, 6, 9])
+def test_all_equal_sources_keep_the_identity(device: str, S: int) -> None:
+    estimates = torch.ones(2, S, 600, device=device) * 0.1
+    result = ops.pit_loss(estimates, estimates + 0.3)
+    assert result.permutation.tolist() == [list(range(S))] * 2
+
+
+@pytest.mark.parametrize("S", [2, 5, 8])
+def test_near_equal_sources_far_from_zero(device: str, S: int) -> None:
+    """Mean -40, sources one percent apart: where |a|^2+|b|^2-2ab in float32 picks wrong permutations."""
+    generator = torch.Generator().manual_seed(1)
+    base = -40 + torch.randn(64, 1, 1500, generator=generator)
+    targets = base + 0.01 * torch.randn(64, S, 1500, generator=generator)
+    order = torch.stack([torch.randperm(S, generator=generator) for _ in range(64)])
+    estimates = ops.reorder_reference(targets, order) + 0.02 * torch.randn(64, S, 1500, generator=generator)
+    expected = in_float64(estimates, targets, "mse", None)
+    result = ops.pit_loss(estimates.to(device), targets.to(device))
+    assert torch.equal(result.permutation.cpu(), expected.permutation)
+    torch.testing.assert_close(result.loss.cpu().double(), expected.loss, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("backend", ["native", "reference"])
+def test_a_nan_item_leaves_the_others_alone(device: str, backend: str) -> None:
+    estimates, targets = torch.rand(3, 3, 50, device=device), torch.rand(3, 3, 50, device=device)
+    clean = ops.pit_loss(estimates, targets, backend=backend)
+    estimates[1, 2, 7] = float("nan")
+    estimates.requires_grad_()
+    result = ops.pit_loss(estimates, targets, backend=backend)
+    result.loss[[0, 2]].sum().backward()
+    assert result.loss.isnan().tolist() == [False, True, False]
+    assert result.permutation[1].tolist() == [0, 1, 2]
+    assert torch.equal(result.loss[::2], clean.loss[::2])
+    assert torch.equal(result.permutation[::2], clean.permutation[::2])
+    assert estimates.grad[::2].isfinite().all()
+
+
+@pytest.mark.parametrize("backend", ["native", "reference"])
+def test_a_nan_in_a_target_that_does_not_exist_has_no_effect(device: str, backend: str) -> None:
+    estimates, targets = torch.rand(1, 3, 50, device=device), torch.rand(1, 3, 50, device=device)
+    mask = torch.tensor([[True, False, True]], device=device)
+    clean = ops.pit_loss(estimates, targets, mask=mask, backend=backend)
+    targets[0, 1] = float("nan")
+    estimates.requires_grad_()
+    result = ops.pit_loss(estimates, targets, mask=mask, backend=backend)
+    result.loss.sum().backward()
+    assert torch.equal(result.loss, clean.loss) and torch.equal(result.permutation, clean.permutation)
+    assert estimates.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("backend", ["native", "reference"])
+def test_infinite_costs_are_avoided_first(device: str, backend: str) -> None:
+    estimates, targets = torch.zeros(1, 3, 2, device=device), torch.zeros(1, 3, 2, device=device)
+    targets[0, :, 0] = torch.tensor([1e3, 2e3, 3e3])
+    estimates[0, :, 0] = torch.tensor([float("inf"), 3e3, 1e3])
+    result = ops.pit_loss(estimates, targets, backend=backend)
+    assert result.loss.tolist() == [float("inf")]
+    assert result.permutation.tolist() == [[2, 0, 1]]
+
+
+@pytest.mark.parametrize("backend", ["native", "reference"])
+def test_mask_counts_only_existing_targets(device: str, backend: str) -> None:
+    estimates = torch.tensor([5.0, 1.0, 3.0], device=device).reshape(1, 3, 1).repeat(2, 1, 1).requires_grad_()
+    targets = torch.tensor([9.0, 3.5, 9.0], device=device).reshape(1, 3, 1).repeat(2, 1, 1)
+    mask = torch.tensor([[False, True, False], [False, False, False]], device=device)
+    result = ops.pit_loss(estimates, targets, mask=mask, backend=backend)
+    assert result.loss.tolist() == [0.25, 0.0]
+    assert result.permutation.tolist() == [[0, 2, 1], [0, 1, 2]]
+    result.loss.sum().backward()
+    assert estimates.grad.flatten().tolist() == [0.0, 0.0, -1.0, 0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("backend", ["native", "reference"])
+def test_bce_at_zero_and_one_is_clamped_as_in_torch(device: str, backend: str) -> None:
+    estimates = torch.tensor([[[0.0, 1.0, 0.0, 1.0]]], device=device, requires_grad=True)
+    plain = estimates.detach().clone().requires_grad_()
+    targets = torch.tensor([[[0.0, 1.0, 1.0, 0.0]]], device=device)
+    result = ops.pit_loss(estimates, targets, kind="bce", backend=backend)
+    expected = torch.nn.functional.binary_cross_entropy(plain, targets)
+    assert result.loss.tolist() == [expected.item()] == [50.0]
+    result.loss.sum().backward()
+    expected.backward()
+    torch.testing.assert_close(estimates.grad, plain.grad)
+
+
+def test_estimates_and_targets_of_two_dtypes_use_the_wider(device: str) -> None:
+    estimates = torch.rand(2, 3, 8, device=device, dtype=torch.bfloat16, requires_grad=True)
+    targets = torch.rand(2, 3, 8, device=device)
+    result = ops.pit_loss(estimates, targets)
+    assert torch.equal(result.loss, ops.pit_loss(estimates.float(), targets).loss)
+    result.loss.sum().backward()
+    assert estimates.grad.dtype == torch.bfloat16
+
+
+def test_does_not_depend_on_the_number_of_threads() -> None:
+    estimates, targets = torch.rand(2, 5, 30000), torch.rand(2, 5, 30000)
+    threads = torch.get_num_threads()
+    try:
+        results = []
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            results.append(ops.pit_loss(estimates, targets).loss)
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(*results)
+
+
+@pytest.mark.parametrize("kind", range(3))
+def test_opcheck(device: str, kind: int) -> None:
+    for estimates, targets, mask in sample_inputs(device):
+        if estimates.numel() > 5000:
+            continue
+        arguments = (estimates.detach().requires_grad_(), targets.detach().requires_grad_(), mask, kind)
+        torch.library.opcheck(torch.ops.task_aware.pit_loss.default, arguments)
+        loss, permutation = torch.ops.task_aware.pit_loss(estimates, targets, mask, kind)
+        torch.library.opcheck(
+            torch.ops.task_aware.pit_loss_backward.default,
+            (loss, loss, estimates, targets, permutation, mask, kind, True, kind == 0),
+        )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("backend", ["native", "reference"])
+def test_gradcheck(device: str, kind: str, backend: str) -> None:
+    generator = torch.Generator().manual_seed(3)
+    estimates, targets = (
+        torch.rand(2, 3, 5, generator=generator, dtype=torch.float64) * 0.8 + 0.1 for _ in range(2)
+    )
+    mask = torch.tensor([[True, True, True], [True, False, True]], device=device)
+    assert torch.autograd.gradcheck(
+        lambda e, t: ops.pit_loss(e, t, kind=kind, mask=mask, backend=backend).loss,
+        (estimates.to(device).requires_grad_(), targets.to(device).requires_grad_()),
+    )
+
+
+def test_compiles_into_one_graph(device: str) -> None:
+    estimates = torch.rand(2, 3, 64, device=device, requires_grad=True)
+    targets = torch.rand(2, 3, 64, device=device)
+
+    def step(e: Tensor, t: Tensor) -> Tensor:
+        loss, permutation = ops.pit_loss(e, t)
+        return loss.sum() + ops.reorder(e, permutation)[:, 0].sum()
+
+    torch.compile(step, fullgraph=True, backend="aot_eager")(estimates, targets).backward()
+    compiled_gradient, estimates.grad = estimates.grad, None
+    step(estimates, targets).backward()
+    assert torch.equal(compiled_gradient, estimates.grad)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU here")
+def test_is_captured_in_a_cuda_graph_without_synchronising() -> None:
+    estimates = torch.rand(4, 5, 5000, device="cuda", requires_grad=True)
+    targets = torch.rand(4, 5, 5000, device="cuda")
+
+    def step() -> tuple[Tensor, Tensor]:
+        loss, permutation = ops.pit_loss(estimates, targets)
+        (gradient,) = torch.autograd.grad(
+            loss.sum() + ops.reorder(estimates, permutation)[:, 0].sum(), estimates
+        )
+        return loss, gradient
+
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = step()
+    targets.copy_(torch.rand_like(targets))
+    graph.replay()
+    for replayed, eager in zip(captured, step(), strict=True):
+        assert torch.equal(replayed, eager)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (
+            {"targets": torch.zeros(2, 3, 5)},
+            ValueError,
+            r"targets is \[2,3,5\], expected the estimates' shape = \[2,3,4\]",
+        ),
+        ({"estimates": torch.zeros(4)}, ValueError, r"estimates is \[4\], expected \[B,S,\*\]"),
+        (
+            {"estimates": torch.zeros(1, 33, 2), "targets": torch.zeros(1, 33, 2)},
+            ValueError,
+            "expected S from 1 to 32",
+        ),
+        (
+            {"estimates": torch.zeros(1, 2, 0), "targets": torch.zeros(1, 2, 0)},
+            ValueError,
+            "at least one element",
+        ),
+        ({"kind": "snr"}, ValueError, "kind is 'snr', expected one of mse, l1, bce"),
+        ({"mask": torch.ones(2, 3)}, TypeError, "mask is torch.float32, expected torch.bool"),
+        (
+            {"mask": torch.ones(2, 4, dtype=torch.bool)},
+            ValueError,
+            r"mask is \[2,4\], expected \[B,S\] = \[2,3\]",
+        ),
+        ({"estimates": torch.zeros(2, 3, 4, dtype=torch.float16)}, TypeError, "estimates is torch.float16"),
+        ({"targets": torch.zeros(2, 3, 4, device="meta")}, ValueError, "expected one device"),
+        ({"backend": "fast"}, ValueError, "backend is 'fast'"),
+    ],
+)
+def test_wrong_arguments(change: dict, error: type[Exception], message: str) -> None:
+    arguments = {
+        "estimates": torch.zeros(2, 3, 4),
+        "targets": torch.zeros(2, 3, 4),
+        "backend": "reference",
+    } | change
+    with pytest.raises(error, match=message):
+        ops.pit_loss(**arguments)
