@@ -46,7 +46,7 @@ audio/validation                           clips with onset and offset, from sou
 metadata                                   the labels, tab-separated
 rirs, rirs/rirs.tsv                        room impulse responses of the training rooms
 
-Events lie 0 to 25 dB above a background of about -50 dBFS RMS; half of the clips are reverberant. A label
+Events lie 2 to 25 dB above a background of about -50 dBFS RMS; half of the clips are reverberant. A label
 spans the 20 ms frames within 40 dB of the event's loudest one, before reverberation.
 """
 

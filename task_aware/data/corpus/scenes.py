@@ -26,8 +26,8 @@ def compose(
 ) -> tuple[Array, list[Event]]:
     """A clip `[160000]` and its events in order of onset.
 
-    The background lies at about -50 dBFS RMS and every event 0 to 25 dB above it (RMS over its active part):
-    8 to 17 dB in the middle of the clip's events, and each up to 8 dB from there, so that most can be heard.
+    The background lies at about -50 dBFS RMS and every event 2 to 25 dB above it (RMS over its active part):
+    9 to 18 dB in the middle of the clip's events, and each up to 7 dB from there, so that most can be heard.
     Events are placed uniformly, each inside the clip. With a room, each event has its own position in it.
     The labels span the active part (20 ms frames within 40 dB of the loudest) of the dry event.
     """
@@ -35,7 +35,7 @@ def compose(
     start = int(rng.integers(0, len(background) - n + 1))
     floor = decibels(rng.uniform(-55.0, -46.0))
     clip = background[start : start + n] * floor
-    middle = rng.uniform(8.0, 17.0)
+    middle = rng.uniform(9.0, 18.0)
     labels: list[Event] = []
     for label, signal in events:
         dry = np.zeros(n)
@@ -43,7 +43,7 @@ def compose(
         begin = int(rng.integers(0, n - len(signal) + 1))
         dry[begin : begin + len(signal)] = signal
         active = active_part(dry, SAMPLE_RATE)
-        gain = floor * decibels(middle + rng.uniform(-8.0, 8.0)) / active.rms
+        gain = floor * decibels(middle + rng.uniform(-7.0, 7.0)) / active.rms
         placed = dry if room is None else _in_room(dry, impulse_response(rng, room))
         clip = clip + gain * placed
         labels.append(Event(active.first / SAMPLE_RATE, active.last / SAMPLE_RATE, label))

@@ -28,6 +28,10 @@ GENERATORS: dict[str, Callable[[np.random.Generator], Array]] = {
 """DESED's ten classes, sorted; each function makes another individual from each generator state."""
 
 
+SHORTEST_SECONDS = 0.35
+"""Shorter sounds are drawn again: a median filter of 0.45 s deletes even a perfect detection of them."""
+
+
 def microphone(rng: np.random.Generator, signal: Array) -> Array:
     """The signal `[n]` as some device would record it: tilt, loss of lows and highs, a few dB of colour."""
     tilt = rng.uniform(-1.8, 1.8)
@@ -39,11 +43,11 @@ def microphone(rng: np.random.Generator, signal: Array) -> Array:
 
 
 def sound(label: str, rng: np.random.Generator) -> Array:
-    """An isolated sound of the class `[n]`: an active part of 0.2 to 10 s, active frames at RMS 1."""
+    """An isolated sound of the class `[n]`: an active part of 0.35 to 10 s, active frames at RMS 1."""
     while True:
         signal = microphone(rng, GENERATORS[label](rng))
         active = active_part(signal, SAMPLE_RATE)
-        if active.last - active.first >= samples(0.2):
+        if active.last - active.first >= samples(SHORTEST_SECONDS):
             break
     signal = signal[active.first : min(active.last, active.first + samples(10.0))]
     signal = signal * ramp(len(signal), 0.004, 0.01)

@@ -121,10 +121,10 @@ def alarm_bell_ringing(rng: np.random.Generator) -> Array:
 
 
 _MATERIALS = {
-    "ceramic": (600.0, 2200.0, 0.02, 0.1, 0.9),
-    "glass": (1200.0, 3200.0, 0.03, 0.15, 0.6),
-    "cutlery": (1800.0, 4500.0, 0.02, 0.12, 0.3),
-    "pan": (250.0, 900.0, 0.04, 0.2, 0.7),
+    "ceramic": (600.0, 2200.0, 0.015, 0.06, 0.9),
+    "glass": (1200.0, 3200.0, 0.025, 0.09, 0.6),
+    "cutlery": (1800.0, 4500.0, 0.02, 0.08, 0.3),
+    "pan": (250.0, 900.0, 0.03, 0.12, 0.7),
     "wood": (200.0, 700.0, 0.008, 0.03, 1.0),
 }
 """Lowest mode from and to (Hz), its decay from and to (s), power of frequency by which decays shorten."""
@@ -145,7 +145,7 @@ def _object(rng: np.random.Generator, material: str) -> tuple[Array, Array, Arra
 
 
 def dishes(rng: np.random.Generator) -> Array:
-    """One clink to a clatter of fifteen: ceramic, glass, cutlery, pans, at times a scrape. 0.2 to 3.5 s."""
+    """One clink to a clatter of fifteen: ceramic, glass, cutlery, pans, at times a scrape. Up to 3.5 s."""
     count = 1 if rng.uniform() < 0.2 else int(rng.integers(2, 16))
     materials = rng.choice(list(_MATERIALS), size=rng.integers(1, 4), p=[0.34, 0.22, 0.26, 0.12, 0.06])
     objects = [_object(rng, str(material)) for material in materials]

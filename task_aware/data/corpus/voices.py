@@ -187,7 +187,7 @@ def _bark(rng: np.random.Generator, seconds: float, pitch: float, tract: float, 
 
 
 def dog(rng: np.random.Generator) -> Array:
-    """One bark or a train of up to eight, sometimes after a growl; now and then a howl. 0.2 to 4 s."""
+    """One bark or a train of up to eight, sometimes after a growl; now and then a howl. Up to 4 s."""
     size = rng.uniform()
     pitch = 700.0 * 0.2**size * rng.uniform(0.8, 1.25)
     tract = 1.5 * 0.5**size

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from task_aware.data.corpus.backgrounds import background
-from task_aware.data.corpus.sounds import GENERATORS, sound
+from task_aware.data.corpus.sounds import GENERATORS, SHORTEST_SECONDS, sound
 from task_aware.data.corpus.synthesis import SAMPLE_RATE
 from task_aware.data.labels import DESED_CLASSES
 from task_aware.data.levels import active_part
@@ -42,7 +42,11 @@ def test_sounds_are_well_formed_and_all_different(label: str) -> None:
         assert part.first <= 0.02 * SAMPLE_RATE
         assert part.last >= len(signal) - 0.04 * SAMPLE_RATE
         seconds = len(signal) / SAMPLE_RATE
-        assert (1.5 if label in LASTING else 0.2) - 0.02 <= seconds <= (4.0 if label in IMPULSIVE else 10.0)
+        assert (
+            (1.5 if label in LASTING else SHORTEST_SECONDS) - 0.02
+            <= seconds
+            <= (4.0 if label in IMPULSIVE else 10.0)
+        )
         assert abs(signal.mean()) < 0.05
     spectra = np.array([band_levels(signal) for signal in signals])
     distance = np.abs(spectra[:, None] - spectra[None]).mean(axis=2)
