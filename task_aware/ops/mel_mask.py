@@ -32,8 +32,8 @@ def mel_mask_reference(
 ) -> MaskedMel:
     """Pure PyTorch definition of :func:`mel_mask`.
 
-    The clamp at ``top_db`` below the maximum is done on amplitudes, before the logarithm: the same function, and
-    ties of the maximum are ties of amplitudes.
+    The clamp at ``top_db`` below the maximum is done on amplitudes, before the logarithm: the same
+    function, and ties of the maximum are ties of amplitudes.
     """
     result = torch.promote_types(logits.dtype, mel.dtype)
     compute = torch.promote_types(result, torch.float32)
@@ -69,15 +69,16 @@ def mel_mask(
         decibels = max(20 log10(max(amin, mel)), its maximum over F and T - top_db)
         features = (decibels - mean) / std
 
-    The maximum is taken for each source of each clip. Gradients flow to ``logits`` and ``mel`` and are exact: an
-    element below ``amin`` has none through the features, one held at ``top_db`` below the maximum passes its
-    gradient to the maximum, and equal maxima share it evenly. A NaN makes all features of its source NaN. Nothing of
-    the size of the outputs is kept for the backward, which computes the mask again.
+    The maximum is taken for each source of each clip. Gradients flow to ``logits`` and ``mel`` and are
+    exact: an element below ``amin`` has none through the features, one held at ``top_db`` below the maximum
+    passes its gradient to the maximum, and equal maxima share it evenly, as in :func:`torch.amax`. A NaN
+    makes all features of its source NaN. Beyond the inputs only the maxima are kept for the backward, which
+    computes the mask again.
 
     Args:
         logits: ``[B,S,F,T]``, float32, float64 or bfloat16.
-        mel: ``[B,F,T]`` linear amplitude of the mixture, not negative. Where the dtypes differ, both are converted to
-            the wider one; bfloat16 is computed in float32.
+        mel: ``[B,F,T]`` linear amplitude of the mixture. Where the dtypes differ, both are converted to the
+            wider one; bfloat16 is computed in float32.
         mean: ``[F]`` of the detector's scaler, decibels; no gradient.
         std: ``[F]`` of the detector's scaler, decibels, not 0; no gradient.
         floor: the mask's least value, 0 <= floor < 1.

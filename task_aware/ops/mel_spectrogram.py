@@ -135,15 +135,16 @@ def mel_spectrogram(
 ) -> Tensor:
     """Mel-spectrogram of linear amplitude, the front end of the DCASE 2020 baseline detector.
 
-    Frames of ``n_fft`` samples around every ``hop``-th sample, reflected at the clip's ends, under a symmetric
-    Hamming window; the amplitudes of their Fourier transform, summed by :func:`mel_filterbank`. Differentiable in the
-    waveform; the gradient of an amplitude of 0 is 0.
+    Frames of ``n_fft`` samples around every ``hop``-th sample, reflected at the clip's ends, under a
+    symmetric Hamming window; the amplitudes of their Fourier transform, summed by :func:`mel_filterbank`.
+    Differentiable in the waveform; the gradient of an amplitude of 0 is 0.
 
     Args:
         waveform: ``[...,N]`` samples, N > n_fft / 2; float32, float64 or bfloat16 (computed in float32).
         sample_rate: hertz.
-        n_fft: frame length in samples, even. Products of 2, 3 and 5 are fast on the CPU, powers of 2 on CUDA; other
-            lengths are right but slow. CUDA holds a frame in shared memory: up to 16384 (float64: 8192).
+        n_fft: frame length in samples, even. Products of 2, 3 and 5 are fast on the CPU, powers of 2 on
+            CUDA; other lengths are right but slow. CUDA holds a frame in shared memory: up to 16384 samples
+            (float64: 8192).
         hop: distance of the frames in samples.
         n_mels: number of mel bands F.
         f_min: lower edge of the first band, hertz.
@@ -156,8 +157,8 @@ def mel_spectrogram(
     Raises:
         TypeError, ValueError: a waveform of another type or too short, or an impossible configuration.
 
-    The window and the filters are made once for each configuration, dtype and device, which copies them to the
-    device: call once before capturing a CUDA graph.
+    The window and the filters are made once for each configuration, dtype and device, which copies them to
+    the device: call once before capturing a CUDA graph.
     """
     _check.floating("mel_spectrogram", waveform=waveform)
     if n_fft < 2 or n_fft % 2:
@@ -166,13 +167,13 @@ def mel_spectrogram(
         raise ValueError(f"mel_spectrogram: hop is {hop} and n_mels {n_mels}, expected at least 1 of both.")
     if not 0 <= f_min < f_max <= sample_rate / 2:
         raise ValueError(
-            f"mel_spectrogram: f_min is {f_min} and f_max {f_max}, expected 0 <= f_min < f_max <= {sample_rate / 2}, "
-            f"half the sample rate."
+            f"mel_spectrogram: f_min is {f_min} and f_max {f_max}, expected "
+            f"0 <= f_min < f_max <= {sample_rate / 2}, half the sample rate."
         )
     if waveform.dim() < 1 or waveform.shape[-1] <= n_fft // 2:
         raise ValueError(
-            f"mel_spectrogram: waveform is {_check.shape(waveform)}, expected [...,N] with N > {n_fft // 2} samples "
-            f"(half of n_fft), which the reflection at the ends needs; pad it."
+            f"mel_spectrogram: waveform is {_check.shape(waveform)}, expected [...,N] with N > {n_fft // 2} "
+            f"samples (half of n_fft), which the reflection at the ends needs; pad it."
         )
     if not use_native("mel_spectrogram", backend, waveform):
         return mel_spectrogram_reference(

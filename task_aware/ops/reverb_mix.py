@@ -69,9 +69,9 @@ def reverb_mix(
         images[b,s,n] = gains[b,s] * sum over l of rirs[b,s,l] * sources[b,s,n-l]     0 <= l < L, n - l >= 0
         mixture[b,n]  = background[b,n] + sum over s of images[b,s,n]
 
-    The convolution is causal and cut at N, so labels of the dry sources stay in place. Gradients flow to all four
-    inputs. The error is that of one FFT over the clip: relative to a source's loudest part. A source whose gain is 0
-    or whose samples are all 0 costs nothing.
+    The convolution is causal and cut at N, so labels of the dry sources stay in place. Gradients flow to all
+    four inputs. The error is that of one FFT over the clip: relative to a source's loudest part. A source
+    whose gain is 0 or whose samples are all 0 is silent, whatever its response holds.
 
     Args:
         sources: ``[B,S,N]`` dry samples, float32, float64 or bfloat16 (computed in float32).
@@ -126,7 +126,7 @@ def _setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, Tensor | None
 
 
 def _correlate(grad_reversed: Tensor, with_what: Tensor, length: int) -> Tensor:
-    """``sum over n of grad[n] with_what[n - m]`` for 0 <= m < length, by the same convolution on reversed time."""
+    """``sum over n of grad[n] with_what[n - m]`` for 0 <= m < length, by convolution in reversed time."""
     ones = with_what.new_ones(with_what.shape[:2])
     images, _ = torch.ops.task_aware.reverb_mix(grad_reversed, with_what, ones, None)
     correlation = images.flip(-1)[..., :length]
