@@ -1,0 +1,114 @@
+"""Checkpoints: one safetensors file each, with everything that is not a tensor as JSON in its header.
+
+Nothing is ever unpickled, and a file is either whole or absent: it is written beside its place and then renamed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from task_aware import __version__
+from task_aware.errors import CheckpointError
+
+#: Version of the layout below; raised when an older reader would misread a newer file.
+FORMAT = 1
+
+
+def write(path: str | os.PathLike[str], kind: str, tensors: Mapping[str, Tensor], content: Mapping[str, Any]) -> None:
+    """Writes `tensors` and the JSON-able `content` to one safetensors file, atomically."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header = {"kind": kind, "format": FORMAT, "task_aware": __version__, "torch": torch.__version__}
+    metadata = {"task_aware": json.dumps(header), "content": json.dumps(content)}
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, temporary, metadata)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def kind_of(path: str | os.PathLike[str]) -> str:
+    """The kind of a checkpoint: `detector`, `separator` or `training`."""
+    return _open(path)[0]
+
+
+def read(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Reads what `write` wrote under this kind: the tensors and the content.
+
+    Raises:
+        CheckpointError: the file is missing, cut off, foreign, of a newer format, or of another kind.
+    """
+    found, tensors, content = _open(path)
+    if found != kind:
+        raise CheckpointError(f"{path} holds a {found}, and a {kind} is wanted here")
+    return tensors, content
+
+
+def _open(path: str | os.PathLike[str]) -> tuple[str, dict[str, Tensor], dict[str, Any]]:
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"there is no checkpoint {path}; check the path")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            header = json.loads(metadata["task_aware"])
+            content = json.loads(metadata["content"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except (SafetensorError, OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path} is not a whole safetensors file ({error}); make it again") from error
+    except (KeyError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path} is a safetensors file, but not one that task_aware wrote") from error
+    if header["format"] > FORMAT:
+        raise CheckpointError(
+            f"{path} has format {header['format']}, written by task_aware {header['task_aware']}; "
+            f"this is {__version__}, which reads up to format {FORMAT}: upgrade it"
+        )
+    return header["kind"], tensors, content
+
+
+def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], path: str | os.PathLike[str]) -> None:
+    """Puts `tensors` into `module`; CheckpointError where names or shapes differ."""
+    try:
+        module.load_state_dict(dict(tensors))
+    except RuntimeError as error:
+        raise CheckpointError(f"the weights in {path} do not fit the sizes it names: {error}") from error
+
+
+def flatten(tree: Any, tensors: dict[str, Tensor]) -> Any:
+    """The JSON form of nested dicts, lists, tuples and plain values; tensors move to `tensors` under a number."""
+    if isinstance(tree, Tensor):
+        name = f"{len(tensors):06d}"
+        tensors[name] = tree
+        return {"tensor": name}
+    if isinstance(tree, Mapping):
+        return {"dict": [[flatten(key, tensors), flatten(value, tensors)] for key, value in tree.items()]}
+    if isinstance(tree, (list, tuple)):
+        return {type(tree).__name__ if type(tree) in (list, tuple) else "tuple": [flatten(x, tensors) for x in tree]}
+    if tree is None or isinstance(tree, (bool, int, float, str)):
+        return tree
+    if isinstance(tree, os.PathLike):
+        return os.fspath(tree)
+    raise TypeError(f"a checkpoint holds tensors and plain values, not {type(tree).__name__}: {tree!r}")
+
+
+def unflatten(tree: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """The inverse of `flatten`."""
+    if not isinstance(tree, dict):
+        return tree
+    ((kind, value),) = tree.items()
+    if kind == "tensor":
+        return tensors[value]
+    if kind == "dict":
+        return {unflatten(key, tensors): unflatten(item, tensors) for key, item in value}
+    items = [unflatten(item, tensors) for item in value]
+    return tuple(items) if kind == "tuple" else items

@@ -1,0 +1,210 @@
+"""Every option of the training commands, as dataclasses that the command line and YAML share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from task_aware.data.recipes import MixingConfig
+from task_aware.features import FeatureConfig
+from task_aware.losses import MSEDomain, Reduction
+from task_aware.models.detector import CRNNConfig
+from task_aware.models.system import Merge
+
+Precision = Literal["32-true", "bf16-mixed"]
+
+
+@dataclass
+class LossConfig:
+    """Weights and forms of the objectives; a weight of 0 switches a term off, so an ablation row is four weights.
+
+    Attributes:
+        mse: weight of the PIT-MSE of the sources (Eq. 2).
+        deep_feature: weight of the deep feature loss (Eq. 3).
+        weak: weight of the weak PIT binary cross-entropy (Eq. 5).
+        teacher: weight of the mean-teacher consistency (Eq. 6).
+        domain: where the squared error is taken: linear, linear_normalised, compressed (mel ** 0.3) or log.
+        deep_feature_reduction: mean or sum within a layer (sum is Eq. 3 to the letter).
+        weak_present_rows_only: ask nothing of the sources that have no weak label, instead of silence.
+        mask_floor: least value of a mask; the same share of the mixture is added to the targets.
+    """
+
+    mse: float = 1.0
+    deep_feature: float = 1.0
+    weak: float = 0.3
+    teacher: float = 0.3
+    domain: MSEDomain = "compressed"
+    deep_feature_reduction: Reduction = "mean"
+    weak_present_rows_only: bool = False
+    mask_floor: float = 0.02
+
+
+@dataclass
+class BatchConfig:
+    """Clips per step and process.
+
+    Attributes:
+        strong: dynamic mixtures.
+        weak: weakly labelled clips.
+        unlabelled: clips without labels.
+        strong_seconds: length of the mixtures; real clips are never cropped, since their labels hold for all of them.
+        real_seconds: length that weak and unlabelled clips are padded or cut to.
+    """
+
+    strong: int = 12
+    weak: int = 12
+    unlabelled: int = 8
+    strong_seconds: float = 10.0
+    real_seconds: float = 10.0
+
+
+@dataclass
+class OptimiserConfig:
+    """Adam with an exponential warm-up, `exp(-5 (1 - t / warmup)^2)`, in one or two stages.
+
+    Attributes:
+        max_steps: length of the run.
+        steps_per_epoch: steps between checkpoints and progress reports.
+        learning_rate: after the warm-up.
+        warmup_steps: length of the warm-up.
+        separation_share: share of the steps that train by PIT-MSE alone, on strong batches alone, before the detector
+            joins; 0 trains by all objectives from the first step, as the paper does.
+        separation_strong: mixtures per step while PIT-MSE trains alone.
+        task_learning_rate: after that share.
+        gradient_clip: largest gradient norm.
+        ema_decay: largest decay of the mean teacher, `min(1 - 1 / (step + 1), ema_decay)`.
+    """
+
+    max_steps: int = 1500
+    steps_per_epoch: int = 250
+    learning_rate: float = 1e-3
+    warmup_steps: int = 50
+    separation_share: float = 0.8
+    separation_strong: int = 8
+    task_learning_rate: float = 3e-4
+    gradient_clip: float = 5.0
+    ema_decay: float = 0.999
+
+    @property
+    def separation_steps(self) -> int:
+        """Steps of the first stage."""
+        return round(self.separation_share * self.max_steps)
+
+
+@dataclass
+class SeparatorConfig:
+    """The mask network: a preset of sizes (conv_tasnet_text, conv_tasnet_3m, small) and the number of sources."""
+
+    preset: Literal["conv_tasnet_text", "conv_tasnet_3m", "small"] = "small"
+    n_sources: int = 5
+    merge: Merge = "average"
+
+
+@dataclass
+class DetectorTrainingConfig:
+    """Mean-teacher training of a detector, as the DCASE 2020 baseline does it.
+
+    Attributes:
+        features: the front end.
+        crnn: the detector's sizes.
+        mixing: how strongly labelled clips are mixed.
+        strong: `mixing` mixes them anew at each step, `synthetic` reads the fixed synthetic split.
+        batch: clips per step (the baseline: 6 strong, 6 weak, 12 unlabelled).
+        max_steps, steps_per_epoch, learning_rate, warmup_steps: as in OptimiserConfig; the ramp of the warm-up is also
+            that of the consistency weight.
+        consistency: largest weight of the consistency with the mean teacher.
+        teacher_noise_db: signal-to-noise ratio of what the teacher hears, dB.
+        ema_decay: largest decay of the mean teacher.
+    """
+
+    features: FeatureConfig = field(default_factory=FeatureConfig)
+    crnn: CRNNConfig = field(default_factory=CRNNConfig)
+    mixing: MixingConfig = field(default_factory=MixingConfig)
+    strong: Literal["mixing", "synthetic"] = "mixing"
+    batch: BatchConfig = field(default_factory=lambda: BatchConfig(strong=6, weak=6, unlabelled=12))
+    max_steps: int = 900
+    steps_per_epoch: int = 250
+    learning_rate: float = 1e-3
+    warmup_steps: int = 100
+    consistency: float = 2.0
+    teacher_noise_db: float = 30.0
+    ema_decay: float = 0.999
+
+
+@dataclass
+class RunConfig:
+    """What both training commands share.
+
+    Attributes:
+        data: folder in DESED's layout; without it, the built-in corpus.
+        rirs: folder of room impulse responses; default DATA/rirs where it exists, otherwise the mixtures are dry.
+        out: folder of the run.
+        seed: of weights and data.
+        fused: native operators; `--no-fused` trains with their PyTorch references.
+        precision: of the networks.
+        accelerator: auto, cpu or gpu.
+        devices: processes, one per device.
+        workers: processes that decode and place audio; 0 does it in the training process.
+        resume: continue OUT's last checkpoint.
+        fast_dev_run: a few steps and clips, to see that everything runs.
+    """
+
+    data: Path | None = None
+    rirs: Path | None = None
+    out: Path = Path("runs/separator")
+    seed: int = 0
+    fused: bool = True
+    precision: Precision = "32-true"
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    devices: int = 1
+    workers: int = 0
+    resume: bool = False
+    fast_dev_run: bool = False
+
+
+@dataclass
+class TrainConfig(RunConfig):
+    """`python -m task_aware.train`.
+
+    Attributes:
+        detector: checkpoint of the frozen detector; without it, the one that comes with the built-in corpus, and for
+            other data one that is trained first, by the options in `detector_config`.
+        detector_config: YAML of `train_sed` options, a path or a name that comes with the package.
+        separator: the mask network and how its sources' detections are merged.
+        mixing: dynamic mixing of the strong clips.
+        losses: weights and forms of the objectives.
+        optimiser: length of the run, learning rates, stages.
+        batch: clips per step.
+    """
+
+    out: Path = Path("runs/separator")
+    detector: Path | None = None
+    detector_config: str = "detector_builtin"
+    separator: SeparatorConfig = field(default_factory=SeparatorConfig)
+    mixing: MixingConfig = field(default_factory=MixingConfig)
+    losses: LossConfig = field(default_factory=LossConfig)
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    batch: BatchConfig = field(default_factory=BatchConfig)
+
+    @property
+    def schedule(self) -> OptimiserConfig:
+        """What --epochs and --max-steps set."""
+        return self.optimiser
+
+
+@dataclass
+class TrainSedConfig(RunConfig):
+    """`python -m task_aware.train_sed`.
+
+    Attributes:
+        training: what is trained, on what, for how long.
+    """
+
+    out: Path = Path("runs/detector")
+    training: DetectorTrainingConfig = field(default_factory=DetectorTrainingConfig)
+
+    @property
+    def schedule(self) -> DetectorTrainingConfig:
+        """What --epochs and --max-steps set."""
+        return self.training

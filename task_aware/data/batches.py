@@ -1,0 +1,211 @@
+"""Training batches: each is a function of (seed, step, rank) alone, so that a resumed run sees what it would have seen."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from task_aware.data.audio import read_audio
+from task_aware.data.desed import Clip, Split
+from task_aware.data.labels import LabelEncoder
+from task_aware.data.mixing import DryMixture, DynamicMixer
+from task_aware.errors import DataError
+
+_log = logging.getLogger(__name__)
+
+#: Mixtures that one rank may draw in one step; keeps the indices of steps and ranks apart.
+_MIXTURES_PER_STEP = 4096
+
+
+class StrongBatch(NamedTuple):
+    """Dry sources and what makes mixtures of them: the arguments of `ops.reverb_mix`, and frame labels.
+
+    Attributes:
+        sources: dry, one row per class, `[B, S, N]`.
+        rirs: `[B, S, L]`.
+        gains: linear, 0 for an unused row, `[B, S]`.
+        background: `[B, N]`.
+        frames: multi-hot labels of the detector's output frames, `[B, T', C]`.
+    """
+
+    sources: Tensor
+    rirs: Tensor
+    gains: Tensor
+    background: Tensor
+    frames: Tensor
+
+
+class RealBatch(NamedTuple):
+    """Real clips: waveforms `[B, N]` and multi-hot clip labels `[B, C]` (of unlabelled clips all zero)."""
+
+    waveform: Tensor
+    labels: Tensor
+
+
+class TrainingBatch(NamedTuple):
+    """What one step trains on; a part that the step does not use is None."""
+
+    strong: StrongBatch | None
+    weak: RealBatch | None
+    unlabelled: RealBatch | None
+
+
+class BatchSizes(NamedTuple):
+    """Clips per step and process."""
+
+    strong: int
+    weak: int
+    unlabelled: int
+
+
+def fit_length(waveform: np.ndarray, n_samples: int) -> np.ndarray:
+    """Cuts or zero-pads `[N]` to `n_samples`."""
+    return np.pad(waveform[:n_samples], (0, max(0, n_samples - len(waveform))))
+
+
+class ClipStream:
+    """The clips of a split in an endless order that (seed, position) determine: one shuffle per pass.
+
+    A broken recording is named once and the next clip taken in its place; once more than `max_broken` of the split
+    are broken, `DataError`.
+    """
+
+    def __init__(
+        self, split: Split, seed: int, *, sample_rate: int, n_samples: int, max_broken: float = 0.1
+    ) -> None:
+        if not split.clips:
+            raise DataError(
+                f"{split.metadata} names no clip whose recording is there; training needs at least one"
+            )
+        self.split = split
+        self.seed = seed
+        self.sample_rate = sample_rate
+        self.n_samples = n_samples
+        self.max_broken = max_broken
+        self.broken: dict[str, str] = {}
+
+    def read(self, position: int) -> tuple[Clip, np.ndarray]:
+        """The clip at `position` of the endless order and its waveform `[n_samples]`."""
+        n_clips = len(self.split.clips)
+        while True:
+            turn, place = divmod(position, n_clips)
+            clip = self.split.clips[np.random.default_rng([self.seed, turn]).permutation(n_clips)[place]]
+            if str(clip.path) not in self.broken:
+                try:
+                    return clip, fit_length(read_audio(clip.path, self.sample_rate), self.n_samples)
+                except DataError as error:
+                    self._reject(clip, error)
+            position += 1
+
+    def _reject(self, clip: Clip, error: DataError) -> None:
+        self.broken[str(clip.path)] = str(error)
+        _log.warning("left out of training: %s", error)
+        if len(self.broken) > self.max_broken * len(self.split.clips):
+            raise DataError(
+                f"{len(self.broken)} of the {len(self.split.clips)} clips in {self.split.metadata} are broken, more "
+                f"than the {self.max_broken:.0%} that training leaves out; the last one: {error}"
+            ) from error
+
+
+class StepDataset(Dataset[TrainingBatch]):
+    """Item i is the whole batch of step `first_step + i` on this rank.
+
+    Args:
+        sizes: step -> clips of that step.
+        mixer, strong_clips: the source of strong clips; give one. Clips are fixed soundscapes instead of mixtures.
+        weak, unlabelled: None where no step wants them.
+        encoder: classes C.
+        output_frames: samples -> (T', seconds per frame) of the detector.
+    """
+
+    def __init__(
+        self,
+        *,
+        first_step: int,
+        last_step: int,
+        sizes: Callable[[int], BatchSizes],
+        encoder: LabelEncoder,
+        output_frames: Callable[[int], tuple[int, float]],
+        mixer: DynamicMixer | None = None,
+        strong_clips: ClipStream | None = None,
+        weak: ClipStream | None = None,
+        unlabelled: ClipStream | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.first_step = first_step
+        self.last_step = last_step
+        self.sizes = sizes
+        self.encoder = encoder
+        self.output_frames = output_frames
+        self.mixer = mixer
+        self.strong_clips = strong_clips
+        self.weak = weak
+        self.unlabelled = unlabelled
+        self.rank = rank
+        self.world_size = world_size
+
+    def __len__(self) -> int:
+        return max(0, self.last_step - self.first_step)
+
+    def __getitem__(self, index: int) -> TrainingBatch:
+        if not 0 <= index < len(self):
+            raise IndexError(f"step {self.first_step + index} is not one of {self.first_step}..{self.last_step - 1}")
+        step = self.first_step + index
+        sizes = self.sizes(step)
+        slot = step * self.world_size + self.rank
+        strong = None
+        if sizes.strong and self.mixer:
+            first = slot * _MIXTURES_PER_STEP
+            strong = self._collate([self.mixer.mixture(first + k) for k in range(sizes.strong)])
+        elif sizes.strong and self.strong_clips:
+            first = slot * sizes.strong
+            strong = self._collate_clips([self.strong_clips.read(first + k) for k in range(sizes.strong)])
+        return TrainingBatch(
+            strong,
+            self._real(self.weak, slot, sizes.weak),
+            self._real(self.unlabelled, slot, sizes.unlabelled),
+        )
+
+    def _frames(self, events: tuple, n_samples: int) -> np.ndarray:
+        return self.encoder.strong(events, *self.output_frames(n_samples))
+
+    def _collate(self, mixtures: list[DryMixture]) -> StrongBatch:
+        length = max(mixture.rirs.shape[-1] for mixture in mixtures)
+        rirs = [np.pad(mixture.rirs, ((0, 0), (0, length - mixture.rirs.shape[-1]))) for mixture in mixtures]
+        frames = [self._frames(mixture.events, mixture.background.shape[-1]) for mixture in mixtures]
+        return StrongBatch(
+            *(
+                torch.from_numpy(np.stack(x))
+                for x in (
+                    [mixture.sources for mixture in mixtures],
+                    rirs,
+                    [mixture.gains for mixture in mixtures],
+                    [mixture.background for mixture in mixtures],
+                    frames,
+                )
+            )
+        )
+
+    def _collate_clips(self, clips: list[tuple[Clip, np.ndarray]]) -> StrongBatch:
+        waveform = torch.from_numpy(np.stack([samples for _, samples in clips]))
+        n_clips, n_samples = waveform.shape
+        frames = np.stack([self._frames(clip.events or (), n_samples) for clip, _ in clips])
+        unit = torch.ones(n_clips, 1, 1)
+        silence = torch.zeros(n_clips, n_samples)
+        return StrongBatch(waveform[:, None], unit, unit[..., 0], silence, torch.from_numpy(frames))
+
+    def _real(self, stream: ClipStream | None, slot: int, size: int) -> RealBatch | None:
+        if not size or stream is None:
+            return None
+        clips = [stream.read(slot * size + k) for k in range(size)]
+        labels = np.stack([self.encoder.weak(clip.labels or ()) for clip, _ in clips])
+        return RealBatch(
+            torch.from_numpy(np.stack([samples for _, samples in clips])), torch.from_numpy(labels)
+        )

@@ -1,0 +1,123 @@
+"""The LightningModule that trains a detector as the DCASE 2020 baseline does: supervised, with a mean teacher."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+
+import torch
+from lightning import LightningModule
+from torch import Tensor, nn
+
+from task_aware import ops
+from task_aware.config import DetectorTrainingConfig
+from task_aware.data.batches import RealBatch, StrongBatch, TrainingBatch
+from task_aware.models.detector import CRNN, Detection
+from task_aware.training import update_average, warmup
+
+
+class DetectorModule(LightningModule):
+    """Trains `detector`: `BCE strong + BCE weak + w (MSE strong + MSE weak)` against a mean teacher.
+
+    Strong clips are dynamic mixtures; the consistency `w` follows the ramp of the learning rate.
+
+    Args:
+        detector: with its scaler set.
+        config: schedule and weights.
+        seed: of dropout and the teacher's noise, which depend on (seed, step) alone.
+        backend: of the operators.
+    """
+
+    def __init__(
+        self, detector: CRNN, config: DetectorTrainingConfig, *, seed: int = 0, backend: ops.Backend = "auto"
+    ) -> None:
+        super().__init__()
+        self.detector = detector
+        self.teacher: CRNN = copy.deepcopy(detector).requires_grad_(False)
+        self.config = config
+        self.seed = seed
+        self.backend: ops.Backend = backend
+
+    def configure_optimizers(self):  # type: ignore[no-untyped-def]  # noqa: ANN201
+        optimiser = torch.optim.Adam(self.detector.parameters(), self.config.learning_rate)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, self.ramp)
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def ramp(self, step: int) -> float:
+        """Of the learning rate and of the consistency."""
+        return warmup(step, self.config.warmup_steps)
+
+    def on_train_batch_start(self, batch: TrainingBatch, batch_idx: int) -> None:
+        torch.manual_seed((self.seed * 1_000_003 + self.global_step) * 4096 + self.global_rank)
+
+    def training_step(self, batch: TrainingBatch, batch_idx: int) -> Tensor:
+        parts = [part for part in (batch.weak, batch.unlabelled) if part is not None]
+        assert batch.strong is not None
+        terms = self.strong_terms(batch.strong)
+        if parts:
+            terms |= self.real_terms(batch.weak, torch.cat([part.waveform for part in parts]))
+        consistency = self.config.consistency * self.ramp(self.global_step)
+        weighted = [value * (consistency if "consistency" in name else 1.0) for name, value in terms.items()]
+        total = torch.stack(weighted).sum()
+        self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()})
+        self.log("train/loss", total.detach(), prog_bar=True)
+        return total
+
+    def strong_terms(self, batch: StrongBatch) -> dict[str, Tensor]:
+        with torch.no_grad():
+            mixed = ops.reverb_mix(
+                batch.sources, batch.rirs, batch.gains, batch.background, backend=self.backend
+            )
+        student, teacher = self.detect(mixed.mixture)
+        strong = nn.functional.binary_cross_entropy(student.frame.float(), batch.frames)
+        return {"strong": strong, "strong_consistency": self.consistency(student, teacher)}
+
+    def real_terms(self, weak: RealBatch | None, waveform: Tensor) -> dict[str, Tensor]:
+        student, teacher = self.detect(waveform)
+        terms = {"real_consistency": self.consistency(student, teacher)}
+        if weak is not None:
+            clip = student.clip[: len(weak.labels)].float()
+            terms["weak"] = nn.functional.binary_cross_entropy(clip, weak.labels)
+        return terms
+
+    def detect(self, waveform: Tensor) -> tuple[Detection, Detection]:
+        """Student's and teacher's detections of `[B, N]`; the teacher hears noise on its features."""
+        with torch.no_grad():
+            front_end = self.detector.feature_config
+            decibel = front_end.log_mel(front_end.mel(waveform, backend=self.backend))
+            features = front_end.scale(decibel, self.detector.mean, self.detector.std)
+            rms = features.square().mean((-2, -1), keepdim=True).sqrt()
+            noisy = features + rms * 10 ** (-self.config.teacher_noise_db / 20) * torch.randn_like(features)
+            teacher = self.teacher(noisy)
+        return self.detector(features), teacher
+
+    @staticmethod
+    def consistency(student: Detection, teacher: Detection) -> Tensor:
+        """MSE of frame and of clip probabilities, summed."""
+        frame = nn.functional.mse_loss(student.frame, teacher.frame)
+        return frame + nn.functional.mse_loss(student.clip, teacher.clip)
+
+    def on_train_batch_end(self, *_: object) -> None:
+        update_average(self.teacher, self.detector, self.global_step, self.config.ema_decay)
+
+
+@torch.no_grad()
+def fit_scaler(detector: CRNN, batches: Iterable[TrainingBatch], *, backend: ops.Backend = "auto") -> None:
+    """Sets the detector's `mean` and `std` (dB, per mel band, over all frames of all clips in `batches`)."""
+    front_end = detector.feature_config
+    count, total, total_squared = 0, 0.0, 0.0
+    for batch in batches:
+        waveforms = [part.waveform for part in (batch.weak, batch.unlabelled) if part is not None]
+        if batch.strong is not None:
+            strong = batch.strong
+            waveforms.append(
+                ops.reverb_mix(strong.sources, strong.rirs, strong.gains, strong.background, backend=backend).mixture
+            )
+        for waveform in waveforms:
+            decibel = front_end.log_mel(front_end.mel(waveform, backend=backend)).double()
+            count += decibel.shape[0] * decibel.shape[2]
+            total = total + decibel.sum((0, 2))
+            total_squared = total_squared + decibel.square().sum((0, 2))
+    mean = torch.as_tensor(total) / count
+    detector.mean.copy_(mean)
+    detector.std.copy_((torch.as_tensor(total_squared) / count - mean.square()).clamp_min(1e-6).sqrt())

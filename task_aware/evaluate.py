@@ -1,0 +1,187 @@
+"""`python -m task_aware.evaluate`: scores a detector, or a separator before its detector, on labelled recordings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from task_aware import checkpoint, cli
+from task_aware.data.audio import read_audio
+from task_aware.data.corpus import builtin_corpus
+from task_aware.data.desed import Clip, Split
+from task_aware.data.labels import Event
+from task_aware.errors import DataError
+from task_aware.metrics import Scores, decode, event_f1, segment_f1, write_events
+from task_aware.models.detector import load_detector
+from task_aware.models.system import Separator
+
+#: Detected events of each system and file: system -> filename -> events.
+Detections = dict[str, dict[str, list[Event]]]
+
+DETECTOR_ONLY = "detector_only"
+SEPARATED = "separated"
+DISPLAY_NAMES = {DETECTOR_ONLY: "detector alone", SEPARATED: "with separation"}
+
+
+def pick_device(accelerator: str) -> torch.device:
+    """The GPU where there is one, unless `accelerator` is cpu."""
+    return torch.device("cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def _batches(clips: Sequence[Clip], sample_rate: int, size: int) -> Iterator[list[tuple[Clip, np.ndarray]]]:
+    """Clips of one length together, at most `size` at a time; networks of any length need no padding."""
+    recordings = ((clip, read_audio(clip.path, sample_rate)) for clip in clips)
+    for _, same_length in groupby(recordings, key=lambda item: len(item[1])):
+        batch: list[tuple[Clip, np.ndarray]] = []
+        for item in same_length:
+            batch.append(item)
+            if len(batch) == size:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
+
+
+@torch.no_grad()
+def detect_split(
+    model: nn.Module, split: Split, *, device: torch.device, batch_size: int = 8, progress: bool = True
+) -> Detections:
+    """Detects the events of every clip of a split.
+
+    Args:
+        model: a detector, or a `Separator`, which also answers for its detector alone.
+        split: the clips.
+        device: where to compute.
+        batch_size: clips at a time.
+
+    Returns:
+        `detector_only` and, of a separator, `separated`: filename -> events.
+    """
+    model = model.to(device).eval()
+    detector = model.detector if isinstance(model, Separator) else model
+    front_end = detector.feature_config
+    detections: Detections = {DETECTOR_ONLY: {}}
+    if isinstance(model, Separator):
+        detections[SEPARATED] = {}
+    with tqdm(total=len(split.clips), desc=f"detect {split.name}", unit="clip", disable=not progress) as bar:
+        for batch in _batches(split.clips, front_end.sample_rate, batch_size):
+            waveform = torch.from_numpy(np.stack([samples for _, samples in batch])).to(device)
+            if waveform.shape[-1] <= front_end.n_fft // 2:
+                raise DataError(f"{batch[0][0].path} is shorter than half a window of {front_end.n_fft} samples")
+            frames: dict[str, Tensor] = {}
+            mel = front_end.mel(waveform)
+            if isinstance(model, Separator):
+                alone, _, frames[SEPARATED] = model.detect(mel)
+            else:
+                alone = detector(front_end.scale(front_end.log_mel(mel), detector.mean, detector.std))
+            frames[DETECTOR_ONLY] = alone.frame
+            for name, probabilities in frames.items():
+                for (clip, samples), frame in zip(batch, probabilities.float().cpu().numpy(), strict=True):
+                    duration = len(samples) / front_end.sample_rate
+                    detections[name][clip.filename] = decode(
+                        frame, detector.labels, detector.frame_seconds, duration=duration
+                    )
+            bar.update(len(batch))
+    return detections
+
+
+def score(split: Split, detections: Detections, labels: Sequence[str]) -> dict[str, dict[str, Scores]]:
+    """Event- and segment-based scores of each system: system -> {"event", "segment"} -> scores."""
+    reference = split.reference
+    return {
+        name: {"event": event_f1(reference, events, labels), "segment": segment_f1(reference, events, labels)}
+        for name, events in detections.items()
+    }
+
+
+def summary(scores: Mapping[str, Scores]) -> dict[str, object]:
+    """The numbers of one system, as `metrics.json` has them."""
+    event, segment = scores["event"], scores["segment"]
+    return {
+        "event_f1_macro": event.macro,
+        "event_f1_micro": event.micro,
+        "segment_f1_macro": segment.macro,
+        "segment_f1_micro": segment.micro,
+        "event_f1": event.per_class,
+        "classes_averaged": list(event.averaged),
+    }
+
+
+def table(results: Mapping[str, Mapping[str, Scores]]) -> str:
+    """A table of all systems: event F1 of each class, then the averages, in percent."""
+    names = [DISPLAY_NAMES.get(name, name) for name in results]
+    classes = sorted({label for scores in results.values() for label in scores["event"].averaged})
+    width = max(len(label) for label in (*classes, "segment F1, macro")) + 2
+    columns = [max(len(name), 7) for name in names]
+
+    def row(title: str, values: Sequence[str]) -> str:
+        cells = "  ".join(f"{value:>{column}}" for value, column in zip(values, columns, strict=True))
+        return f"{title:<{width}}{cells}"
+
+    def percent(values: Sequence[float | None]) -> list[str]:
+        return ["-" if value is None else f"{100 * value:.1f}" for value in values]
+
+    every = list(results.values())
+    rule = "-" * (width + sum(columns) + 2 * (len(columns) - 1))
+    lines = [row("event F1 (%)", names), rule]
+    lines += [row(label, percent([scores["event"].per_class.get(label) for scores in every])) for label in classes]
+    lines.append(rule)
+    for kind in ("event", "segment"):
+        lines.append(row(f"{kind} F1, macro", percent([scores[kind].macro for scores in every])))
+        lines.append(row(f"{kind} F1, micro", percent([scores[kind].micro for scores in every])))
+    return "\n".join(lines)
+
+
+def write_results(out: Path, results: Mapping[str, Mapping[str, Scores]], detections: Detections, **more: object) -> None:
+    """Writes `metrics.json`, and a DESED table of the detected events of each system."""
+    out.mkdir(parents=True, exist_ok=True)
+    for name, events in detections.items():
+        write_events(out / f"{name}.tsv", events)
+    content = {name: summary(scores) for name, scores in results.items()} | more
+    temporary = out / ".metrics.json.tmp"
+    temporary.write_text(json.dumps(content, indent=2) + "\n")
+    temporary.replace(out / "metrics.json")
+
+
+def open_model(path: Path) -> nn.Module:
+    """The separator or detector in a checkpoint."""
+    if checkpoint.kind_of(path) == "separator":
+        return Separator.from_checkpoint(path)
+    return load_detector(path)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Scores a checkpoint on a labelled split; prints a table, writes metrics.json and the detected events as TSV."""
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(prog="python -m task_aware.evaluate", description=main.__doc__)
+    parser.add_argument("checkpoint", type=Path, help="separator.safetensors or detector.safetensors")
+    parser.add_argument("--data", type=Path | None, help="folder in DESED's layout; default: the built-in corpus")
+    parser.add_argument("--split", choices=("validation", "public", "synthetic"), default="validation")
+    parser.add_argument("--out", type=Path | None, help="folder of the results; default: beside the checkpoint")
+    parser.add_argument("--accelerator", choices=("auto", "cpu", "gpu"), default="auto")
+    options = parser.parse_args(arguments)
+    model = open_model(options.checkpoint)
+    detector = model.detector if isinstance(model, Separator) else model
+    from task_aware.data.desed import read_split
+
+    split = read_split(options.data or builtin_corpus(), options.split, detector.labels)
+    if not split.clips:
+        raise DataError(f"{split.metadata} names no clip whose recording is there; there is nothing to score")
+    detections = detect_split(model, split, device=pick_device(options.accelerator))
+    results = score(split, detections, detector.labels)
+    print(table(results))
+    out = options.out or options.checkpoint.parent / f"evaluation-{options.split}"
+    write_results(out, results, detections)
+    print(f"written to {out}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

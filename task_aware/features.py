@@ -1,0 +1,78 @@
+"""The detector's front end: what a waveform becomes before a network sees it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+
+from task_aware import ops
+
+
+@dataclass(frozen=True)
+class FeatureConfig:
+    """A log-mel front end; the defaults are those of the DCASE 2020 task 4 baseline.
+
+    Attributes:
+        sample_rate: Hz.
+        n_fft: window and transform length, samples.
+        hop: samples between frames.
+        n_mels: mel bands F.
+        f_min, f_max: edges of the mel bands, Hz.
+        amin: smallest amplitude that the logarithm sees.
+        top_db: dynamic range kept below the maximum of each clip, dB.
+    """
+
+    sample_rate: int = 16000
+    n_fft: int = 2048
+    hop: int = 255
+    n_mels: int = 128
+    f_min: float = 0.0
+    f_max: float = 8000.0
+    amin: float = 1e-5
+    top_db: float = 80.0
+
+    def __post_init__(self) -> None:
+        for name in ("sample_rate", "n_fft", "hop", "n_mels"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"features.{name} is {getattr(self, name)}; it must be at least 1")
+        if not 0 <= self.f_min < self.f_max <= self.sample_rate / 2:
+            raise ValueError(
+                f"features.f_min={self.f_min} and f_max={self.f_max} must satisfy "
+                f"0 <= f_min < f_max <= {self.sample_rate / 2} Hz, half the sample rate"
+            )
+
+    @property
+    def frame_seconds(self) -> float:
+        """Seconds between two frames."""
+        return self.hop / self.sample_rate
+
+    def n_frames(self, n_samples: int) -> int:
+        """Frames T of a centred transform of `n_samples` samples."""
+        return n_samples // self.hop + 1
+
+    def mel(self, waveform: Tensor, *, backend: ops.Backend = "auto") -> Tensor:
+        """Linear-amplitude mel-spectrogram: `[..., N]` -> `[..., F, T]`."""
+        return ops.mel_spectrogram(
+            waveform,
+            sample_rate=self.sample_rate,
+            n_fft=self.n_fft,
+            hop=self.hop,
+            n_mels=self.n_mels,
+            f_min=self.f_min,
+            f_max=self.f_max,
+            backend=backend,
+        )
+
+    def log_mel(self, mel: Tensor) -> Tensor:
+        """dB of an amplitude, `[..., F, T]`: `20 log10(max(amin, mel))`, kept within `top_db` of each clip's maximum."""
+        decibel = 20 * torch.log10(mel.clamp_min(self.amin))
+        return torch.maximum(decibel, decibel.amax((-2, -1), keepdim=True) - self.top_db)
+
+    def scale(self, decibel: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+        """Standardises each mel band: `[..., F, T]` with `mean`, `std` `[F]`."""
+        return (decibel - mean[:, None]) / std[:, None]
+
+    def to_dict(self) -> dict[str, float]:
+        return asdict(self)

@@ -1,0 +1,230 @@
+"""The detector protocol, and the DCASE 2020 task 4 baseline CRNN that satisfies it."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from task_aware import checkpoint
+from task_aware.errors import CheckpointError
+from task_aware.features import FeatureConfig
+
+
+class Detection(NamedTuple):
+    """What a detector says of a batch of clips.
+
+    Attributes:
+        frame: probabilities per output frame and class, `[B, T', C]`.
+        clip: probabilities per clip and class, `[B, C]`.
+        activations: the layers that the deep feature loss compares, each `[B, ...]`.
+    """
+
+    frame: Tensor
+    clip: Tensor
+    activations: list[Tensor]
+
+
+@runtime_checkable
+class Detector(Protocol):
+    """A sound event detector that separation can be trained through: an `nn.Module` with these attributes.
+
+    Attributes:
+        labels: the C classes, in the order of the outputs.
+        feature_config: the front end whose scaled log-mel `[B, F, T]` it reads.
+        mean, std: the scaler, `[F]`, dB.
+        frame_seconds: seconds between two output frames.
+    """
+
+    labels: tuple[str, ...]
+    feature_config: FeatureConfig
+    mean: Tensor
+    std: Tensor
+    frame_seconds: float
+
+    def __call__(self, features: Tensor) -> Detection: ...
+
+
+@dataclass(frozen=True)
+class CRNNConfig:
+    """Sizes of the CRNN; the defaults are the baseline's (1,112,420 parameters with ten classes).
+
+    Attributes:
+        filters: output channels of each convolution block.
+        pooling: (time, mel) average pooling of each block; the mel factors multiply to the number of mel bands.
+        rnn_cells: units of each GRU direction.
+        rnn_layers: bidirectional GRU layers.
+        dropout: share of activations dropped in training.
+    """
+
+    filters: tuple[int, ...] = (16, 32, 64, 128, 128, 128, 128)
+    pooling: tuple[tuple[int, int], ...] = ((2, 2), (2, 2), (1, 2), (1, 2), (1, 2), (1, 2), (1, 2))
+    rnn_cells: int = 128
+    rnn_layers: int = 2
+    dropout: float = 0.5
+
+    def __post_init__(self) -> None:
+        if len(self.filters) != len(self.pooling):
+            raise ValueError(
+                f"detector.filters names {len(self.filters)} blocks and detector.pooling {len(self.pooling)}; "
+                "give one (time, mel) pair per block"
+            )
+
+
+class GatedLinear(nn.Module):
+    """The baseline's GLU: a linear map over channels at each position, gated by the sigmoid of its own input."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[B, C, T, F]` -> `[B, C, T, F]`."""
+        linear = nn.functional.conv2d(x, self.linear.weight[:, :, None, None], self.linear.bias)
+        return linear * torch.sigmoid(x)
+
+
+class CRNN(nn.Module):
+    """Seven gated convolution blocks, a bidirectional GRU, and an attention head (DCASE 2020 task 4 baseline).
+
+    `frame = sigmoid(dense(x))`, `attention = clamp(softmax(dense_softmax(x)), 1e-7, 1)` over the classes,
+    `clip = sum_t(frame * attention) / sum_t(attention)`.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, config: CRNNConfig, labels: tuple[str, ...], feature_config: FeatureConfig) -> None:
+        super().__init__()
+        pooled_mels = feature_config.n_mels / math.prod(mel for _, mel in config.pooling)
+        if pooled_mels != 1:
+            raise ValueError(
+                f"the detector's pooling leaves {pooled_mels:g} of {feature_config.n_mels} mel bands; "
+                "the mel factors of detector.pooling must multiply to features.n_mels"
+            )
+        self.config = config
+        self.labels = tuple(labels)
+        self.feature_config = feature_config
+        self.time_pooling = math.prod(time for time, _ in config.pooling)
+        self.frame_seconds = feature_config.frame_seconds * self.time_pooling
+        self.register_buffer("mean", torch.zeros(feature_config.n_mels))
+        self.register_buffer("std", torch.ones(feature_config.n_mels))
+
+        self.blocks = nn.ModuleList()
+        channels = 1
+        for filters, pooling in zip(config.filters, config.pooling, strict=True):
+            self.blocks.append(
+                nn.Sequential(
+                    nn.Conv2d(channels, filters, 3, padding=1),
+                    nn.BatchNorm2d(filters, eps=1e-3, momentum=0.99),
+                    GatedLinear(filters),
+                    nn.Dropout(config.dropout),
+                    nn.AvgPool2d(pooling),
+                )
+            )
+            channels = filters
+        self.rnn = nn.GRU(
+            channels, config.rnn_cells, config.rnn_layers, batch_first=True, bidirectional=True
+        )
+        self.dropout = nn.Dropout(config.dropout)
+        self.dense = nn.Linear(2 * config.rnn_cells, len(self.labels))
+        self.dense_softmax = nn.Linear(2 * config.rnn_cells, len(self.labels))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """The baseline's initialisation."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.xavier_uniform_(module.weight, gain=math.sqrt(2))
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.BatchNorm2d):
+                nn.init.normal_(module.weight, 1.0, 0.02)
+                nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.GRU):
+                for weight in module.parameters():
+                    if weight.dim() > 1:
+                        nn.init.orthogonal_(weight)
+            elif isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, 0.0, 0.01)
+                nn.init.zeros_(module.bias)
+
+    def output_frames(self, n_samples: int) -> tuple[int, float]:
+        """Output frames T' of a clip of `n_samples` samples, and the seconds between them."""
+        n_frames = self.feature_config.n_frames(n_samples)
+        for time, _ in self.config.pooling:
+            n_frames //= time
+        return n_frames, self.frame_seconds
+
+    def forward(self, features: Tensor) -> Detection:
+        """Scaled log-mel `[B, F, T]` -> `Detection`; the activations are the seven blocks' and the GRU's."""
+        x = features.transpose(1, 2).unsqueeze(1)
+        activations = []
+        for block in self.blocks:
+            x = block(x)
+            activations.append(x)
+        x, _ = self.rnn(x.squeeze(-1).transpose(1, 2))
+        activations.append(x)
+        x = self.dropout(x)
+        frame = torch.sigmoid(self.dense(x))
+        attention = torch.softmax(self.dense_softmax(x), dim=-1).clamp(1e-7, 1)
+        clip = (frame * attention).sum(1) / attention.sum(1)
+        return Detection(frame, clip, activations)
+
+    def describe(self) -> dict[str, Any]:
+        """Sizes, labels and front end, JSON-able: what `from_description` builds the same detector from."""
+        return {
+            "architecture": "crnn",
+            "crnn": asdict(self.config),
+            "labels": list(self.labels),
+            "features": asdict(self.feature_config),
+        }
+
+    @staticmethod
+    def from_description(description: Mapping[str, Any], where: str | os.PathLike[str]) -> CRNN:
+        """An untrained detector of the described sizes; errors name the file `where` it was read."""
+        try:
+            if description["architecture"] != "crnn":
+                raise CheckpointError(f"{where} holds a {description['architecture']!r} detector; only crnn is known")
+            sizes = dict(description["crnn"])
+            sizes["filters"] = tuple(sizes["filters"])
+            sizes["pooling"] = tuple((time, mel) for time, mel in sizes["pooling"])
+            features = FeatureConfig(**description["features"])
+            return CRNN(CRNNConfig(**sizes), tuple(description["labels"]), features)
+        except (KeyError, TypeError) as error:
+            raise CheckpointError(f"the description of the detector in {where} is incomplete ({error})") from error
+
+    def save(self, path: str | os.PathLike[str], **notes: Any) -> None:
+        """Writes weights and description; `notes` (how it was trained, its scores) are kept beside them."""
+        checkpoint.write(path, "detector", self.state_dict(), {"detector": self.describe(), "notes": notes})
+
+
+def load_detector(path: str | os.PathLike[str]) -> CRNN:
+    """Opens a detector that `python -m task_aware.train_sed` wrote, in evaluation mode.
+
+    Raises:
+        CheckpointError: the file is missing, cut off, foreign, of a newer format or of another kind.
+    """
+    tensors, content = checkpoint.read(path, "detector")
+    detector = CRNN.from_description(content["detector"], path)
+    checkpoint.load_weights(detector, tensors, path)
+    return detector.eval()
+
+
+def freeze(detector: nn.Module) -> nn.Module:
+    """Puts a detector into evaluation mode and stops its weights' gradients; gradients still flow through it.
+
+    cuDNN has no gradient of a recurrent layer in evaluation mode. Without dropout between its layers such a layer
+    computes the same in both modes, so it alone stays in training mode.
+    """
+    detector.eval().requires_grad_(False)
+    for module in detector.modules():
+        if isinstance(module, nn.RNNBase):
+            module.dropout = 0.0
+            module.train()
+    return detector

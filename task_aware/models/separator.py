@@ -1,0 +1,116 @@
+"""The mask network: Conv-TasNet's separator on mel frames instead of a learned basis (Luo and Mesgarani, 2019)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class MaskNetworkConfig:
+    """Sizes of the mask network.
+
+    Attributes:
+        n_mels: mel bands F of the mixture.
+        n_sources: masks S.
+        bottleneck: channels of the residual trunk (Bn).
+        hidden: channels of the depthwise convolutions (H).
+        skip: channels of the summed skip connections (Sc).
+        blocks: convolution blocks per repeat, dilations 1, 2, ... 2^(blocks-1) (X).
+        repeats: how often the dilations start over (R).
+    """
+
+    n_mels: int = 128
+    n_sources: int = 5
+    bottleneck: int = 64
+    hidden: int = 128
+    skip: int = 64
+    blocks: int = 5
+    repeats: int = 3
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value < 1:
+                raise ValueError(f"separator.{name} is {value}; it must be at least 1")
+
+
+#: The paper's text, what its "3M parameters" amounts to (see the README), and one for a laptop.
+PRESETS: dict[str, dict[str, int]] = {
+    "conv_tasnet_text": {"bottleneck": 64, "hidden": 128, "skip": 64, "blocks": 5, "repeats": 3},
+    "conv_tasnet_3m": {"bottleneck": 128, "hidden": 512, "skip": 128, "blocks": 5, "repeats": 3},
+    "small": {"bottleneck": 64, "hidden": 128, "skip": 64, "blocks": 5, "repeats": 2},
+}
+
+
+def preset(name: str, *, n_mels: int, n_sources: int) -> MaskNetworkConfig:
+    """The sizes called `name` for `n_mels` bands and `n_sources` masks."""
+    if name not in PRESETS:
+        raise ValueError(f"no separator preset is called {name!r}; there are {', '.join(sorted(PRESETS))}")
+    return MaskNetworkConfig(n_mels=n_mels, n_sources=n_sources, **PRESETS[name])
+
+
+class GlobalLayerNorm(nn.Module):
+    """gLN: zero mean and unit variance over channels and time of each item, then a gain and a bias per channel."""
+
+    def __init__(self, channels: int, eps: float = 1e-8) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[B, C, T]` -> `[B, C, T]`; the variance is the biased one."""
+        return nn.functional.group_norm(x, 1, self.weight, self.bias, self.eps)
+
+
+class ConvBlock(nn.Module):
+    """1x1 convolution, PReLU, gLN, dilated depthwise convolution, PReLU, gLN; a residual and a skip output."""
+
+    def __init__(self, config: MaskNetworkConfig, dilation: int) -> None:
+        super().__init__()
+        hidden = config.hidden
+        self.shared = nn.Sequential(
+            nn.Conv1d(config.bottleneck, hidden, 1),
+            nn.PReLU(),
+            GlobalLayerNorm(hidden),
+            nn.Conv1d(hidden, hidden, 3, padding=dilation, dilation=dilation, groups=hidden),
+            nn.PReLU(),
+            GlobalLayerNorm(hidden),
+        )
+        self.residual = nn.Conv1d(hidden, config.bottleneck, 1)
+        self.skip = nn.Conv1d(hidden, config.skip, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        shared = self.shared(x)
+        return x + self.residual(shared), self.skip(shared)
+
+
+class MaskNetwork(nn.Module):
+    """Mask logits from the mixture's scaled log-mel features.
+
+    gLN, a 1x1 bottleneck, `repeats` x `blocks` convolution blocks whose skip outputs are summed, PReLU and a 1x1
+    convolution to `n_sources * n_mels` logits. The sigmoid belongs to `ops.mel_mask`.
+    """
+
+    def __init__(self, config: MaskNetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.bottleneck = nn.Sequential(
+            GlobalLayerNorm(config.n_mels), nn.Conv1d(config.n_mels, config.bottleneck, 1)
+        )
+        self.blocks = nn.ModuleList(
+            ConvBlock(config, 2**x) for _ in range(config.repeats) for x in range(config.blocks)
+        )
+        self.mask = nn.Sequential(nn.PReLU(), nn.Conv1d(config.skip, config.n_sources * config.n_mels, 1))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """`[B, F, T]` -> logits `[B, S, F, T]`."""
+        x = self.bottleneck(features)
+        total: Tensor | float = 0.0
+        for block in self.blocks:
+            x, skip = block(x)
+            total = total + skip
+        logits = self.mask(total)
+        return logits.unflatten(1, (self.config.n_sources, self.config.n_mels))

@@ -1,0 +1,234 @@
+"""`python -m task_aware.train`: trains a separator through a frozen sound event detector."""
+
+from __future__ import annotations
+
+import csv
+import logging
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning import seed_everything
+
+from task_aware import cli, ops
+from task_aware.config import LossConfig, TrainConfig, TrainSedConfig
+from task_aware.data.audio import read_audio
+from task_aware.data.batches import BatchSizes
+from task_aware.data.desed import Clip, Split
+from task_aware.data.module import Corpus, StepDataModule, open_corpus
+from task_aware.evaluate import (
+    DETECTOR_ONLY,
+    SEPARATED,
+    Detections,
+    detect_split,
+    pick_device,
+    score,
+    table,
+    write_results,
+)
+from task_aware.metrics import Scores
+from task_aware.models.detector import CRNN, load_detector
+from task_aware.models.separator import MaskNetwork, preset
+from task_aware.models.system import Separator
+from task_aware.plots import plot_separation, plot_training
+from task_aware.train_sed import train_detector
+from task_aware.trainer import fit
+from task_aware.training import TaskAwareModule
+
+_log = logging.getLogger(__name__)
+
+#: The detector of the built-in corpus, as `python -m task_aware.train_sed` makes it.
+BUILTIN_DETECTOR = Path(__file__).parent / "assets" / "detector_builtin.safetensors"
+
+#: Steps and, for the detector, steps of a `--fast-dev-run`.
+FAST_STEPS = 6
+
+#: Above this loss relative to "the clean sum in one source", the slots have not separated.
+SEPARATED_BELOW = 0.8
+
+#: Below this event F1 a detector teaches a separator little.
+WEAK_DETECTOR = 0.2
+
+
+def get_detector(config: TrainConfig) -> CRNN:
+    """The detector to freeze: the one given, the built-in corpus' own, or one trained on the data first."""
+    if config.detector is not None:
+        return load_detector(config.detector)
+    if config.data is None:
+        return load_detector(BUILTIN_DETECTOR)
+    out = config.out / "detector"
+    if config.resume and (out / "detector.safetensors").is_file():
+        return load_detector(out / "detector.safetensors")
+    sed = cli.parse(TrainSedConfig, "", ["--config", config.detector_config], base=config.detector_config)
+    if config.fast_dev_run:
+        sed.training.max_steps = FAST_STEPS
+    _log.info("no --detector given: training one on %s first (%d steps)", config.data, sed.training.max_steps)
+    corpus = open_corpus(config.data, config.rirs, sample_rate=sed.training.features.sample_rate)
+    return train_detector(config, sed.training, corpus, out)
+
+
+def batch_sizes(config: TrainConfig, step: int) -> BatchSizes:
+    """Clips of a step: what no active term of the loss reads is not loaded."""
+    weights, batch = config.losses, config.batch
+    if step < config.optimiser.separation_steps:
+        return BatchSizes(config.optimiser.separation_strong, 0, 0)
+    return BatchSizes(
+        batch.strong if weights.mse or weights.deep_feature else 0,
+        batch.weak if weights.weak or weights.teacher else 0,
+        batch.unlabelled if weights.teacher else 0,
+    )
+
+
+def make_data(config: TrainConfig, corpus: Corpus, detector: CRNN) -> StepDataModule:
+    """Batches of strong, weak and unlabelled clips, as far as the losses want them."""
+    batch = config.batch
+    wanted = batch_sizes(config, config.optimiser.max_steps)
+    return StepDataModule(
+        sizes=lambda step: batch_sizes(config, step),
+        max_steps=config.optimiser.max_steps,
+        steps_per_epoch=config.optimiser.steps_per_epoch,
+        workers=config.workers,
+        encoder=corpus.encoder,
+        output_frames=detector.output_frames,
+        mixer=corpus.mixer(
+            config.mixing, n_sources=config.separator.n_sources, seconds=batch.strong_seconds, seed=config.seed
+        ),
+        weak=corpus.stream("weak", config.seed + 1, batch.real_seconds) if wanted.weak else None,
+        unlabelled=corpus.stream("unlabelled", config.seed + 2, batch.real_seconds) if wanted.unlabelled else None,
+    )
+
+
+def check_losses(weights: LossConfig) -> None:
+    """Raises ValueError where nothing would be trained."""
+    values = (weights.mse, weights.deep_feature, weights.weak, weights.teacher)
+    if min(values) < 0 or max(values) == 0:
+        raise ValueError(f"losses have the weights {values}; give weights of 0 or more, and at least one above 0")
+
+
+@torch.no_grad()
+def measure_separation(module: TaskAwareModule, data: StepDataModule, steps: range) -> dict[str, float]:
+    """`TaskAwareModule.measure`, averaged over mixtures that training has not seen."""
+    measured: dict[str, list[float]] = defaultdict(list)
+    for batch in data.batches(steps):
+        assert batch.strong is not None
+        strong = type(batch.strong)(*(x.to(module.device) for x in batch.strong))
+        for name, value in module.measure(strong).items():
+            measured[name].append(float(value))
+    return {name: float(np.mean(values)) for name, values in measured.items()}
+
+
+def verdict(results: Mapping[str, Mapping[str, Scores]], relative_loss: float) -> str:
+    """What the table allows one to say."""
+    alone, separated = (results[name]["event"].macro for name in (DETECTOR_ONLY, SEPARATED))
+    sentences = []
+    if alone < WEAK_DETECTOR:
+        sentences.append(
+            f"The detector alone reaches {100 * alone:.1f} % event F1: too weak to teach a separator much; "
+            "train it longer (train_sed)."
+        )
+    share = f"its PIT loss is {100 * relative_loss:.0f} % of what the whole clean sum in one source would give"
+    if relative_loss > SEPARATED_BELOW:
+        sentences.append(
+            f"The separator has not separated yet ({share}), so the table shows no gain or loss of the method: "
+            "train longer (--max-steps)."
+        )
+    else:
+        sentences.append(
+            f"The sources have separated ({share}). Event F1 changed by {100 * (separated - alone):+.1f} points "
+            f"on {len(results[SEPARATED]['event'].averaged)} classes."
+        )
+    return " ".join(sentences)
+
+
+def busiest(split: Split) -> Clip:
+    """The clip with most classes, the one where separation shows most."""
+    return max(split.clips, key=lambda clip: (len({event.label for event in clip.events or ()}), clip.filename))
+
+
+@torch.no_grad()
+def draw_clip(path: Path, system: Separator, clip: Clip, detections: Detections, device: torch.device) -> None:
+    """The picture of one clip: mixture and sources, with what the detector hears in each."""
+    detector = system.detector
+    front_end = detector.feature_config
+    waveform = torch.from_numpy(read_audio(clip.path, front_end.sample_rate)).to(device)[None]
+    mel = front_end.mel(waveform)
+    alone, sources, _ = system.detect(mel)
+    plot_separation(
+        path,
+        mel[0].cpu().numpy(),
+        system.separate(mel).mel[0].cpu().numpy(),
+        alone.frame[0].cpu().numpy(),
+        sources.frame[0].cpu().numpy(),
+        detector.labels,
+        frame_seconds=front_end.frame_seconds,
+        output_frame_seconds=detector.frame_seconds,
+        f_max=front_end.f_max,
+        reference=clip.events,
+        estimated=detections[SEPARATED][clip.filename],
+        title=clip.filename,
+    )
+
+
+def draw_curves(path: Path, log: Path) -> None:
+    """The logged losses and energy shares over the steps."""
+    history: dict[str, list[tuple[int, float]]] = defaultdict(list)
+    with log.open(newline="") as file:
+        for row in csv.DictReader(file):
+            for name, value in row.items():
+                if value and name not in ("step", "epoch"):
+                    history[name].append((int(row["step"]), float(value)))
+    plot_training(path, history)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Trains a separator through a frozen detector; prints event F1 of the detector alone and behind the separator."""
+    config = cli.parse(TrainConfig, main.__doc__ or "", arguments, base="builtin")
+    check_losses(config.losses)
+    schedule = config.optimiser
+    if config.fast_dev_run:
+        schedule.max_steps = min(schedule.max_steps, FAST_STEPS)
+    backend: ops.Backend = "native" if config.fused else "reference"
+    detector = get_detector(config)
+    corpus = open_corpus(
+        config.data,
+        config.rirs,
+        sample_rate=detector.feature_config.sample_rate,
+        labels=detector.labels,
+        tiny=config.fast_dev_run,
+    )
+    validation = corpus.split("validation")
+    seed_everything(config.seed, verbose=False)
+    sizes = preset(
+        config.separator.preset, n_mels=detector.feature_config.n_mels, n_sources=config.separator.n_sources
+    )
+    system = Separator(
+        MaskNetwork(sizes), detector, mask_floor=config.losses.mask_floor, merge=config.separator.merge, backend=backend
+    )
+    data = make_data(config, corpus, detector)
+    module = TaskAwareModule(system, config.losses, schedule)
+    timer = fit(
+        module, data, config, out=config.out, max_steps=schedule.max_steps, gradient_clip=schedule.gradient_clip
+    )
+    system.save(config.out / "separator.safetensors", steps=schedule.max_steps, seed=config.seed)
+
+    device = pick_device(config.accelerator)
+    module.to(device).eval()
+    unseen = range(schedule.max_steps, schedule.max_steps + 4)
+    separation = measure_separation(module, data, unseen)
+    detections = detect_split(system, validation, device=device)
+    results = score(validation, detections, detector.labels)
+    draw_clip(config.out / "separation.png", system, busiest(validation), detections, device)
+    draw_curves(config.out / "training.png", config.out / "logs" / "metrics.csv")
+    conclusion = verdict(results, separation["relative_loss"])
+    print(table(results))
+    print(conclusion)
+    write_results(
+        config.out, results, detections, **timer.summary(), separation=separation, verdict=conclusion, steps=schedule.max_steps
+    )
+    print(f"written to {config.out}: separator.safetensors, metrics.json, separation.png, training.png, logs/")
+
+
+if __name__ == "__main__":
+    cli.run(main)

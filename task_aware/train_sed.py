@@ -1,0 +1,74 @@
+"""`python -m task_aware.train_sed`: trains the baseline detector, to be frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from lightning import seed_everything
+
+from task_aware import cli, ops
+from task_aware.config import DetectorTrainingConfig, RunConfig, TrainSedConfig
+from task_aware.data.batches import BatchSizes
+from task_aware.data.module import Corpus, StepDataModule, open_corpus
+from task_aware.detector_training import DetectorModule, fit_scaler
+from task_aware.evaluate import detect_split, pick_device, score, table, write_results
+from task_aware.models.detector import CRNN
+from task_aware.trainer import fit
+
+#: Steps whose clips set the scaler.
+SCALER_STEPS = 12
+
+
+def train_detector(config: RunConfig, options: DetectorTrainingConfig, corpus: Corpus, out: Path) -> CRNN:
+    """Trains a detector on `corpus`, writes `out/detector.safetensors`, and returns it in evaluation mode."""
+    seed_everything(config.seed, verbose=False)
+    batch = options.batch
+    detector = CRNN(options.crnn, corpus.encoder.labels, options.features)
+    streams = {
+        "encoder": corpus.encoder,
+        "output_frames": detector.output_frames,
+        "weak": corpus.stream("weak", config.seed + 1, batch.real_seconds) if batch.weak else None,
+        "unlabelled": corpus.stream("unlabelled", config.seed + 2, batch.real_seconds) if batch.unlabelled else None,
+    }
+    if options.strong == "mixing":
+        streams["mixer"] = corpus.mixer(
+            options.mixing, n_sources=options.mixing.n_events[1], seconds=batch.strong_seconds, seed=config.seed
+        )
+    else:
+        streams["strong_clips"] = corpus.stream("synthetic", config.seed + 3, batch.strong_seconds)
+    data = StepDataModule(
+        sizes=lambda step: BatchSizes(batch.strong, batch.weak, batch.unlabelled),
+        max_steps=options.max_steps,
+        steps_per_epoch=options.steps_per_epoch,
+        workers=config.workers,
+        **streams,
+    )
+    backend: ops.Backend = "native" if config.fused else "reference"
+    fit_scaler(detector, data.batches(range(min(SCALER_STEPS, options.max_steps))), backend=backend)
+    module = DetectorModule(detector, options, seed=config.seed, backend=backend)
+    fit(module, data, config, out=out, max_steps=options.max_steps)
+    detector.eval()
+    detector.save(out / "detector.safetensors", steps=options.max_steps, seed=config.seed)
+    return detector
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Trains a detector (the DCASE 2020 task 4 baseline CRNN, by mean teacher) and scores it on the validation clips."""
+    config = cli.parse(TrainSedConfig, main.__doc__ or "", arguments, base="detector_builtin")
+    options = config.training
+    corpus = open_corpus(
+        config.data, config.rirs, sample_rate=options.features.sample_rate, tiny=config.fast_dev_run
+    )
+    if config.fast_dev_run:
+        options.max_steps = min(options.max_steps, 4)
+    detector = train_detector(config, options, corpus, config.out)
+    split = corpus.split("validation")
+    detections = detect_split(detector, split, device=pick_device(config.accelerator))
+    results = score(split, detections, detector.labels)
+    print(table(results))
+    write_results(config.out, results, detections)
+
+
+if __name__ == "__main__":
+    cli.run(main)

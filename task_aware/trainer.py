@@ -1,0 +1,138 @@
+"""What both training commands ask of Lightning: checkpoints without pickle, exact resume, logs, and timing."""
+
+from __future__ import annotations
+
+import logging
+import resource
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import LightningDataModule, LightningModule, Trainer
+from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+from task_aware import checkpoint
+from task_aware.config import RunConfig
+from task_aware.errors import CheckpointError
+
+_log = logging.getLogger(__name__)
+
+
+class SafetensorsCheckpointIO(CheckpointIO):
+    """Lightning's checkpoints (weights, optimiser, loops, callbacks) as one safetensors file each."""
+
+    def save_checkpoint(self, checkpoint_: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        tensors: dict[str, torch.Tensor] = {}
+        tree = checkpoint.flatten(checkpoint_, tensors)
+        checkpoint.write(path, "training", tensors, {"tree": tree})
+
+    def load_checkpoint(self, path: Any, *_: Any, **__: Any) -> dict[str, Any]:
+        tensors, content = checkpoint.read(path, "training")
+        return checkpoint.unflatten(content["tree"], tensors)
+
+    def remove_checkpoint(self, path: Any) -> None:
+        Path(path).unlink(missing_ok=True)
+
+
+class LastCheckpoint(ModelCheckpoint):
+    """Keeps the state at the end of the last epoch, `checkpoints/last.safetensors`: what a resumed run starts from."""
+
+    FILE_EXTENSION = ".safetensors"
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(
+            dirpath=folder,
+            filename="last",
+            save_top_k=1,
+            every_n_epochs=1,
+            save_on_train_epoch_end=True,
+            enable_version_counter=False,
+        )
+
+
+class StepTimer(Callback):
+    """Measures steps per second and the share of the time that steps wait for data."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self.seconds = 0.0
+        self.waited = 0.0
+        self._last_end: float | None = None
+
+    def on_train_epoch_start(self, *_: object) -> None:
+        self._last_end = time.perf_counter()
+
+    def on_train_batch_start(self, *_: object) -> None:
+        assert self._last_end is not None
+        self.waited += time.perf_counter() - self._last_end
+
+    def on_train_batch_end(self, *_: object) -> None:
+        now = time.perf_counter()
+        assert self._last_end is not None
+        self.seconds += now - self._last_end
+        self.steps += 1
+        self._last_end = now
+
+    def summary(self) -> dict[str, float]:
+        """`steps_per_second`, `data_wait_share` and `peak_memory_mib` (of the GPU where there is one)."""
+        if torch.cuda.is_available() and torch.cuda.is_initialized():
+            peak = torch.cuda.max_memory_allocated() / 2**20
+        else:
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        seconds = max(self.seconds, 1e-9)
+        return {
+            "steps_per_second": self.steps / seconds,
+            "data_wait_share": self.waited / seconds,
+            "peak_memory_mib": peak,
+        }
+
+
+def last_checkpoint(out: Path) -> Path:
+    """Where a run in `out` keeps the state that `--resume` continues."""
+    return out / "checkpoints" / "last.safetensors"
+
+
+def fit(
+    module: LightningModule,
+    data: LightningDataModule,
+    config: RunConfig,
+    *,
+    out: Path,
+    max_steps: int,
+    gradient_clip: float | None = None,
+) -> StepTimer:
+    """Trains `module` for `max_steps` steps, with checkpoints and logs below `out`.
+
+    Raises:
+        CheckpointError: `config.resume` and `out` has no checkpoint; or not `config.resume` and it has one.
+    """
+    last = last_checkpoint(out)
+    if config.resume and not last.is_file():
+        raise CheckpointError(f"there is no {last} to resume; start without --resume")
+    if not config.resume and last.is_file():
+        _log.warning("%s is overwritten by this run; --resume would have continued it", last)
+        last.unlink()
+    timer = StepTimer()
+    trainer = Trainer(
+        accelerator=config.accelerator,
+        devices=config.devices,
+        precision=config.precision,
+        max_steps=max_steps,
+        max_epochs=-1,
+        reload_dataloaders_every_n_epochs=1,
+        gradient_clip_val=gradient_clip,
+        callbacks=[LastCheckpoint(last.parent), timer, TQDMProgressBar(refresh_rate=5)],
+        plugins=[SafetensorsCheckpointIO()],
+        logger=[TensorBoardLogger(out, name="logs", version=""), CSVLogger(out, name="logs", version="")],
+        log_every_n_steps=10,
+        num_sanity_val_steps=0,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+    trainer.fit(module, data, ckpt_path=str(last) if config.resume else None, weights_only=True)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    return timer

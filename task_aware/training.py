@@ -1,0 +1,168 @@
+"""The LightningModule that trains a mask network through a frozen detector."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import torch
+from lightning import LightningModule
+from torch import Tensor
+
+from task_aware import losses, ops
+from task_aware.config import LossConfig, OptimiserConfig
+from task_aware.data.batches import RealBatch, StrongBatch, TrainingBatch
+from task_aware.models.separator import MaskNetwork
+from task_aware.models.system import Separator, SourceDetection
+
+#: Steps between two measurements of how well the slots have separated.
+MONITOR_EVERY = 10
+
+
+def warmup(step: int, n_steps: int) -> float:
+    """The exponential ramp `exp(-5 (1 - step / n_steps)^2)` from near 0 to 1 (Delphin-Poulat and Plapous, 2019)."""
+    return 1.0 if step >= n_steps else math.exp(-5 * (1 - step / n_steps) ** 2)
+
+
+@torch.no_grad()
+def update_average(average: torch.nn.Module, current: torch.nn.Module, step: int, decay: float) -> None:
+    """Moves `average` towards `current` with the decay `min(1 - 1 / (step + 1), decay)` (Tarvainen and Valpola, 2017)."""
+    alpha = min(1 - 1 / (step + 1), decay)
+    parameters = list(average.parameters())
+    torch._foreach_lerp_(parameters, list(current.parameters()), 1 - alpha)
+    for kept, buffer in zip(average.buffers(), current.buffers(), strict=True):
+        kept.copy_(buffer)
+
+
+class TaskAwareModule(LightningModule):
+    """Trains the mask network of `system`; the weights of its detector never change.
+
+    A step sums, each with its weight (Eq. 4 to 6): PIT-MSE and deep feature loss of dynamic mixtures, weak PIT-BCE of
+    weakly labelled clips, consistency with the mean teacher on weak and unlabelled clips.
+
+    Args:
+        system: mask network and frozen detector.
+        loss_config: weights and forms of the terms.
+        optimiser_config: schedule.
+    """
+
+    def __init__(self, system: Separator, loss_config: LossConfig, optimiser_config: OptimiserConfig) -> None:
+        super().__init__()
+        self.system = system
+        self.teacher: MaskNetwork = copy.deepcopy(system.mask_network).requires_grad_(False)
+        self.weights = loss_config
+        self.schedule = optimiser_config
+
+    @property
+    def backend(self) -> ops.Backend:
+        return self.system.backend
+
+    def configure_optimizers(self):  # type: ignore[no-untyped-def]  # noqa: ANN201
+        schedule = self.schedule
+
+        def factor(step: int) -> float:
+            if step < schedule.separation_steps:
+                return warmup(step, schedule.warmup_steps)
+            return warmup(step, schedule.warmup_steps) * self.task_learning_rate / schedule.learning_rate
+
+        optimiser = torch.optim.Adam(self.system.mask_network.parameters(), schedule.learning_rate)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    @property
+    def task_learning_rate(self) -> float:
+        """The rate once the detector joins; without a first stage there is one rate."""
+        return self.schedule.task_learning_rate if self.schedule.separation_steps else self.schedule.learning_rate
+
+    def through_detector(self, step: int) -> bool:
+        """Whether the detector takes part in the loss of this step."""
+        return step >= self.schedule.separation_steps
+
+    def training_step(self, batch: TrainingBatch, batch_idx: int) -> Tensor:
+        terms: dict[str, Tensor] = {}
+        if batch.strong is not None:
+            terms |= self.strong_terms(batch.strong)
+        real = [part for part in (batch.weak, batch.unlabelled) if part is not None]
+        if real:
+            terms |= self.real_terms(batch.weak, torch.cat([part.waveform for part in real]))
+        weighted = [getattr(self.weights, name) * value for name, value in terms.items()]
+        total = torch.stack(weighted).sum()
+        self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()})
+        self.log("train/loss", total.detach(), prog_bar=True)
+        return total
+
+    @torch.no_grad()
+    def targets(self, batch: StrongBatch) -> tuple[ops.Mixture, Tensor, Tensor]:
+        """The mixture, its mel `[B, F, T]`, and what the estimates should be `[B, S, F, T]`: image plus mask floor."""
+        front_end = self.system.detector.feature_config
+        mixed = ops.reverb_mix(batch.sources, batch.rirs, batch.gains, batch.background, backend=self.backend)
+        mixture_mel = front_end.mel(mixed.mixture, backend=self.backend)
+        images = front_end.mel(mixed.images, backend=self.backend)
+        return mixed, mixture_mel, images + self.system.mask_floor * mixture_mel[:, None]
+
+    def strong_terms(self, batch: StrongBatch) -> dict[str, Tensor]:
+        """PIT-MSE (Eq. 2) and, once the detector takes part, the deep feature loss (Eq. 3) of dynamic mixtures."""
+        _, mixture_mel, targets = self.targets(batch)
+        separation = self.system.separate(mixture_mel)
+        pit = losses.pit_mse(
+            separation.mel, targets, mixture_mel, domain=self.weights.domain, backend=self.backend
+        )
+        terms = {"mse": pit.loss.mean()}
+        if self.through_detector(self.global_step) and self.weights.deep_feature:
+            ordered = ops.reorder(separation.features, pit.permutation, backend=self.backend)
+            estimated = self.system.detect_sources(ordered)
+            with torch.no_grad():
+                oracle = self.system.detect_sources(self.system.mixture_features(targets))
+            terms["deep_feature"] = losses.deep_feature_loss(
+                estimated.activations, oracle.activations, reduction=self.weights.deep_feature_reduction
+            )
+        if self.global_step % MONITOR_EVERY == 0:
+            self.log_dict({f"separation/{name}": value for name, value in self.measure(batch).items()})
+        return terms
+
+    def real_terms(self, weak: RealBatch | None, waveform: Tensor) -> dict[str, Tensor]:
+        """Weak PIT-BCE (Eq. 5) and mean-teacher consistency (Eq. 6); the weak clips are the first of `waveform`."""
+        with torch.no_grad():
+            mel = self.system.detector.feature_config.mel(waveform, backend=self.backend)
+        student = self.detect(mel, self.system.mask_network)
+        terms = {}
+        if weak is not None and self.weights.weak:
+            terms["weak"] = losses.weak_loss(
+                student.clip[: len(weak.labels)],
+                weak.labels,
+                present_rows_only=self.weights.weak_present_rows_only,
+                backend=self.backend,
+            )
+        if self.weights.teacher:
+            with torch.no_grad():
+                teacher = self.detect(mel, self.teacher)
+            terms["teacher"] = losses.teacher_loss(student[:2], teacher[:2], backend=self.backend).loss.mean()
+        return terms
+
+    def detect(self, mixture_mel: Tensor, mask_network: MaskNetwork) -> SourceDetection:
+        """What the detector says of the sources that `mask_network` separates from `[B, F, T]`."""
+        return self.system.detect_sources(self.system.separate(mixture_mel, mask_network).features)
+
+    @torch.no_grad()
+    def measure(self, batch: StrongBatch) -> dict[str, Tensor]:
+        """How far the slots have separated: energy shares, and the loss relative to the clean sum in one slot.
+
+        The relative loss is 1 for a perfect denoiser that separates nothing, the plateau on which training may
+        collapse, and falls well below it once the slots separate. Shares are of each slot, largest first.
+        """
+        mixture, mixture_mel, targets = self.targets(batch)
+        estimates = self.system.separate(mixture_mel).mel
+        clean_mel = self.system.detector.feature_config.mel(mixture.images.sum(1), backend=self.backend)
+        denoised = self.system.mask_floor * mixture_mel[:, None].expand_as(targets).contiguous()
+        denoised[:, 0] += clean_mel
+        loss, plateau = (
+            losses.pit_mse(x, targets, mixture_mel, domain=self.weights.domain, backend=self.backend).loss.mean()
+            for x in (estimates, denoised)
+        )
+        shares = losses.slot_shares(estimates)
+        return {"relative_loss": loss / plateau.clamp_min(1e-12)} | {
+            f"slot_{k + 1}_energy": share for k, share in enumerate(shares)
+        }
+
+    def on_train_batch_end(self, *_: object) -> None:
+        update_average(self.teacher, self.system.mask_network, self.global_step, self.schedule.ema_decay)
