@@ -61,8 +61,6 @@ class NativeBuild(build_ext):
         binary = Path(self.build_temp).resolve() / "cmake"
         destination = ROOT / "task_aware" if self.inplace else Path(self.build_lib).resolve() / "task_aware"
         destination.mkdir(parents=True, exist_ok=True)
-        for old in [*destination.glob("_C.*.so"), destination / "_cuda.so"]:
-            old.unlink(missing_ok=True)
 
         options = {
             "CMAKE_BUILD_TYPE": "Release",
@@ -88,6 +86,8 @@ class NativeBuild(build_ext):
         self.call([cmake, "-G", "Ninja", "-S", str(ROOT), "-B", str(binary), *define])
         jobs = ["-j", os.environ["MAX_JOBS"]] if os.environ.get("MAX_JOBS") else []
         self.call([cmake, "--build", str(binary), *jobs])
+        for old in [*destination.glob("_C.*.so"), destination / "_cuda.so"]:
+            old.unlink(missing_ok=True)
         self.call([cmake, "--install", str(binary), "--strip"])
         print(summary(plan, torch), flush=True)
 

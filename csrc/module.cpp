@@ -1,5 +1,5 @@
-// The Python module `task_aware._C`. Importing it registers the operators' schemas and CPU kernels, which stand in
-// cpu/<op>.cpp; the module itself only tells what was built.
+// The Python module `task_aware._C`. Importing it registers the operators' schemas and CPU kernels, which
+// stand in cpu/<op>.cpp; the module itself only tells what was built.
 
 #include <pybind11/pybind11.h>
 

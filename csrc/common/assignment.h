@@ -1,16 +1,18 @@
 #pragma once
 
-// The assignment of estimates to targets with the least total cost, exact for S up to 32, on the CPU and on the GPU.
+// The assignment of estimates to targets with the least total cost, exact for S up to 32, on the CPU and on
+// the GPU.
 //
 //   costs [S,S] float64: row = target j, column = estimate i      result: match[j] = the estimate of target j
 //
-// Costs are first rounded to integers of at most 2^47, so that totals are exact and ties are ties whatever the order
-// of the additions. An infinite cost becomes 2^53, more than any sum of 32 finite ones: such pairs are avoided first.
-// Shortest augmenting paths (Jonker-Volgenant, O(S^3)) then give the optimum and its dual variables; the optimal
-// matchings are exactly the perfect matchings among the tight pairs, cost = dual of row + dual of column, and a walk
-// through those finds the lexicographically first.
+// Costs are first rounded to integers of at most 2^47, so that totals are exact and ties are ties whatever
+// the order of the additions. An infinite cost becomes 2^53, more than any sum of 32 finite ones: such pairs
+// are avoided first. Shortest augmenting paths (Jonker-Volgenant, O(S^3)) then give the optimum and its dual
+// variables; the optimal matchings are exactly the perfect matchings among the tight pairs, cost = dual of
+// row + dual of column, and a walk through those finds the lexicographically first.
 //
-// `Lanes` shares the work over columns: Serial on the CPU, a warp on the GPU (where Assignment lies in shared memory).
+// `Lanes` shares the work over columns: Serial on the CPU, a warp on the GPU (where Assignment lies in shared
+// memory).
 
 #include <cmath>
 #include <cstdint>
@@ -118,8 +120,9 @@ class Assignment {
     lanes.sync();
   }
 
-  // For each target in turn: the lowest estimate that it can take among tight pairs while the targets before it keep
-  // theirs. `reach` holds the estimates whose owners can move on, over tight pairs, until the one given up is taken.
+  // For each target in turn: the lowest estimate that it can take among tight pairs while the targets before
+  // it keep theirs. `reach` holds the estimates whose owners can move on, over tight pairs, until the one
+  // given up is taken.
   TASK_AWARE_HOST_DEVICE void make_lexicographically_first(int S) {
     for (int row = 0; row < S; ++row) {
       const int given_up = match[row];

@@ -1,6 +1,7 @@
 #pragma once
 
-// Checks behind Python's own validation. A message is one sentence: the operator, what was given, what is wanted.
+// Checks behind Python's own validation. A message is one sentence: the operator, what was given, what is
+// wanted.
 
 #include <torch/csrc/stable/tensor.h>
 

@@ -1,7 +1,7 @@
 #pragma once
 
-// parallel_for(begin, end, grain, [&](int64_t first, int64_t last) {...}) over torch's own thread pool, so that
-// torch.set_num_threads() holds here too. `grain` is the least number of iterations worth a thread.
+// parallel_for(begin, end, grain, [&](int64_t first, int64_t last) {...}) over torch's own thread pool, so
+// that torch.set_num_threads() holds here too. `grain` is the least number of iterations worth a thread.
 
 #include <torch/csrc/stable/ops.h>
 
@@ -20,8 +20,8 @@ inline int64_t grain_for(int64_t elements) {
   return std::max<int64_t>(1, kGrainElements / std::max<int64_t>(1, elements));
 }
 
-// Functions marked so are compiled for several instruction sets and chosen when the library is loaded. They must be
-// plain (no templates); what they call must be inlined into them (TASK_AWARE_INLINE).
+// Functions marked so are compiled for several instruction sets and chosen when the library is loaded. They
+// must be plain (no templates); what they call must be inlined into them (TASK_AWARE_INLINE).
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 12
 #define TASK_AWARE_X86_LEVELS 1
 #define TASK_AWARE_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))

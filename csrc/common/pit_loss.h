@@ -11,15 +11,16 @@ namespace task_aware {
 
 enum class PitKind : int64_t { kMse = 0, kL1 = 1, kBce = 2 };
 
-inline void check_pit_arguments(const Tensor& estimates, const Tensor& targets, const std::optional<Tensor>& mask,
-                                int64_t kind) {
+inline void check_pit_arguments(const Tensor& estimates, const Tensor& targets,
+                                const std::optional<Tensor>& mask, int64_t kind) {
   TASK_AWARE_CHECK(estimates.dim() >= 2 && same_shape(estimates, targets),
                    "pit_loss: estimates and targets must both be [B,S,*] of one shape.");
   TASK_AWARE_CHECK(estimates.scalar_type() == targets.scalar_type() && same_device(estimates, targets),
                    "pit_loss: estimates and targets must be of one dtype and on one device.");
   const int64_t S = estimates.size(1);
   TASK_AWARE_CHECK(S >= 1 && S <= kMaxSources, "pit_loss: got S = ", S, ", expected 1 to ", kMaxSources, ".");
-  TASK_AWARE_CHECK(estimates.size(0) == 0 || estimates.numel() > 0, "pit_loss: the sources have no elements.");
+  TASK_AWARE_CHECK(estimates.size(0) == 0 || estimates.numel() > 0,
+                   "pit_loss: the sources have no elements.");
   TASK_AWARE_CHECK(kind >= 0 && kind <= 2, "pit_loss: unknown kind ", kind, ".");
   if (mask.has_value()) {
     TASK_AWARE_CHECK(mask->dim() == 2 && mask->size(0) == estimates.size(0) && mask->size(1) == S &&

@@ -1,13 +1,14 @@
 // pit_loss: loss[b] = 1/(M*N) * min over permutations of sum over existing targets j and elements n of
-//                     d(estimates[b, permutation[b,j], n], targets[b,j,n]),    M = number of existing targets of item b
-// estimates, targets [B,S,N]; mask [B,S] (existing targets); loss [B]; permutation [B,S], the lexicographically first.
-// d: mse (e-t)^2 · l1 |e-t| · bce -(t*max(log e,-100) + (1-t)*max(log(1-e),-100)).
+//                     d(estimates[b, permutation[b,j], n], targets[b,j,n]),    M = number of existing targets
+//                     of item b
+// estimates, targets [B,S,N]; mask [B,S] (existing targets); loss [B]; permutation [B,S], the
+// lexicographically first. d: mse (e-t)^2 · l1 |e-t| · bce -(t*max(log e,-100) + (1-t)*max(log(1-e),-100)).
 //
 // Traffic: forward reads 2*B*S*N elements once; backward reads them again and writes up to as many.
-// Pair costs come from direct differences. One task is a chunk of one item: blocks of it stay in L1 while all S*S pairs
-// pass over them, a block's sums are held in float32 vector registers and then added in float64. Chunks are added in
-// order, so the result does not depend on the number of threads; every pair is summed in the same order, so equal rows
-// have equal costs.
+// Pair costs come from direct differences. One task is a chunk of one item: blocks of it stay in L1 while all
+// S*S pairs pass over them, a block's sums are held in float32 vector registers and then added in float64.
+// Chunks are added in order, so the result does not depend on the number of threads; every pair is summed in
+// the same order, so equal rows have equal costs.
 
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
@@ -17,6 +18,7 @@
 #include <cstring>
 #include <limits>
 #include <tuple>
+#include <type_traits>
 #include <vector>
 
 #include "common/check.h"
@@ -27,9 +29,9 @@
 namespace task_aware {
 namespace {
 
-constexpr int64_t kChunk = 8192;       // elements of a row per task
+constexpr int64_t kChunk = 8192;        // elements of a row per task
 constexpr int64_t kStepsPerFlush = 32;  // vectors added in float32 before a flush to float64
-constexpr int kTile = 8;               // targets that one pass compares with an estimate
+constexpr int kTile = 8;                // targets that one pass compares with an estimate
 
 struct ChunkParams {
   const void* estimates;  // row 0 of the item, at the chunk's first element
@@ -62,8 +64,18 @@ TASK_AWARE_INLINE auto load(const T* source) {
   return result;
 }
 
-// Sums of d over `steps` vectors for one estimate and kTargets targets. For bce the estimate is given as its two
-// logarithms, `first` = log e and `second` = log(1-e).
+template <typename Real, int kWidth>
+TASK_AWARE_INLINE auto absolute(typename Vector<Real, kWidth>::type value) {
+  using Bits = std::conditional_t<sizeof(Real) == 4, uint32_t, uint64_t>;
+  typename Vector<Bits, kWidth>::type bits;
+  std::memcpy(&bits, &value, sizeof(bits));
+  bits &= ~(Bits{1} << (8 * sizeof(Bits) - 1));
+  std::memcpy(&value, &bits, sizeof(bits));
+  return value;
+}
+
+// Sums of d over `steps` vectors for one estimate and kTargets targets. For bce the estimate is given as its
+// two logarithms, `first` = log e and `second` = log(1-e).
 template <PitKind kKind, typename E, typename T, int kWidth, int kTargets>
 TASK_AWARE_INLINE void add_block(const E* first, const E* second, const T* const* targets, int64_t steps,
                                  double* costs) {
@@ -81,7 +93,7 @@ TASK_AWARE_INLINE void add_block(const E* first, const E* second, const T* const
         if constexpr (kKind == PitKind::kMse) {
           sums[j] += difference * difference;
         } else {
-          sums[j] += difference < 0 ? -difference : difference;
+          sums[j] += absolute<Real, kWidth>(difference);
         }
       }
     }
@@ -94,17 +106,25 @@ TASK_AWARE_INLINE void add_block(const E* first, const E* second, const T* const
 }
 
 template <PitKind kKind, typename E, typename T, int kWidth>
-TASK_AWARE_INLINE void add_targets(int count, const E* first, const E* second, const T* const* targets, int64_t steps,
-                                   double* costs) {
+TASK_AWARE_INLINE void add_targets(int count, const E* first, const E* second, const T* const* targets,
+                                   int64_t steps, double* costs) {
   switch (count) {
-    case 1: return add_block<kKind, E, T, kWidth, 1>(first, second, targets, steps, costs);
-    case 2: return add_block<kKind, E, T, kWidth, 2>(first, second, targets, steps, costs);
-    case 3: return add_block<kKind, E, T, kWidth, 3>(first, second, targets, steps, costs);
-    case 4: return add_block<kKind, E, T, kWidth, 4>(first, second, targets, steps, costs);
-    case 5: return add_block<kKind, E, T, kWidth, 5>(first, second, targets, steps, costs);
-    case 6: return add_block<kKind, E, T, kWidth, 6>(first, second, targets, steps, costs);
-    case 7: return add_block<kKind, E, T, kWidth, 7>(first, second, targets, steps, costs);
-    default: return add_block<kKind, E, T, kWidth, 8>(first, second, targets, steps, costs);
+    case 1:
+      return add_block<kKind, E, T, kWidth, 1>(first, second, targets, steps, costs);
+    case 2:
+      return add_block<kKind, E, T, kWidth, 2>(first, second, targets, steps, costs);
+    case 3:
+      return add_block<kKind, E, T, kWidth, 3>(first, second, targets, steps, costs);
+    case 4:
+      return add_block<kKind, E, T, kWidth, 4>(first, second, targets, steps, costs);
+    case 5:
+      return add_block<kKind, E, T, kWidth, 5>(first, second, targets, steps, costs);
+    case 6:
+      return add_block<kKind, E, T, kWidth, 6>(first, second, targets, steps, costs);
+    case 7:
+      return add_block<kKind, E, T, kWidth, 7>(first, second, targets, steps, costs);
+    default:
+      return add_block<kKind, E, T, kWidth, 8>(first, second, targets, steps, costs);
   }
 }
 
@@ -172,18 +192,24 @@ TASK_AWARE_INLINE void chunk_costs(const ChunkParams& p) {
 template <typename T, int kBytes>
 TASK_AWARE_INLINE void chunk_costs_of_kind(const ChunkParams& p) {
   switch (p.kind) {
-    case PitKind::kMse: return chunk_costs<PitKind::kMse, T, kBytes>(p);
-    case PitKind::kL1: return chunk_costs<PitKind::kL1, T, kBytes>(p);
-    case PitKind::kBce: return chunk_costs<PitKind::kBce, T, kBytes>(p);
+    case PitKind::kMse:
+      return chunk_costs<PitKind::kMse, T, kBytes>(p);
+    case PitKind::kL1:
+      return chunk_costs<PitKind::kL1, T, kBytes>(p);
+    case PitKind::kBce:
+      return chunk_costs<PitKind::kBce, T, kBytes>(p);
   }
 }
 
 template <int kBytes>
 TASK_AWARE_INLINE void chunk_costs_of_type(const ChunkParams& p, ScalarType type) {
   switch (type) {
-    case ScalarType::Double: return chunk_costs_of_kind<double, kBytes>(p);
-    case ScalarType::BFloat16: return chunk_costs_of_kind<BFloat16, kBytes>(p);
-    default: return chunk_costs_of_kind<float, kBytes>(p);
+    case ScalarType::Double:
+      return chunk_costs_of_kind<double, kBytes>(p);
+    case ScalarType::BFloat16:
+      return chunk_costs_of_kind<BFloat16, kBytes>(p);
+    default:
+      return chunk_costs_of_kind<float, kBytes>(p);
   }
 }
 
@@ -262,9 +288,10 @@ std::tuple<Tensor, Tensor> pit_loss_cpu(const Tensor& estimates_in, const Tensor
     for (int64_t task = first; task < last; ++task) {
       const int64_t b = task / chunks, begin = task % chunks * kChunk;
       const int64_t offset = b * item_bytes + begin * static_cast<int64_t>(estimates.element_size());
-      chunk_function({estimate_data + offset, target_data + offset, exists ? exists + b * S : nullptr,
-                      costs.data() + task * S * S, S, N, std::min(kChunk, N - begin), static_cast<PitKind>(kind)},
-                     type);
+      chunk_function(
+          {estimate_data + offset, target_data + offset, exists ? exists + b * S : nullptr,
+           costs.data() + task * S * S, S, N, std::min(kChunk, N - begin), static_cast<PitKind>(kind)},
+          type);
     }
   });
 
@@ -316,7 +343,9 @@ TASK_AWARE_INLINE void backward_row(const BackwardParams& p) {
 TASK_AWARE_CLONES void backward_mse_float(const BackwardParams& p) { backward_row<PitKind::kMse, float>(p); }
 TASK_AWARE_CLONES void backward_l1_float(const BackwardParams& p) { backward_row<PitKind::kL1, float>(p); }
 TASK_AWARE_CLONES void backward_bce_float(const BackwardParams& p) { backward_row<PitKind::kBce, float>(p); }
-TASK_AWARE_CLONES void backward_mse_bfloat16(const BackwardParams& p) { backward_row<PitKind::kMse, BFloat16>(p); }
+TASK_AWARE_CLONES void backward_mse_bfloat16(const BackwardParams& p) {
+  backward_row<PitKind::kMse, BFloat16>(p);
+}
 
 template <typename T>
 void backward_row_of_kind(const BackwardParams& p, PitKind kind) {
@@ -337,8 +366,9 @@ void backward_row_of_kind(const BackwardParams& p, PitKind kind) {
 
 std::tuple<Tensor, Tensor> pit_loss_backward_cpu(const Tensor& grad_in, const Tensor& loss_in,
                                                  const Tensor& estimates_in, const Tensor& targets_in,
-                                                 const Tensor& permutation_in, const std::optional<Tensor>& mask_in,
-                                                 int64_t kind, bool wants_estimates, bool wants_targets) {
+                                                 const Tensor& permutation_in,
+                                                 const std::optional<Tensor>& mask_in, int64_t kind,
+                                                 bool wants_estimates, bool wants_targets) {
   check_pit_arguments(estimates_in, targets_in, mask_in, kind);
   const Tensor grad = torch::stable::contiguous(grad_in), loss = torch::stable::contiguous(loss_in);
   const Tensor estimates = torch::stable::contiguous(estimates_in);
@@ -352,8 +382,8 @@ std::tuple<Tensor, Tensor> pit_loss_backward_cpu(const Tensor& grad_in, const Te
 
   Tensor grad_estimates = wants_estimates ? torch::stable::new_empty(estimates, estimates.sizes())
                                           : torch::stable::new_empty(estimates, {0});
-  Tensor grad_targets =
-      wants_targets ? torch::stable::new_empty(targets, targets.sizes()) : torch::stable::new_empty(targets, {0});
+  Tensor grad_targets = wants_targets ? torch::stable::new_empty(targets, targets.sizes())
+                                      : torch::stable::new_empty(targets, {0});
   if (B == 0) return {grad_estimates, grad_targets};
 
   std::vector<double> scales(B);
@@ -362,14 +392,16 @@ std::tuple<Tensor, Tensor> pit_loss_backward_cpu(const Tensor& grad_in, const Te
     for (int64_t b = 0; b < B; ++b) {
       int64_t existing = S;
       if (exists != nullptr) existing = std::count(exists + b * S, exists + (b + 1) * S, true);
-      scales[b] = std::isnan(value[b]) ? std::numeric_limits<double>::quiet_NaN()
-                                       : static_cast<double>(upstream[b]) / (static_cast<double>(existing) * N);
+      scales[b] = std::isnan(value[b])
+                      ? std::numeric_limits<double>::quiet_NaN()
+                      : static_cast<double>(upstream[b]) / (static_cast<double>(existing) * N);
     }
   });
   const int64_t* match = permutation.const_data_ptr<int64_t>();
   const auto* estimate_data = static_cast<const char*>(estimates.const_data_ptr());
   const auto* target_data = static_cast<const char*>(targets.const_data_ptr());
-  auto* grad_estimate_data = wants_estimates ? static_cast<char*>(grad_estimates.mutable_data_ptr()) : nullptr;
+  auto* grad_estimate_data =
+      wants_estimates ? static_cast<char*>(grad_estimates.mutable_data_ptr()) : nullptr;
   auto* grad_target_data = wants_targets ? static_cast<char*>(grad_targets.mutable_data_ptr()) : nullptr;
   dispatch_floating(estimates.scalar_type(), "pit_loss", [&]<typename T>(TypeTag<T>) {
     parallel_for(0, B * S * chunks, grain_for(std::min(N, kChunk)), [&](int64_t first, int64_t last) {
@@ -385,9 +417,9 @@ std::tuple<Tensor, Tensor> pit_loss_backward_cpu(const Tensor& grad_in, const Te
           if (wants_targets) std::memset(to_target, 0, length * bytes);
           continue;
         }
-        backward_row_of_kind<T>({estimate_data + at_estimate, target_data + at_target, to_estimate, to_target, length,
-                                 scales[b]},
-                                static_cast<PitKind>(kind));
+        backward_row_of_kind<T>(
+            {estimate_data + at_estimate, target_data + at_target, to_estimate, to_target, length, scales[b]},
+            static_cast<PitKind>(kind));
       }
     });
   });

@@ -1,5 +1,5 @@
-// reorder: out[b,j,:] = estimates[b, permutation[b,j], :]                      estimates [B,S,N], permutation [B,S]
-// backward: grad_estimates[b,i,:] = sum of grad[b,j,:] over all j with permutation[b,j] = i
+// reorder: out[b,j,:] = estimates[b, permutation[b,j], :]                      estimates [B,S,N], permutation
+// [B,S] backward: grad_estimates[b,i,:] = sum of grad[b,j,:] over all j with permutation[b,j] = i
 //
 // Traffic: B*S*N elements read and written once each way. One iteration of the parallel loop is one row.
 
@@ -25,8 +25,9 @@ void check_arguments(const Tensor& rows, const Tensor& permutation) {
 
 void check_range(const int64_t* permutation, int64_t count, int64_t S) {
   for (int64_t k = 0; k < count; ++k) {
-    TASK_AWARE_CHECK(permutation[k] >= 0 && permutation[k] < S, "reorder: the permutation holds ", permutation[k],
-                     " at [", k / S, ",", k % S, "], expected indices from 0 to ", S - 1, ".");
+    TASK_AWARE_CHECK(permutation[k] >= 0 && permutation[k] < S, "reorder: the permutation holds ",
+                     permutation[k], " at [", k / S, ",", k % S, "], expected indices from 0 to ", S - 1,
+                     ".");
   }
 }
 

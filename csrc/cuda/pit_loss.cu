@@ -1,15 +1,20 @@
 // pit_loss: loss[b] = 1/(M*N) * min over permutations of sum over existing targets j and elements n of
-//                     d(estimates[b, permutation[b,j], n], targets[b,j,n]),    M = number of existing targets of item b
-// estimates, targets [B,S,N]; mask [B,S] (existing targets); loss [B]; permutation [B,S], the lexicographically first.
-// d: mse (e-t)^2 · l1 |e-t| · bce -(t*max(log e,-100) + (1-t)*max(log(1-e),-100)).
+//                     d(estimates[b, permutation[b,j], n], targets[b,j,n]),    M = number of existing targets
+//                     of item b
+// estimates, targets [B,S,N]; mask [B,S] (existing targets); loss [B]; permutation [B,S], the
+// lexicographically first. d: mse (e-t)^2 · l1 |e-t| · bce -(t*max(log e,-100) + (1-t)*max(log(1-e),-100)).
 //
-// Traffic: forward reads 2*B*S*N elements (once for S <= 5, then from L2 once per tile of 4x4 pairs); backward reads
-// them again and writes up to as many.
-// Mapping, forward, two launches without atomics, so results repeat bit for bit:
-//   pair_costs_kernel   a block = one chunk of N of one item and one tile of pairs; a thread strides through the chunk
-//                       with the tile's sums in registers (float32, then float64 across threads) -> partial costs
-//   assignment_kernel   a block = one item: adds the partial costs in order, then its first warp solves the assignment
-// Mapping, backward: blockIdx.y walks the B*S targets, blockIdx.x and the threads walk the N elements of the pair.
+// Traffic: forward reads 2*B*S*N elements (once for S <= 5, then from L2 once per tile of 4x4 pairs);
+// backward reads them again and writes up to as many. Mapping, forward, two launches without atomics, so
+// results repeat bit for bit:
+//   pair_costs_kernel   a block = one chunk of N of one item and one tile of pairs; a thread strides through
+//   the chunk
+//                       with the tile's sums in registers (float32, then float64 across threads) -> partial
+//                       costs
+//   assignment_kernel   a block = one item: adds the partial costs in order, then its first warp solves the
+//   assignment
+// Mapping, backward: blockIdx.y walks the B*S targets, blockIdx.x and the threads walk the N elements of the
+// pair.
 
 #include <torch/csrc/stable/library.h>
 
@@ -79,7 +84,8 @@ __global__ void __launch_bounds__(kThreads) pair_costs_kernel(PairParams p) {
   for (int64_t n = chunk * kChunk + threadIdx.x; n < end; n += kThreads) {
     Real target[kTile];
 #pragma unroll
-    for (int j = 0; j < kTile; ++j) target[j] = j < targets_here ? static_cast<Real>(targets[j * p.N + n]) : Real(0);
+    for (int j = 0; j < kTile; ++j)
+      target[j] = j < targets_here ? static_cast<Real>(targets[j * p.N + n]) : Real(0);
 #pragma unroll
     for (int i = 0; i < kTile; ++i) {
       if (i >= estimates_here) break;
@@ -116,7 +122,8 @@ struct Warp {
     for (int offset = 16; offset > 0; offset /= 2) {
       const int64_t distance = __shfl_xor_sync(kFullWarp, own.distance, offset);
       const int column = __shfl_xor_sync(kFullWarp, own.column, offset);
-      const bool closer = distance < own.distance || (distance == own.distance && column >= 0 && column < own.column);
+      const bool closer =
+          distance < own.distance || (distance == own.distance && column >= 0 && column < own.column);
       if (closer) own = {distance, column};
     }
     return own;
@@ -158,7 +165,8 @@ __global__ void __launch_bounds__(kAssignmentThreads, 1) assignment_kernel(Match
     if (size > largest && !isinf(size)) largest = size;
   }
 #pragma unroll
-  for (int offset = 16; offset > 0; offset /= 2) largest = fmax(largest, __shfl_xor_sync(kFullWarp, largest, offset));
+  for (int offset = 16; offset > 0; offset /= 2)
+    largest = fmax(largest, __shfl_xor_sync(kFullWarp, largest, offset));
   broken = __any_sync(kFullWarp, broken);
 
   const int j = threadIdx.x;
@@ -177,7 +185,8 @@ __global__ void __launch_bounds__(kAssignmentThreads, 1) assignment_kernel(Match
       ++existing;
       if (!broken) total += costs[k * S + assignment.match[k]];
     }
-    const double mean = existing == 0 ? 0.0 : total / (static_cast<double>(existing) * static_cast<double>(p.N));
+    const double mean =
+        existing == 0 ? 0.0 : total / (static_cast<double>(existing) * static_cast<double>(p.N));
     static_cast<Loss*>(p.loss)[item] =
         static_cast<Loss>(broken ? std::numeric_limits<double>::quiet_NaN() : mean);
   }
@@ -218,10 +227,12 @@ __global__ void __launch_bounds__(kThreads) backward_kernel(BackwardParams p) {
                         (static_cast<double>(existing) * static_cast<double>(p.N));
     const Real scale = isnan(loss) ? loss : static_cast<Real>(mean);
     const int64_t estimate_row = (item * p.S + p.permutation[row]) * p.N, target_row = row * p.N;
-    for (int64_t n = blockIdx.x * int64_t{kThreads} + threadIdx.x; n < p.N; n += int64_t{kThreads} * gridDim.x) {
+    for (int64_t n = blockIdx.x * int64_t{kThreads} + threadIdx.x; n < p.N;
+         n += int64_t{kThreads} * gridDim.x) {
       Real to_estimate = 0, to_target = 0;
       if (exists) {
-        const Real e = static_cast<Real>(estimates[estimate_row + n]), t = static_cast<Real>(targets[target_row + n]);
+        const Real e = static_cast<Real>(estimates[estimate_row + n]),
+                   t = static_cast<Real>(targets[target_row + n]);
         to_estimate = scale * estimate_derivative<kKind>(e, t);
         if (grad_targets != nullptr) to_target = scale * target_derivative<kKind>(e, t);
       }
@@ -234,9 +245,12 @@ __global__ void __launch_bounds__(kThreads) backward_kernel(BackwardParams p) {
 template <typename Function>
 void dispatch_kind(int64_t kind, Function&& function) {
   switch (static_cast<PitKind>(kind)) {
-    case PitKind::kMse: return function.template operator()<PitKind::kMse>();
-    case PitKind::kL1: return function.template operator()<PitKind::kL1>();
-    case PitKind::kBce: return function.template operator()<PitKind::kBce>();
+    case PitKind::kMse:
+      return function.template operator()<PitKind::kMse>();
+    case PitKind::kL1:
+      return function.template operator()<PitKind::kL1>();
+    case PitKind::kBce:
+      return function.template operator()<PitKind::kBce>();
   }
 }
 
@@ -256,12 +270,18 @@ std::tuple<Tensor, Tensor> pit_loss_cuda(const Tensor& estimates_in, const Tenso
   Tensor loss = torch::stable::new_empty(estimates, {B}, pit_loss_type(estimates));
   Tensor permutation = torch::stable::new_empty(estimates, {B, S}, ScalarType::Long);
   if (B == 0) return {loss, permutation};
-  TASK_AWARE_CHECK(B * chunks <= std::numeric_limits<int32_t>::max(), "pit_loss: the batch is too large for one call.");
+  TASK_AWARE_CHECK(B * chunks <= std::numeric_limits<int32_t>::max(),
+                   "pit_loss: the batch is too large for one call.");
 
   Tensor partial = torch::stable::new_empty(estimates, {B, chunks, S, S}, ScalarType::Double);
   const int tile = S <= 2 ? 2 : (S == 5 ? 5 : 4), tiles = (S + tile - 1) / tile;
-  const PairParams pairs{estimates.const_data_ptr(), targets.const_data_ptr(), partial.mutable_data_ptr<double>(), N,
-                         chunks, S, tiles};
+  const PairParams pairs{estimates.const_data_ptr(),
+                         targets.const_data_ptr(),
+                         partial.mutable_data_ptr<double>(),
+                         N,
+                         chunks,
+                         S,
+                         tiles};
   const dim3 grid(static_cast<unsigned int>(B * chunks), tiles * tiles);
   dispatch_floating(estimates.scalar_type(), "pit_loss", [&]<typename T>(TypeTag<T>) {
     dispatch_kind(kind, [&]<PitKind kKind>() {
@@ -276,8 +296,13 @@ std::tuple<Tensor, Tensor> pit_loss_cuda(const Tensor& estimates_in, const Tenso
   });
   check_launch("pit_loss");
 
-  const MatchParams match{partial.const_data_ptr<double>(), mask ? mask->const_data_ptr<bool>() : nullptr,
-                          loss.mutable_data_ptr(), permutation.mutable_data_ptr<int64_t>(), N, chunks, S};
+  const MatchParams match{partial.const_data_ptr<double>(),
+                          mask ? mask->const_data_ptr<bool>() : nullptr,
+                          loss.mutable_data_ptr(),
+                          permutation.mutable_data_ptr<int64_t>(),
+                          N,
+                          chunks,
+                          S};
   const auto blocks = static_cast<unsigned int>(B);
   if (loss.scalar_type() == ScalarType::Double) {
     assignment_kernel<double><<<blocks, kAssignmentThreads, 0, scope.stream>>>(match);
@@ -290,8 +315,9 @@ std::tuple<Tensor, Tensor> pit_loss_cuda(const Tensor& estimates_in, const Tenso
 
 std::tuple<Tensor, Tensor> pit_loss_backward_cuda(const Tensor& grad_in, const Tensor& loss_in,
                                                   const Tensor& estimates_in, const Tensor& targets_in,
-                                                  const Tensor& permutation_in, const std::optional<Tensor>& mask_in,
-                                                  int64_t kind, bool wants_estimates, bool wants_targets) {
+                                                  const Tensor& permutation_in,
+                                                  const std::optional<Tensor>& mask_in, int64_t kind,
+                                                  bool wants_estimates, bool wants_targets) {
   check_pit_arguments(estimates_in, targets_in, mask_in, kind);
   const CudaScope scope(estimates_in);
   const Tensor grad = torch::stable::contiguous(grad_in), loss = torch::stable::contiguous(loss_in);
@@ -301,8 +327,8 @@ std::tuple<Tensor, Tensor> pit_loss_backward_cuda(const Tensor& grad_in, const T
   const std::optional<Tensor> mask = contiguous(mask_in);
   Tensor grad_estimates = wants_estimates ? torch::stable::new_empty(estimates, estimates.sizes())
                                           : torch::stable::new_empty(estimates, {0});
-  Tensor grad_targets =
-      wants_targets ? torch::stable::new_empty(targets, targets.sizes()) : torch::stable::new_empty(targets, {0});
+  Tensor grad_targets = wants_targets ? torch::stable::new_empty(targets, targets.sizes())
+                                      : torch::stable::new_empty(targets, {0});
   if (estimates.numel() == 0) return {grad_estimates, grad_targets};
 
   const int64_t rows = estimates.size(0) * estimates.size(1), N = elements_from(estimates, 2);
@@ -317,7 +343,8 @@ std::tuple<Tensor, Tensor> pit_loss_backward_cuda(const Tensor& grad_in, const T
                               rows,
                               N,
                               static_cast<int>(estimates.size(1))};
-  const dim3 grid(block_count(N, kThreads * kElementsPerThread), static_cast<unsigned int>(std::min(rows, kMaxGridY)));
+  const dim3 grid(block_count(N, kThreads * kElementsPerThread),
+                  static_cast<unsigned int>(std::min(rows, kMaxGridY)));
   dispatch_floating(estimates.scalar_type(), "pit_loss", [&]<typename T>(TypeTag<T>) {
     dispatch_kind(kind, [&]<PitKind kKind>() {
       backward_kernel<kKind, T><<<grid, kThreads, 0, scope.stream>>>(params);

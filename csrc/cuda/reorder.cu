@@ -1,5 +1,5 @@
-// reorder: out[b,j,:] = estimates[b, permutation[b,j], :]                      estimates [B,S,N], permutation [B,S]
-// backward: grad_estimates[b,i,:] = sum of grad[b,j,:] over all j with permutation[b,j] = i
+// reorder: out[b,j,:] = estimates[b, permutation[b,j], :]                      estimates [B,S,N], permutation
+// [B,S] backward: grad_estimates[b,i,:] = sum of grad[b,j,:] over all j with permutation[b,j] = i
 //
 // Traffic: B*S*N elements read and written once each way; the permutation stays in cache.
 // Mapping: blockIdx.y walks the B*S rows, blockIdx.x and the threads walk the N elements of a row.
@@ -36,7 +36,8 @@ __global__ void __launch_bounds__(kThreads) reorder_forward_kernel(ReorderParams
     const bool valid = from >= 0 && from < p.S;
     const T* in = source + (row / p.S * p.S + (valid ? from : 0)) * p.N;
     T* out = destination + row * p.N;
-    for (int64_t n = blockIdx.x * int64_t{kThreads} + threadIdx.x; n < p.N; n += int64_t{kThreads} * gridDim.x) {
+    for (int64_t n = blockIdx.x * int64_t{kThreads} + threadIdx.x; n < p.N;
+         n += int64_t{kThreads} * gridDim.x) {
       out[n] = valid ? in[n] : T(std::numeric_limits<float>::quiet_NaN());
     }
   }
@@ -48,7 +49,8 @@ __global__ void __launch_bounds__(kThreads) reorder_backward_kernel(ReorderParam
   auto* destination = static_cast<T*>(p.destination);
   for (int64_t row = blockIdx.y; row < p.rows; row += gridDim.y) {
     const int64_t first = row / p.S * p.S, i = row % p.S;
-    for (int64_t n = blockIdx.x * int64_t{kThreads} + threadIdx.x; n < p.N; n += int64_t{kThreads} * gridDim.x) {
+    for (int64_t n = blockIdx.x * int64_t{kThreads} + threadIdx.x; n < p.N;
+         n += int64_t{kThreads} * gridDim.x) {
       accumulate_t<T> sum = 0;
       for (int64_t j = 0; j < p.S; ++j) {
         if (p.permutation[first + j] == i) sum += static_cast<accumulate_t<T>>(source[(first + j) * p.N + n]);
@@ -60,10 +62,12 @@ __global__ void __launch_bounds__(kThreads) reorder_backward_kernel(ReorderParam
 
 template <bool kBackward>
 Tensor launch(const Tensor& source_in, const Tensor& permutation_in) {
-  TASK_AWARE_CHECK(source_in.dim() >= 2 && permutation_in.dim() == 2 && source_in.size(0) == permutation_in.size(0) &&
+  TASK_AWARE_CHECK(source_in.dim() >= 2 && permutation_in.dim() == 2 &&
+                       source_in.size(0) == permutation_in.size(0) &&
                        source_in.size(1) == permutation_in.size(1),
                    "reorder: the permutation must be [B,S] of the estimates' B and S.");
-  TASK_AWARE_CHECK(permutation_in.scalar_type() == ScalarType::Long, "reorder: the permutation must be int64.");
+  TASK_AWARE_CHECK(permutation_in.scalar_type() == ScalarType::Long,
+                   "reorder: the permutation must be int64.");
   TASK_AWARE_CHECK(same_device(source_in, permutation_in), "reorder: the tensors are on different devices.");
   const CudaScope scope(source_in);
   const Tensor source = torch::stable::contiguous(source_in);
@@ -71,9 +75,12 @@ Tensor launch(const Tensor& source_in, const Tensor& permutation_in) {
   Tensor result = torch::stable::new_empty(source, source.sizes());
   if (result.numel() == 0) return result;
 
-  const ReorderParams params{source.const_data_ptr(),    permutation.const_data_ptr<int64_t>(),
-                             result.mutable_data_ptr(),  source.size(0) * source.size(1),
-                             source.size(1),             elements_from(source, 2)};
+  const ReorderParams params{source.const_data_ptr(),
+                             permutation.const_data_ptr<int64_t>(),
+                             result.mutable_data_ptr(),
+                             source.size(0) * source.size(1),
+                             source.size(1),
+                             elements_from(source, 2)};
   const dim3 grid(block_count(params.N, kThreads * kElementsPerThread),
                   static_cast<unsigned int>(std::min(params.rows, kMaxGridY)));
   dispatch_floating(source.scalar_type(), "reorder", [&]<typename T>(TypeTag<T>) {
