@@ -1,3 +1,33 @@
-"""Task-aware sound separation: train a separator through a frozen sound event detector (Cornell et al., DCASE 2020)."""
+"""Task-aware sound separation: a separator trained through a frozen sound event detector.
+
+Cornell et al., "Task-Aware Separation for the DCASE 2020 Task 4 Sound Event Detection and Separation Challenge".
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+__all__ = ["Separator", "load_detector", "ops"]
+
+if TYPE_CHECKING:
+    from task_aware import ops
+    from task_aware.models.detector import load_detector
+    from task_aware.models.system import Separator
+
+
+def __getattr__(name: str) -> Any:
+    """Imports what is asked for only then: `ops` alone needs neither Lightning nor safetensors."""
+    if name == "ops":
+        import task_aware.ops
+
+        return task_aware.ops
+    if name == "load_detector":
+        from task_aware.models.detector import load_detector
+
+        return load_detector
+    if name == "Separator":
+        from task_aware.models.system import Separator
+
+        return Separator
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

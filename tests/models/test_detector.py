@@ -1,0 +1,82 @@
+import pytest
+import torch
+
+from task_aware.data.labels import DESED_CLASSES
+from task_aware.errors import CheckpointError
+from task_aware.features import FeatureConfig
+from task_aware.models.detector import CRNN, CRNNConfig, Detector, freeze, load_detector
+
+
+def count(module: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def test_the_baseline_has_its_published_size_and_shapes():
+    detector = CRNN(CRNNConfig(), DESED_CLASSES, FeatureConfig()).eval()
+    assert count(detector) == 1_112_420
+    assert count(detector.blocks) == 612_688
+    assert count(detector.rnn) == 494_592
+    assert count(detector.dense) == count(detector.dense_softmax) == 2_570
+    assert FeatureConfig().n_frames(160_000) == 628
+    with torch.no_grad():
+        detection = detector(torch.randn(2, 128, 628))
+    assert detection.frame.shape == (2, 157, 10)
+    assert detection.clip.shape == (2, 10)
+    assert len(detection.activations) == 8
+    assert detector.output_frames(160_000) == (157, pytest.approx(4 * 255 / 16000))
+
+
+def test_clip_probabilities_are_the_attention_pooled_frames(small_detector):
+    features = torch.randn(2, 32, 40)
+    seen = {}
+    small_detector.dense_softmax.register_forward_hook(lambda *args: seen.update(logits=args[2]))
+    with torch.no_grad():
+        detection = small_detector(features)
+    attention = seen["logits"].softmax(-1).clamp(1e-7, 1)
+    expected = (detection.frame * attention).sum(1) / attention.sum(1)
+    torch.testing.assert_close(detection.clip, expected)
+
+
+def test_glu_gates_a_linear_map_by_its_own_input(small_detector):
+    glu = small_detector.blocks[0][2]
+    x = torch.randn(2, 4, 5, 6)
+    linear = torch.nn.functional.linear(x.permute(0, 2, 3, 1), glu.linear.weight, glu.linear.bias)
+    torch.testing.assert_close(glu(x), linear.permute(0, 3, 1, 2) * x.sigmoid())
+
+
+def test_freezing_stops_weight_gradients_but_not_the_input_s(small_detector):
+    frozen = freeze(small_detector)
+    features = torch.randn(1, 32, 40, requires_grad=True)
+    before = frozen(features).frame
+    before.sum().backward()
+    assert features.grad is not None and features.grad.abs().sum() > 0
+    assert all(parameter.grad is None for parameter in frozen.parameters())
+    torch.testing.assert_close(small_detector.eval()(features).frame, before)
+
+
+def test_it_satisfies_the_protocol_and_another_module_does_not(small_detector):
+    assert isinstance(small_detector, Detector)
+    assert not isinstance(torch.nn.Linear(1, 1), Detector)
+
+
+def test_pooling_that_leaves_mel_bands_is_named():
+    with pytest.raises(ValueError, match="must multiply to features.n_mels"):
+        CRNN(CRNNConfig(filters=(4,), pooling=((2, 4),)), DESED_CLASSES, FeatureConfig(n_mels=32))
+
+
+def test_saved_and_loaded_it_answers_the_same(tmp_path, small_detector):
+    small_detector.save(tmp_path / "detector.safetensors", steps=3)
+    loaded = load_detector(tmp_path / "detector.safetensors")
+    features = torch.randn(1, 32, 40)
+    torch.testing.assert_close(loaded(features).frame, small_detector(features).frame, rtol=0, atol=0)
+    assert (loaded.labels, loaded.feature_config) == (small_detector.labels, small_detector.feature_config)
+
+
+def test_weights_of_other_sizes_are_one_sentence(tmp_path, small_detector):
+    from task_aware import checkpoint
+
+    path = tmp_path / "detector.safetensors"
+    description = small_detector.describe() | {"labels": ["Cat"]}
+    checkpoint.write(path, "detector", small_detector.state_dict(), {"detector": description, "notes": {}})
+    with pytest.raises(CheckpointError, match="do not fit the sizes it names"):
+        load_detector(path)

@@ -1,0 +1,36 @@
+import pytest
+import torch
+
+from task_aware.models.separator import GlobalLayerNorm, MaskNetwork, MaskNetworkConfig, preset
+
+
+@pytest.mark.parametrize(("name", "parameters"), [("conv_tasnet_text", 437_983), ("conv_tasnet_3m", 3_121_439)])
+def test_presets_have_the_sizes_of_the_paper(name, parameters):
+    network = MaskNetwork(preset(name, n_mels=128, n_sources=5))
+    assert sum(parameter.numel() for parameter in network.parameters()) == parameters
+
+
+def test_logits_have_a_mask_per_source_at_any_length():
+    network = MaskNetwork(MaskNetworkConfig(n_mels=16, n_sources=3, bottleneck=4, hidden=8, skip=4, blocks=3))
+    for n_frames in (1, 7, 50):
+        assert network(torch.randn(2, 16, n_frames)).shape == (2, 3, 16, n_frames)
+
+
+def test_global_layer_norm_is_over_channels_and_time():
+    x = torch.randn(3, 5, 7, dtype=torch.float64) * 4 + 2
+    norm = GlobalLayerNorm(5).double()
+    mean, var = x.mean((1, 2), keepdim=True), x.var((1, 2), correction=0, keepdim=True)
+    torch.testing.assert_close(norm(x), (x - mean) / (var + 1e-8).sqrt())
+
+
+def test_dilations_start_over_with_every_repeat():
+    network = MaskNetwork(preset("conv_tasnet_text", n_mels=8, n_sources=2))
+    dilations = [block.shared[3].dilation[0] for block in network.blocks]
+    assert dilations == [1, 2, 4, 8, 16] * 3
+
+
+def test_unknown_presets_and_sizes_are_named():
+    with pytest.raises(ValueError, match="no separator preset is called 'huge'"):
+        preset("huge", n_mels=8, n_sources=2)
+    with pytest.raises(ValueError, match="separator.n_sources is 0"):
+        MaskNetworkConfig(n_sources=0)

@@ -1,0 +1,103 @@
+import itertools
+
+import pytest
+import torch
+
+from task_aware import losses
+
+
+def rand(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("domain", ["linear", "linear_normalised", "compressed", "log"])
+def test_pit_mse_is_the_least_over_all_permutations(domain):
+    estimates, targets, mixture = rand(4, 3, 8, 5), rand(4, 3, 8, 5, seed=1), rand(4, 8, 5, seed=2)
+    result = losses.pit_mse(estimates, targets, mixture, domain=domain, backend="reference")
+    e, t = (losses.to_domain(x, mixture, domain) for x in (estimates, targets))
+    every = {p: (e[:, list(p)] - t).square().mean((1, 2, 3)) for p in itertools.permutations(range(3))}
+    best = torch.stack(list(every.values())).amin(0)
+    torch.testing.assert_close(result.loss, best)
+    for clip, permutation in enumerate(result.permutation.tolist()):
+        torch.testing.assert_close(every[tuple(permutation)][clip], best[clip])
+
+
+def test_the_normalised_domain_ignores_the_level():
+    estimates, targets, mixture = rand(2, 2, 4, 4), rand(2, 2, 4, 4, seed=1), rand(2, 4, 4, seed=2)
+    quiet, loud = (
+        losses.pit_mse(g * estimates, g * targets, g * mixture, domain="linear_normalised", backend="reference").loss
+        for g in (0.1, 10.0)
+    )
+    torch.testing.assert_close(quiet, loud)
+
+
+def test_every_domain_has_a_finite_gradient_at_silence():
+    for domain in ("linear", "linear_normalised", "compressed", "log"):
+        estimates = torch.zeros(1, 2, 4, 4, dtype=torch.float64, requires_grad=True)
+        mixture = torch.zeros(1, 4, 4, dtype=torch.float64)
+        losses.pit_mse(estimates, rand(1, 2, 4, 4), mixture, domain=domain, backend="reference").loss.sum().backward()
+        assert torch.isfinite(estimates.grad).all(), domain
+
+
+def test_deep_feature_loss_sums_layers():
+    a, b = [rand(6, 3, 4), rand(6, 5)], [rand(6, 3, 4, seed=1), rand(6, 5, seed=2)]
+    difference = [(x - y).abs() for x, y in zip(a, b, strict=True)]
+    torch.testing.assert_close(losses.deep_feature_loss(a, b), sum(x.mean() for x in difference))
+    per_clip = sum(x.flatten(1).sum(1) for x in difference).mean()
+    torch.testing.assert_close(losses.deep_feature_loss(a, b, reduction="sum"), per_clip)
+    with pytest.raises(ValueError, match="2 layers of estimates against 1"):
+        losses.deep_feature_loss(a, b[:1])
+
+
+def test_weak_targets_put_each_class_into_a_row_of_its_own():
+    labels = torch.tensor([[0, 1, 0, 1], [0, 0, 0, 0], [1, 1, 1, 1]], dtype=torch.float32)
+    targets, rows = losses.weak_targets(labels, 3)
+    assert targets[0].tolist() == [[0, 1, 0, 0], [0, 0, 0, 1], [0, 0, 0, 0]]
+    assert targets[1].sum() == 0
+    assert targets[2].tolist() == [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0]]  # the first three in label order
+    assert rows.tolist() == [[True, True, False], [False] * 3, [True] * 3]
+
+
+def test_weak_loss_is_the_best_assignment_s_cross_entropy():
+    clip = rand(2, 3, 4)
+    labels = torch.tensor([[1, 0, 1, 0], [0, 1, 0, 0]], dtype=torch.float64)
+    targets, _ = losses.weak_targets(labels, 3)
+    bce = torch.nn.functional.binary_cross_entropy
+    best = [
+        min(bce(clip[b, list(p)], targets[b]) for p in itertools.permutations(range(3))) for b in range(2)
+    ]
+    torch.testing.assert_close(losses.weak_loss(clip, labels, backend="reference"), torch.stack(best).mean())
+
+
+def test_weak_loss_of_present_rows_asks_nothing_of_silence():
+    labels = torch.tensor([[1, 0]], dtype=torch.float64)
+    clip = torch.tensor([[[0.9, 0.1], [0.5, 0.5]]], dtype=torch.float64, requires_grad=True)
+    losses.weak_loss(clip, labels, present_rows_only=True, backend="reference").backward()
+    assert clip.grad[0, 0].abs().sum() > 0 and clip.grad[0, 1].abs().sum() == 0
+
+
+def test_teacher_loss_uses_one_permutation_for_frames_and_clips():
+    student, teacher = (rand(2, 3, 6, 4), rand(2, 3, 4, seed=1)), (rand(2, 3, 6, 4, seed=2), rand(2, 3, 4, seed=3))
+    every = torch.stack(
+        [
+            (student[0][:, list(p)] - teacher[0]).square().mean((1, 2, 3))
+            + (student[1][:, list(p)] - teacher[1]).square().mean((1, 2))
+            for p in itertools.permutations(range(3))
+        ]
+    )
+    torch.testing.assert_close(losses.teacher_loss(student, teacher, backend="reference").loss, every.amin(0))
+
+
+def test_teacher_loss_leaves_the_teacher_alone():
+    student = [x.requires_grad_() for x in (rand(1, 2, 3, 4), rand(1, 2, 4, seed=1))]
+    teacher = [x.requires_grad_() for x in (rand(1, 2, 3, 4, seed=2), rand(1, 2, 4, seed=3))]
+    losses.teacher_loss(tuple(student), tuple(teacher), backend="reference").loss.sum().backward()
+    assert all(x.grad is not None for x in student) and all(x.grad is None for x in teacher)
+
+
+def test_slot_shares_tell_a_denoiser_from_a_separator():
+    estimates = torch.zeros(2, 3, 4, 4)
+    estimates[:, 1] = 1.0
+    assert losses.slot_shares(estimates).tolist() == [1.0, 0.0, 0.0]
+    estimates[:, 0] = 1.0
+    assert losses.slot_shares(estimates).tolist() == [0.5, 0.5, 0.0]
