@@ -110,6 +110,7 @@ class Assignment {
       current_row = owner_[column];
       if (current_row < 0) break;
     }
+    lanes.sync();
     if (lanes.lane() == 0) {
       while (column >= 0) {
         const int from = previous_[column];

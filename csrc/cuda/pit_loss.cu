@@ -65,7 +65,7 @@ struct EstimateTerms {
       return -(target * first + (1 - target) * second);
     } else {
       const Real difference = first - target;
-      return kKind == PitKind::kMse ? difference * difference : abs(difference);
+      return kKind == PitKind::kMse ? difference * difference : fabs(difference);
     }
   }
 };
