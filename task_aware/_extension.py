@@ -54,6 +54,16 @@ def find_library(folder: Path) -> Path | None:
     return None
 
 
+def choose_library(libraries: list[Path], csrc: Path) -> Path:
+    """The first library built from exactly these sources (each holds their digest), else the first."""
+    if csrc.is_dir() and len(libraries) > 1:
+        digest = _sources.sources_digest(csrc).encode()
+        for library in libraries:
+            if digest in library.read_bytes():
+                return library
+    return libraries[0]
+
+
 def compare_with_checkout(build: dict[str, str], library: Path, csrc: Path) -> str:
     """Why libraries of this build must not be used with the checkout's sources; empty where they may be.
 
@@ -103,19 +113,19 @@ def _load_cuda(folder: Path, build: dict[str, str]) -> str:
 
 def load() -> Extension:
     """Look for the libraries and load what there is; never raises."""
-    candidates = [
-        (folder, path) for folder in library_folders() if (path := find_library(folder)) is not None
-    ]
-    if not candidates:
+    libraries = [path for path in map(find_library, library_folders()) if path is not None]
+    if not libraries:
         reason = "the native library was not built"
         return Extension(cpu_absent=reason, cuda_absent=reason)
-    folder, path = candidates[0]
+    csrc = PACKAGE.parent / "csrc"
+    path = choose_library(libraries, csrc)
+    folder = path.parent
     try:
         build = dict(_import_module(path).build_info())
     except ImportError as error:
         reason = f"{path} does not load ({error})"
         return Extension(cpu_absent=reason, cuda_absent=reason)
-    if reason := compare_with_checkout(build, path, PACKAGE.parent / "csrc"):
+    if reason := compare_with_checkout(build, path, csrc):
         return Extension(folder=folder, cpu_absent=reason, cuda_absent=reason, build=build)
     cuda_absent = _load_cuda(folder, build)
     return Extension(cpu=True, cuda=not cuda_absent, folder=folder, cuda_absent=cuda_absent, build=build)

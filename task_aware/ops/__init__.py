@@ -1,5 +1,6 @@
 """Differentiable tensor operators with native kernels."""
 
+from ._dispatch import Backend
 from .mel_mask import MaskedMel, mel_mask, mel_mask_reference
 from .mel_spectrogram import mel_filterbank, mel_spectrogram, mel_spectrogram_reference
 from .pit_loss import PITResult, pit_loss, pit_loss_reference
@@ -7,6 +8,7 @@ from .reorder import reorder, reorder_reference
 from .reverb_mix import Mixture, reverb_mix, reverb_mix_reference
 
 __all__ = [
+    "Backend",
     "MaskedMel",
     "Mixture",
     "PITResult",

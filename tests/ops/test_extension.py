@@ -102,6 +102,15 @@ def test_libraries_of_other_sources_warn_and_of_other_schemas_are_refused(tmp_pa
     assert "other operators" in _extension.compare_with_checkout(build, library, csrc)
 
 
+def test_of_several_libraries_the_one_of_these_sources_is_taken(tmp_path: Path) -> None:
+    csrc = write_sources(tmp_path / "csrc", "op(Tensor a) -> Tensor")
+    stale, fresh = tmp_path / "stale.so", tmp_path / "fresh.so"
+    stale.write_bytes(b"ELF other")
+    fresh.write_bytes(b"ELF " + _sources.sources_digest(csrc).encode() + b"\0")
+    assert _extension.choose_library([stale, fresh], csrc) == fresh
+    assert _extension.choose_library([stale, fresh], tmp_path / "no checkout") == stale
+
+
 def test_the_package_works_without_libraries(tmp_path: Path) -> None:
     """A copy of the Python files alone: import, info, references; kernels are refused with the reason."""
     ignore = shutil.ignore_patterns("*.so", "__pycache__")
