@@ -31,9 +31,16 @@ struct RowGradient {
   T poison;     // NaN where the maximum is NaN, else 0
 };
 
+/// exp(-x), finite.
+template <typename T>
+TASK_AWARE_INLINE T odds_against(T x) {
+  constexpr T kLimit = sizeof(T) == 4 ? T(87) : T(700);
+  return fast_exp(x < -kLimit ? kLimit : -x);
+}
+
 template <typename T>
 TASK_AWARE_INLINE T sigmoid(T x) {
-  return 1 / (1 + fast_exp(-x));
+  return 1 / (1 + odds_against(x));
 }
 
 template <typename T>
@@ -114,7 +121,8 @@ TASK_AWARE_INLINE void gradient_values(const MaskTile<T>& tile, const T* grad_ma
     const T through = masked >= row.threshold ? scale * grad_features[t] / masked : T(0);
     const T at_maximum = masked == row.maximum ? row.share : T(0);
     const T grad = grad_masked[t] + (masked >= row.amin ? through + at_maximum + row.poison : T(0));
-    grad_logits[t] = grad * mel[t] * ((1 - floor) * (open * (1 - open)));
+    const T closed = odds_against(logits[t]) * open;  // 1 - open, to full precision
+    grad_logits[t] = grad * mel[t] * ((1 - floor) * open * closed);
     grad_mel[t] += grad * mask;
   }
 }

@@ -66,9 +66,16 @@ __device__ __forceinline__ double exponential(double x) { return exp(x); }
 __device__ __forceinline__ float logarithm(float x) { return logf(x); }
 __device__ __forceinline__ double logarithm(double x) { return log(x); }
 
+/// exp(-x), finite.
+template <typename A>
+__device__ __forceinline__ A odds_against(A x) {
+  constexpr A kLimit = sizeof(A) == 4 ? A(87) : A(700);
+  return exponential(x < -kLimit ? kLimit : -x);
+}
+
 template <typename A>
 __device__ __forceinline__ A sigmoid(A x) {
-  return A(1) / (A(1) + exponential(-x));
+  return A(1) / (A(1) + odds_against(x));
 }
 
 // One explicit fma and one product: every kernel gets the same bits, so that ties are found again.
@@ -219,7 +226,9 @@ __global__ void __launch_bounds__(kThreads, 2) gradient_kernel(MaskParams<A> p) 
           }
           if (masked == maximum) grad += share;
         }
-        out.values[j] = static_cast<T>(grad * value * ((A(1) - p.floor) * (open * (A(1) - open))));
+        const A closed =
+            odds_against(static_cast<A>(logits.values[j])) * open;  // 1 - open, to full precision
+        out.values[j] = static_cast<T>(grad * value * ((A(1) - p.floor) * open * closed));
         grad_mel[j] += grad * mask;
         if (++t == p.frames) {
           t = 0;

@@ -38,9 +38,8 @@ def mel_mask_reference(
     result = torch.promote_types(logits.dtype, mel.dtype)
     compute = torch.promote_types(result, torch.float32)
     if logits.numel() == 0:
-        return MaskedMel(
-            logits.new_zeros(logits.shape, dtype=result), logits.new_zeros(logits.shape, dtype=result)
-        )
+        empty = logits.to(result) * mel.to(result).unsqueeze(1)
+        return MaskedMel(empty, empty.clone())
     mask = floor + (1 - floor) * torch.sigmoid(logits.to(compute))
     masked = mask * mel.to(compute).unsqueeze(1)
     amplitude = masked.clamp(min=amin)

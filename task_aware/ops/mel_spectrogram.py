@@ -91,7 +91,9 @@ def _cached_tables(
         angles = -2 * math.pi / n_fft * torch.arange(n_fft, dtype=torch.float64)
         twiddles = torch.stack([angles.cos(), angles.sin()], dim=-1)
         window = hamming_window(n_fft)
-        return _Tables(*(table.to(device, dtype) for table in (window, twiddles, bank)), bands.to(device))
+        return _Tables(
+            window.to(device, dtype), twiddles.to(device, dtype), bank.to(device, dtype), bands.to(device)
+        )
 
 
 @torch.compiler.assume_constant_result
@@ -111,7 +113,8 @@ def mel_spectrogram_reference(
 ) -> Tensor:
     """Pure PyTorch definition of :func:`mel_spectrogram`."""
     if waveform.numel() == 0:
-        return waveform.new_zeros((*waveform.shape[:-1], n_mels, waveform.shape[-1] // hop + 1))
+        frames = waveform.shape[-1] // hop + 1
+        return waveform[..., None, :1].expand(*waveform.shape[:-1], n_mels, frames).clone()
     compute = torch.promote_types(waveform.dtype, torch.float32)
     flat = waveform.to(compute).reshape(math.prod(waveform.shape[:-1]), waveform.shape[-1])
     padded = torch.nn.functional.pad(flat[:, None], (n_fft // 2, n_fft // 2), mode="reflect")[:, 0]

@@ -45,7 +45,7 @@ def reverb_mix_reference(
     compute = torch.promote_types(sources.dtype, torch.float32)
     samples = sources.shape[-1]
     rirs = rirs[..., :samples].to(compute)
-    images = torch.zeros_like(sources, dtype=compute)
+    images = gains.to(compute).unsqueeze(-1) * sources.to(compute)
     if sources.numel() > 0:
         length = fast_fft_length(samples + rirs.shape[-1] - 1)
         spectrum = torch.fft.rfft(sources.to(compute), length) * torch.fft.rfft(rirs, length)
