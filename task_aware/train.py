@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -34,7 +33,7 @@ from task_aware.models.separator import MaskNetwork, preset
 from task_aware.models.system import Separator
 from task_aware.plots import plot_separation, plot_training
 from task_aware.train_sed import train_detector
-from task_aware.trainer import fit
+from task_aware.trainer import fit, read_history
 from task_aware.training import TaskAwareModule
 
 _log = logging.getLogger(__name__)
@@ -153,7 +152,7 @@ def draw_clip(path: Path, system: Separator, clip: Clip, detections: Detections,
     detector = system.detector
     front_end = detector.feature_config
     waveform = torch.from_numpy(read_audio(clip.path, front_end.sample_rate)).to(device)[None]
-    mel = front_end.mel(waveform)
+    mel = front_end.mel(waveform, backend=system.backend)
     alone, sources, _ = system.detect(mel)
     plot_separation(
         path,
@@ -169,17 +168,6 @@ def draw_clip(path: Path, system: Separator, clip: Clip, detections: Detections,
         estimated=detections[SEPARATED][clip.filename],
         title=clip.filename,
     )
-
-
-def draw_curves(path: Path, log: Path) -> None:
-    """The logged losses and energy shares over the steps."""
-    history: dict[str, list[tuple[int, float]]] = defaultdict(list)
-    with log.open(newline="") as file:
-        for row in csv.DictReader(file):
-            for name, value in row.items():
-                if value and name not in ("step", "epoch"):
-                    history[name].append((int(row["step"]), float(value)))
-    plot_training(path, history)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -217,10 +205,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     module.to(device).eval()
     unseen = range(schedule.max_steps, schedule.max_steps + 4)
     separation = measure_separation(module, data, unseen)
-    detections = detect_split(system, validation, device=device)
+    detections = detect_split(system, validation, device=device, backend=backend)
     results = score(validation, detections, detector.labels)
     draw_clip(config.out / "separation.png", system, busiest(validation), detections, device)
-    draw_curves(config.out / "training.png", config.out / "logs" / "metrics.csv")
+    plot_training(config.out / "training.png", read_history(config.out))
     conclusion = verdict(results, separation["relative_loss"])
     print(table(results))
     print(conclusion)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import logging
 import resource
+import shutil
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +23,12 @@ from task_aware.config import RunConfig
 from task_aware.errors import CheckpointError
 
 _log = logging.getLogger(__name__)
+
+#: Steps between two logged points.
+LOG_EVERY = 10
+
+#: Folder of the logs below a run's; each resumption adds a part.
+LOGS = "logs"
 
 
 class SafetensorsCheckpointIO(CheckpointIO):
@@ -60,18 +70,18 @@ class StepTimer(Callback):
         self.steps = 0
         self.seconds = 0.0
         self.waited = 0.0
-        self._last_end: float | None = None
+        self._last_end = 0.0
 
-    def on_train_epoch_start(self, *_: object) -> None:
+    def on_train_start(self, *_: object) -> None:
         self._last_end = time.perf_counter()
 
+    on_train_epoch_start = on_train_start
+
     def on_train_batch_start(self, *_: object) -> None:
-        assert self._last_end is not None
         self.waited += time.perf_counter() - self._last_end
 
     def on_train_batch_end(self, *_: object) -> None:
         now = time.perf_counter()
-        assert self._last_end is not None
         self.seconds += now - self._last_end
         self.steps += 1
         self._last_end = now
@@ -90,9 +100,49 @@ class StepTimer(Callback):
         }
 
 
+def read_history(out: Path) -> dict[str, list[tuple[int, float]]]:
+    """The logged curves of a run, name -> (step, value); what a resumed part logged again counts."""
+    history: dict[str, dict[int, float]] = {}
+    for log in sorted((out / LOGS).glob("part_*/metrics.csv"), key=lambda path: int(path.parent.name[5:])):
+        with log.open(newline="") as file:
+            for row in csv.DictReader(file):
+                for name, value in row.items():
+                    if value and name not in ("step", "epoch"):
+                        history.setdefault(name, {})[int(row["step"])] = float(value)
+    return {name: sorted(curve.items()) for name, curve in history.items()}
+
+
 def last_checkpoint(out: Path) -> Path:
     """Where a run in `out` keeps the state that `--resume` continues."""
     return out / "checkpoints" / "last.safetensors"
+
+
+def _options(config: RunConfig) -> dict[str, Any]:
+    """The options that decide the numbers of a run, JSON-able."""
+    options = json.loads(json.dumps(asdict(config), default=str))
+    for name in ("out", "resume", "workers"):
+        del options[name]
+    return options
+
+
+def write_options(path: Path, config: RunConfig) -> None:
+    """Keeps the options of a run beside its results."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(_options(config), indent=2) + "\n")
+
+
+def check_same_options(path: Path, config: RunConfig) -> None:
+    """CheckpointError where a run would be resumed with other options than it began with."""
+
+    def differences(old: Any, new: Any, name: str) -> list[str]:
+        if isinstance(old, dict) and isinstance(new, dict):
+            return [x for key in old | new for x in differences(old.get(key), new.get(key), f"{name}.{key}")]
+        return [] if old == new else [f"{name[1:]} was {old} and is {new}"]
+
+    if found := differences(json.loads(path.read_text()), _options(config), ""):
+        raise CheckpointError(
+            f"the run in {path.parent} began with other options ({'; '.join(found)}); resume it with its own"
+        )
 
 
 def fit(
@@ -107,15 +157,21 @@ def fit(
     """Trains `module` for `max_steps` steps, with checkpoints and logs below `out`.
 
     Raises:
-        CheckpointError: `config.resume` and `out` has no checkpoint; or not `config.resume` and it has one.
+        CheckpointError: `config.resume` and `out` has no checkpoint, or one of a run with other options.
     """
     last = last_checkpoint(out)
     if config.resume and not last.is_file():
         raise CheckpointError(f"there is no {last} to resume; start without --resume")
-    if not config.resume and last.is_file():
-        _log.warning("%s is overwritten by this run; --resume would have continued it", last)
-        last.unlink()
+    if config.resume:
+        check_same_options(out / "options.json", config)
+    else:
+        if last.is_file():
+            _log.warning("%s is overwritten by this run; --resume would have continued it", last)
+            last.unlink()
+        shutil.rmtree(out / LOGS, ignore_errors=True)
+    write_options(out / "options.json", config)
     timer = StepTimer()
+    part = f"part_{len(list((out / LOGS).glob('part_*')))}"
     trainer = Trainer(
         accelerator=config.accelerator,
         devices=config.devices,
@@ -126,8 +182,8 @@ def fit(
         gradient_clip_val=gradient_clip,
         callbacks=[LastCheckpoint(last.parent), timer, TQDMProgressBar(refresh_rate=5)],
         plugins=[SafetensorsCheckpointIO()],
-        logger=[TensorBoardLogger(out, name="logs", version=""), CSVLogger(out, name="logs", version="")],
-        log_every_n_steps=10,
+        logger=[TensorBoardLogger(out, name=LOGS, version=part), CSVLogger(out, name=LOGS, version=part)],
+        log_every_n_steps=max(1, min(LOG_EVERY, max_steps // 2)),
         num_sanity_val_steps=0,
         enable_model_summary=False,
         use_distributed_sampler=False,

@@ -1,0 +1,145 @@
+"""The commands as a user meets them: on the built-in corpus, on real recordings, and with mistakes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from task_aware import cli, evaluate, train, train_sed
+from task_aware.config import TrainConfig
+from task_aware.data.recipes import MixingConfig
+from task_aware.errors import CheckpointError, DataError
+
+
+def parse(*arguments: str) -> TrainConfig:
+    return cli.parse(TrainConfig, "", arguments, base="builtin")
+
+
+@pytest.fixture
+def cache(tiny_corpus, monkeypatch):
+    """The commands' built-in corpus is the one already made."""
+    monkeypatch.setattr("task_aware.data.module.builtin_corpus", lambda **_: tiny_corpus)
+    monkeypatch.setattr("task_aware.evaluate.builtin_corpus", lambda **_: tiny_corpus)
+
+
+def test_a_fast_run_trains_scores_and_draws(cache, tmp_path, capsys):
+    train.main(["--fast-dev-run", f"--out={tmp_path}", "--accelerator=cpu"])
+    printed = capsys.readouterr().out
+    assert "detector alone" in printed and "with separation" in printed
+    assert "has not separated yet" in printed  # six steps never have
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    for name in ("detector_only", "separated"):
+        assert 0 <= metrics[name]["event_f1_macro"] <= 1
+    assert metrics["steps_per_second"] > 0 and 0 <= metrics["data_wait_share"] <= 1
+    assert metrics["peak_memory_mib"] > 0 and metrics["separation"]["relative_loss"] > 0
+    for name in ("separator.safetensors", "separation.png", "training.png", "detector_only.tsv", "separated.tsv"):
+        assert (tmp_path / name).stat().st_size > 0
+    assert (tmp_path / "checkpoints" / "last.safetensors").is_file()
+
+    evaluate.main([str(tmp_path / "separator.safetensors"), "--accelerator=cpu"])
+    scored = json.loads((tmp_path / "evaluation-validation" / "metrics.json").read_text())
+    assert scored["separated"]["event_f1_macro"] == metrics["separated"]["event_f1_macro"]
+
+
+def test_other_data_without_a_detector_trains_one_first(tiny_corpus, tmp_path):
+    train.main([f"--data={tiny_corpus}", "--fast-dev-run", f"--out={tmp_path}", "--accelerator=cpu"])
+    assert (tmp_path / "detector" / "detector.safetensors").is_file()
+
+
+def test_real_recordings_with_absent_classes(minidesed, tmp_path, caplog):
+    train.main(
+        [
+            f"--data={minidesed}",
+            f"--rirs={minidesed / 'rirs'}",
+            f"--detector={train.BUILTIN_DETECTOR}",
+            "--fast-dev-run",
+            f"--out={tmp_path}",
+            "--accelerator=cpu",
+        ]
+    )
+    assert "Blender" in caplog.text  # named as absent
+    assert "Speech" in json.loads((tmp_path / "metrics.json").read_text())["separated"]["classes_averaged"]
+
+
+def test_the_detector_s_training_is_reproducible(cache, tmp_path):
+    options = ["--max-steps=3", "--accelerator=cpu", "--fast-dev-run", "--training.batch.strong=2"]
+    for name in ("a", "b"):
+        train_sed.main([*options, f"--out={tmp_path / name}"])
+    a, b = ((tmp_path / name / "detector.safetensors").read_bytes() for name in ("a", "b"))
+    assert a == b
+
+
+def test_recipes_by_name():
+    assert parse().mixing == MixingConfig.balanced()
+    paper = parse("--config", "builtin", "--config", "paper")
+    assert paper.mixing == MixingConfig.paper()
+    assert paper.losses.domain == "linear" and paper.losses.mask_floor == 0
+    assert paper.optimiser.separation_steps == 0
+    assert paper.separator.preset == "small"
+    desed = parse("--config=desed_paper")
+    assert desed.separator.preset == "conv_tasnet_3m"
+    assert (desed.batch.strong, desed.batch.weak, desed.batch.unlabelled) == (12, 12, 8)
+    assert desed.mixing.n_events == (1, 5)
+
+
+def test_ablation_rows_are_four_weights():
+    config = parse("--losses.deep_feature=0", "--losses.weak=0", "--losses.teacher=0")
+    assert train.batch_sizes(config, config.optimiser.max_steps) == (config.batch.strong, 0, 0)
+    config = parse("--losses.teacher=0")
+    assert train.batch_sizes(config, config.optimiser.max_steps)[2] == 0
+
+
+def test_length_in_epochs_or_steps():
+    assert parse("--epochs=2", "--optimiser.steps_per_epoch=7").optimiser.max_steps == 14
+    assert parse("--max-steps=5").optimiser.max_steps == 5
+    with pytest.raises(ValueError, match="trains nothing"):
+        parse("--max-steps=0")
+
+
+def test_a_packaged_config_is_found_by_name_and_an_unknown_one_is_not(capsys):
+    with pytest.raises(SystemExit):
+        parse("--config=no_such_config")
+    assert "no_such_config" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [train, train_sed, evaluate])
+def test_help(command, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        command.main(["--help"])
+    assert exit_.value.code == 0
+    assert "usage: python -m task_aware." in capsys.readouterr().out
+
+
+def test_mistakes_are_one_sentence(tmp_path, tiny_corpus):
+    with pytest.raises(DataError, match="is not a folder"):
+        train.main([f"--data={tmp_path / 'absent'}", f"--detector={train.BUILTIN_DETECTOR}", "--fast-dev-run"])
+    with pytest.raises(CheckpointError, match="there is no checkpoint"):
+        train.main([f"--detector={tmp_path / 'absent.safetensors'}"])
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes(train.BUILTIN_DETECTOR.read_bytes()[:5000])
+    with pytest.raises(CheckpointError, match="not a whole safetensors file"):
+        train.main([f"--detector={cut}"])
+    with pytest.raises(ValueError, match="at least one above 0"):
+        train.main([f"--losses.{name}=0" for name in ("mse", "deep_feature", "weak", "teacher")])
+    with pytest.raises(CheckpointError, match="to resume; start without --resume"):
+        train.main(["--resume", f"--out={tmp_path / 'none'}", f"--data={tiny_corpus}", "--detector", str(train.BUILTIN_DETECTOR)])
+
+
+def test_an_empty_split_is_one_sentence(tiny_corpus, tmp_path):
+    root = tmp_path / "corpus"
+    shutil.copytree(tiny_corpus, root)
+    (root / "metadata/validation/validation.tsv").write_text("filename\tonset\toffset\tevent_label\n")
+    with pytest.raises(DataError, match=r"validation.tsv"):
+        train.main([f"--data={root}", f"--detector={train.BUILTIN_DETECTOR}", "--fast-dev-run"])
+
+
+def test_run_turns_errors_into_a_line_and_a_status(capsys):
+    def fail(_):
+        raise DataError("the disk is full; empty it")
+
+    with pytest.raises(SystemExit) as exit_:
+        cli.run(fail)
+    assert exit_.value.code == 2
+    assert capsys.readouterr().err == "error: the disk is full; empty it\n"

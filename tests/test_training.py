@@ -1,0 +1,170 @@
+import copy
+import json
+
+import pytest
+import torch
+
+from task_aware import train
+from task_aware.config import LossConfig, OptimiserConfig
+from task_aware.data.batches import RealBatch, StrongBatch, TrainingBatch
+from task_aware.errors import CheckpointError
+from task_aware.trainer import read_history
+from task_aware.training import TaskAwareModule, update_average, warmup
+
+
+def strong_batch(n_clips: int = 2) -> StrongBatch:
+    generator = torch.Generator().manual_seed(0)
+    sources = torch.randn(n_clips, 3, 8000, generator=generator) * 0.1
+    rirs = torch.zeros(n_clips, 3, 4)
+    rirs[..., 0] = 1
+    return StrongBatch(sources, rirs, torch.ones(n_clips, 3), torch.zeros(n_clips, 8000), torch.zeros(n_clips, 6, 10))
+
+
+def real_batch(n_clips: int) -> RealBatch:
+    generator = torch.Generator().manual_seed(1)
+    return RealBatch(torch.randn(n_clips, 8000, generator=generator) * 0.1, torch.eye(10)[:n_clips])
+
+
+def make_module(separator, **weights) -> TaskAwareModule:
+    module = TaskAwareModule(separator, LossConfig(**weights), OptimiserConfig(separation_share=0.0))
+    module.log = module.log_dict = lambda *_, **__: None  # no trainer here
+    return module
+
+
+def test_the_total_is_the_weighted_sum_of_the_four_terms(small_separator):
+    batch = TrainingBatch(strong_batch(), real_batch(1), real_batch(2))
+    terms = {}
+    for name in ("mse", "deep_feature", "weak", "teacher"):
+        only = {key: 0.0 for key in ("mse", "deep_feature", "weak", "teacher")} | {name: 1.0}
+        module = make_module(small_separator, **only)
+        with torch.no_grad():
+            for weight in module.teacher.parameters():
+                weight.add_(0.05)  # a teacher that differs
+        terms[name] = float(module.training_step(batch, 0).detach())
+    weights = {"mse": 1.0, "deep_feature": 0.5, "weak": 0.25, "teacher": 2.0}
+    module = make_module(small_separator, **weights)
+    with torch.no_grad():
+        for weight in module.teacher.parameters():
+            weight.add_(0.05)
+    assert all(value > 0 for value in terms.values())
+    expected = sum(weights[name] * value for name, value in terms.items())
+    assert float(module.training_step(batch, 0).detach()) == pytest.approx(expected, rel=1e-5)
+
+
+def test_gradients_reach_the_mask_network_alone(small_separator):
+    module = make_module(small_separator)
+    before = copy.deepcopy(small_separator.detector.state_dict())
+    module.training_step(TrainingBatch(strong_batch(), real_batch(1), real_batch(2)), 0).backward()
+    idle = set(small_separator.mask_network.blocks[-1].residual.parameters())  # nothing reads the last trunk
+    assert all(p.grad is not None for p in small_separator.mask_network.parameters() if p not in idle)
+    assert all(p.grad is None for p in module.teacher.parameters())
+    assert all(p.grad is None for p in small_separator.detector.parameters())
+    optimised = module.configure_optimizers()["optimizer"].param_groups[0]["params"]
+    assert {id(p) for p in optimised} == {id(p) for p in small_separator.mask_network.parameters()}
+    for name, value in small_separator.detector.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_targets_are_images_plus_the_floor_s_share_of_the_mixture(small_separator):
+    module = make_module(small_separator)
+    batch = strong_batch()
+    mixture, mixture_mel, targets = module.targets(batch)
+    images = small_separator.detector.feature_config.mel(batch.sources, backend="reference")
+    torch.testing.assert_close(mixture.mixture, batch.sources.sum(1), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(targets, images + 0.02 * mixture_mel[:, None], atol=1e-4, rtol=1e-3)
+
+
+def test_the_relative_loss_is_one_for_a_denoiser(small_separator, monkeypatch):
+    module = make_module(small_separator)
+    batch = strong_batch()
+    separate = small_separator.separate
+
+    def denoise(mel, mask_network=None):
+        estimates = (0.02 * mel[:, None]).repeat(1, 3, 1, 1)
+        estimates[:, 0] += mel  # the mixtures have no background: they are their own clean sum
+        return separate(mel)._replace(mel=estimates)
+
+    monkeypatch.setattr(small_separator, "separate", denoise)
+    measured = module.measure(batch)
+    assert float(measured["relative_loss"]) == pytest.approx(1.0, rel=1e-4)
+    assert float(measured["slot_1_energy"]) > 0.99
+
+
+def test_warmup_is_the_exponential_ramp():
+    assert warmup(0, 10) == pytest.approx(0.006738, rel=1e-3)
+    assert warmup(5, 10) == pytest.approx(0.286505, rel=1e-3)
+    assert warmup(10, 10) == warmup(99, 10) == warmup(0, 0) == 1.0
+
+
+def test_the_mean_teacher_s_decay_grows_to_its_largest():
+    average, current = torch.nn.Linear(1, 1, bias=False), torch.nn.Linear(1, 1, bias=False)
+    with torch.no_grad():
+        average.weight.fill_(1.0)
+        current.weight.fill_(0.0)
+    update_average(average, current, 0, 0.999)
+    assert float(average.weight.detach()) == 0.0  # the first step copies
+    with torch.no_grad():
+        average.weight.fill_(1.0)
+    update_average(average, current, 10_000, 0.999)
+    assert float(average.weight.detach()) == pytest.approx(0.999)
+
+
+SMALL = [
+    "--batch.strong_seconds=2",
+    "--batch.real_seconds=3",
+    "--batch.strong=2",
+    "--batch.weak=1",
+    "--batch.unlabelled=1",
+    "--optimiser.separation_strong=2",
+    "--optimiser.warmup_steps=4",
+    "--accelerator=cpu",
+]
+
+
+def run(corpus, out, *options: str) -> dict:
+    train.main([f"--data={corpus}", f"--detector={train.BUILTIN_DETECTOR}", f"--out={out}", *SMALL, *options])
+    return json.loads((out / "metrics.json").read_text())
+
+
+def weights(out) -> dict[str, torch.Tensor]:
+    from task_aware import checkpoint
+
+    return checkpoint.read(out / "separator.safetensors", "separator")[0]
+
+
+def test_a_killed_and_resumed_run_ends_with_the_same_weights(tiny_corpus, tmp_path, monkeypatch):
+    options = ("--max-steps=6", "--optimiser.steps_per_epoch=2", "--optimiser.separation_share=0.5", "--no-fused")
+    run(tiny_corpus, tmp_path / "whole", *options)
+    step = TaskAwareModule.training_step
+
+    def killed(module, batch, batch_idx):
+        if module.global_step == 5:
+            raise RuntimeError("killed")
+        return step(module, batch, batch_idx)
+
+    monkeypatch.setattr(TaskAwareModule, "training_step", killed)
+    with pytest.raises(RuntimeError, match="killed"):
+        run(tiny_corpus, tmp_path / "resumed", *options)
+    monkeypatch.setattr(TaskAwareModule, "training_step", step)
+    with pytest.raises(CheckpointError, match="seed was 0 and is 1"):
+        run(tiny_corpus, tmp_path / "resumed", *options, "--resume", "--seed=1")
+    run(tiny_corpus, tmp_path / "resumed", *options, "--resume")
+    whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "resumed")
+    assert whole.keys() == resumed.keys()
+    for name, value in whole.items():
+        assert torch.equal(value, resumed[name]), name
+
+
+def test_fused_and_reference_operators_log_the_same_losses(tiny_corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr("task_aware.trainer.LOG_EVERY", 1)
+    options = ("--max-steps=20", "--optimiser.separation_share=0.5")
+    curves = []
+    for flag in ("--fused", "--no-fused"):
+        run(tiny_corpus, tmp_path / flag, *options, flag)
+        curves.append(read_history(tmp_path / flag))
+    fused, reference = curves
+    assert fused.keys() == reference.keys() >= {"train/mse", "train/deep_feature", "train/weak", "train/teacher"}
+    for name, curve in fused.items():
+        assert [step for step, _ in curve] == [step for step, _ in reference[name]]
+        assert [x for _, x in curve] == pytest.approx([x for _, x in reference[name]], rel=1e-4), name
+    assert len(fused["train/mse"]) == 20
