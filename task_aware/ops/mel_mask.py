@@ -148,7 +148,14 @@ def _backward(
     return (*grads, None, None, None, None, None)
 
 
+def _no_second_derivatives(ctx: Any, *grads: Tensor | None) -> None:
+    raise NotImplementedError(
+        "mel_mask: the native kernels have no second derivatives; use backend='reference'."
+    )
+
+
 if has_kernels():
     torch.library.register_fake("task_aware::mel_mask", _fake)
     torch.library.register_fake("task_aware::mel_mask_backward", _fake_backward)
     torch.library.register_autograd("task_aware::mel_mask", _backward, setup_context=_setup_context)
+    torch.library.register_autograd("task_aware::mel_mask_backward", _no_second_derivatives)

@@ -98,7 +98,7 @@ def test_gradients(device: str, dtype: torch.dtype, shape: tuple[int, ...], whic
 
 
 def test_equal_maxima_share_what_is_held_below_them(device: str) -> None:
-    # Three equal maxima and a value 60 dB below, held at 40 dB: its gradient goes to the maxima, a third each.
+    # Three equal maxima and a value 60 dB below, held at 40 dB: the maxima get its gradient, a third each.
     logits = torch.full((1, 1, 1, 5), 100.0, device=device, dtype=torch.float64)
     mel = torch.tensor([[[1.0, 1.0, 1.0, 1e-3, 0.5]]], device=device, dtype=torch.float64, requires_grad=True)
     mean, std = mel.new_zeros(1), mel.new_full((1,), 2.0)
@@ -130,6 +130,15 @@ def test_gradcheck(device: str) -> None:
         return ops.mel_mask(logits, mel, mean, std, floor=0.1, top_db=15.0, backend="native")
 
     assert torch.autograd.gradcheck(function, (logits.requires_grad_(), mel), eps=1e-7)
+
+
+def test_there_are_no_second_derivatives(device: str) -> None:
+    logits, mel, mean, std = sample_inputs(device)
+    logits.requires_grad_()
+    features = ops.mel_mask(logits, mel, mean, std, backend="native").features
+    (grad,) = torch.autograd.grad(features.square().sum(), logits, create_graph=True)
+    with pytest.raises(NotImplementedError, match="use backend='reference'"):
+        grad.sum().backward()
 
 
 def test_strided_views(device: str) -> None:

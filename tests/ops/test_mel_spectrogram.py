@@ -13,7 +13,7 @@ from torch import Tensor
 
 from task_aware import ops
 
-# Shape and configuration: the detector's, a single clip, several leading dimensions and the shortest waveform,
+# Shape and configuration: the detector's, a single clip, several leading dimensions and the shortest clip,
 # frames of a power of 2, of 2, 3 and 5, of another prime (101), a hop longer than the frame, empty batches.
 CASES: list[tuple[tuple[int, ...], dict[str, Any]]] = [
     ((2, 16000), {}),

@@ -1,0 +1,63 @@
+"""The FFT of the CPU kernels and that of a CUDA thread block (run here by one thread) against numpy."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+CSRC = Path(__file__).parents[2] / "csrc"
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    compiler = os.environ.get("CXX") or shutil.which("c++")
+    if compiler is None:
+        pytest.skip("no C++ compiler")
+    output = tmp_path_factory.mktemp("fft") / "fft_probe.so"
+    subprocess.run(
+        [
+            compiler,
+            *("-std=c++20", "-O1", "-fPIC", "-shared", "-w", "-DTORCH_TARGET_VERSION=0x020b000000000000"),
+            *("-I", str(CSRC), "-isystem", str(Path(torch.__file__).parent / "include")),
+            *(str(Path(__file__).parent / "fft_probe.cpp"), str(CSRC / "cpu" / "fft.cpp"), "-o", str(output)),
+        ],
+        check=True,
+    )
+    return ctypes.CDLL(str(output))
+
+
+def pointer(array: np.ndarray) -> ctypes.c_void_p:
+    return ctypes.c_void_p(array.ctypes.data)
+
+
+# Every radix alone and together, primes without a butterfly, one element; then a long one.
+@pytest.mark.parametrize("size", [*range(1, 21), 25, 27, 49, 60, 64, 77, 97, 100, 121, 240, 1000, 1501, 6000])
+@pytest.mark.parametrize("lanes", [1, 3, 8])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-6), (np.float64, 1e-14)])
+def test_any_length(library: ctypes.CDLL, size: int, lanes: int, dtype: type, tolerance: float) -> None:
+    generator = np.random.default_rng(size)
+    re, im = (generator.standard_normal((size, lanes)).astype(dtype) for _ in range(2))
+    wanted = np.fft.fft(re.astype(np.float64) + 1j * im, axis=0)
+    name = "transform_float" if dtype is np.float32 else "transform_double"
+    getattr(library, name)(ctypes.c_int64(size), ctypes.c_int64(lanes), pointer(re), pointer(im))
+    assert np.abs(re + 1j * im - wanted).max() < tolerance * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize("size", [1, 2, 4, 8, 16, 32, 64, 128, 1024, 2048, 8192])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_thread_block(library: ctypes.CDLL, size: int, stride: int) -> None:
+    generator = np.random.default_rng(size)
+    data = generator.standard_normal(size) + 1j * generator.standard_normal(size)
+    values, spectrum = data.copy(), np.empty_like(data)
+    twiddles = np.exp(-2j * np.pi * np.arange(size * stride) / (size * stride))
+    library.block_transform(size, stride, pointer(twiddles), pointer(values), pointer(spectrum))
+    wanted = np.fft.fft(data)
+    assert np.abs(spectrum - wanted).max() < 1e-14 * np.abs(wanted).max()
+    assert np.abs(values / size - data).max() < 1e-14
