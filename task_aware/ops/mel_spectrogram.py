@@ -83,7 +83,8 @@ def _cached_tables(
     dtype: torch.dtype,
     device: torch.device,
 ) -> _Tables:
-    with torch.no_grad():
+    # Made in a validation loop's inference mode, they must still serve a backward later.
+    with torch.inference_mode(False), torch.no_grad():
         bank = mel_filterbank(sample_rate, n_fft, n_mels, f_min, f_max)
         used = bank > 0
         first = used.int().argmax(-1)

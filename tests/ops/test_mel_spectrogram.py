@@ -190,6 +190,16 @@ def test_strided_views(device: str) -> None:
     assert mel.shape == (4, 2, 128, 12) and torch.equal(mel[0], mel[3])
 
 
+def test_a_first_call_in_inference_mode_spoils_no_later_gradient(device: str) -> None:
+    waveform = sample_inputs(device)
+    options = {"n_fft": 128, "hop": 50, "n_mels": 11}  # of this test alone, so that nothing is cached
+    with torch.inference_mode():
+        wanted = ops.mel_spectrogram(waveform, backend="native", **options)
+    mel = ops.mel_spectrogram(waveform.requires_grad_(), backend="native", **options)
+    mel.sum().backward()
+    assert torch.equal(mel, wanted) and waveform.grad is not None
+
+
 def test_opcheck(device: str) -> None:
     from task_aware.ops.mel_spectrogram import _tables
 
@@ -200,8 +210,13 @@ def test_opcheck(device: str) -> None:
 
 def test_compiles_as_one_graph(device: str) -> None:
     waveform = sample_inputs(device).requires_grad_()
+    options = {
+        "n_fft": 256,
+        "hop": 50,
+        "n_mels": 13,
+    }  # of this test alone: the tables are made while compiling
     compiled = torch.compile(ops.mel_spectrogram, fullgraph=True, backend="aot_eager")
-    results = [function(waveform) for function in (compiled, ops.mel_spectrogram)]
+    results = [function(waveform, **options) for function in (compiled, ops.mel_spectrogram)]
     grads = [torch.autograd.grad(mel.square().sum(), waveform)[0] for mel in results]
     assert torch.equal(*results)
     torch.testing.assert_close(*grads)
