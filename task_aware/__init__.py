@@ -5,7 +5,14 @@ Cornell et al., "Task-Aware Separation for the DCASE 2020 Task 4 Sound Event Det
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import TYPE_CHECKING, Any
+
+# A command (`python -m task_aware.train`) is set up before torch loads OpenMP: its idle threads sleep instead of
+# spinning, which made training several times slower where other programs share the cores.
+if sys.argv[:1] == ["-m"]:
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__ = "0.1.0"
 __all__ = ["Separator", "load_detector", "ops"]

@@ -116,6 +116,7 @@ class DetectorTrainingConfig:
         consistency: largest weight of the consistency with the mean teacher.
         teacher_noise_db: signal-to-noise ratio of what the teacher hears, dB.
         ema_decay: largest decay of the mean teacher.
+        keep: which of the two is saved: the student (the baseline's choice) or the teacher (its running average).
     """
 
     features: FeatureConfig = field(default_factory=FeatureConfig)
@@ -130,6 +131,7 @@ class DetectorTrainingConfig:
     consistency: float = 2.0
     teacher_noise_db: float = 30.0
     ema_decay: float = 0.999
+    keep: Literal["student", "teacher"] = "student"
 
 
 @dataclass

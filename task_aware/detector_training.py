@@ -38,6 +38,11 @@ class DetectorModule(LightningModule):
         self.seed = seed
         self.backend: ops.Backend = backend
 
+    @property
+    def kept(self) -> CRNN:
+        """The detector that training is for: `config.keep` of student and teacher."""
+        return self.teacher if self.config.keep == "teacher" else self.detector
+
     def configure_optimizers(self):  # type: ignore[no-untyped-def]  # noqa: ANN201
         optimiser = torch.optim.Adam(self.detector.parameters(), self.config.learning_rate)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, self.ramp)
@@ -53,9 +58,8 @@ class DetectorModule(LightningModule):
     def training_step(self, batch: TrainingBatch, batch_idx: int) -> Tensor:
         parts = [part for part in (batch.weak, batch.unlabelled) if part is not None]
         assert batch.strong is not None
-        terms = self.strong_terms(batch.strong)
-        if parts:
-            terms |= self.real_terms(batch.weak, torch.cat([part.waveform for part in parts]))
+        terms = self.real_terms(batch.weak, torch.cat([part.waveform for part in parts])) if parts else {}
+        terms |= self.strong_terms(batch.strong)
         consistency = self.config.consistency * self.ramp(self.global_step)
         weighted = [value * (consistency if "consistency" in name else 1.0) for name, value in terms.items()]
         total = torch.stack(weighted).sum()

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jsonargparse import ArgumentParser
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from task_aware import checkpoint, cli
+from task_aware import checkpoint, cli, ops
 from task_aware.data.audio import read_audio
 from task_aware.data.corpus import builtin_corpus
-from task_aware.data.desed import Clip, Split
+from task_aware.data.desed import Clip, Split, read_split
 from task_aware.data.labels import Event
 from task_aware.errors import DataError
 from task_aware.metrics import Scores, decode, event_f1, segment_f1, write_events
@@ -51,7 +52,13 @@ def _batches(clips: Sequence[Clip], sample_rate: int, size: int) -> Iterator[lis
 
 @torch.no_grad()
 def detect_split(
-    model: nn.Module, split: Split, *, device: torch.device, batch_size: int = 8, progress: bool = True
+    model: nn.Module,
+    split: Split,
+    *,
+    device: torch.device,
+    backend: ops.Backend = "auto",
+    batch_size: int = 8,
+    progress: bool = True,
 ) -> Detections:
     """Detects the events of every clip of a split.
 
@@ -59,6 +66,7 @@ def detect_split(
         model: a detector, or a `Separator`, which also answers for its detector alone.
         split: the clips.
         device: where to compute.
+        backend: of the operators.
         batch_size: clips at a time.
 
     Returns:
@@ -76,7 +84,7 @@ def detect_split(
             if waveform.shape[-1] <= front_end.n_fft // 2:
                 raise DataError(f"{batch[0][0].path} is shorter than half a window of {front_end.n_fft} samples")
             frames: dict[str, Tensor] = {}
-            mel = front_end.mel(waveform)
+            mel = front_end.mel(waveform, backend=backend)
             if isinstance(model, Separator):
                 alone, _, frames[SEPARATED] = model.detect(mel)
             else:
@@ -159,8 +167,6 @@ def open_model(path: Path) -> nn.Module:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Scores a checkpoint on a labelled split; prints a table, writes metrics.json and the detected events as TSV."""
-    from jsonargparse import ArgumentParser
-
     parser = ArgumentParser(prog="python -m task_aware.evaluate", description=main.__doc__)
     parser.add_argument("checkpoint", type=Path, help="separator.safetensors or detector.safetensors")
     parser.add_argument("--data", type=Path | None, help="folder in DESED's layout; default: the built-in corpus")
@@ -170,8 +176,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     model = open_model(options.checkpoint)
     detector = model.detector if isinstance(model, Separator) else model
-    from task_aware.data.desed import read_split
-
     split = read_split(options.data or builtin_corpus(), options.split, detector.labels)
     if not split.clips:
         raise DataError(f"{split.metadata} names no clip whose recording is there; there is nothing to score")

@@ -48,9 +48,9 @@ def train_detector(config: RunConfig, options: DetectorTrainingConfig, corpus: C
     fit_scaler(detector, data.batches(range(min(SCALER_STEPS, options.max_steps))), backend=backend)
     module = DetectorModule(detector, options, seed=config.seed, backend=backend)
     fit(module, data, config, out=out, max_steps=options.max_steps)
-    detector.eval()
-    detector.save(out / "detector.safetensors", steps=options.max_steps, seed=config.seed)
-    return detector
+    kept = module.kept.eval()
+    kept.save(out / "detector.safetensors", steps=options.max_steps, seed=config.seed)
+    return kept
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -64,7 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.max_steps = min(options.max_steps, 4)
     detector = train_detector(config, options, corpus, config.out)
     split = corpus.split("validation")
-    detections = detect_split(detector, split, device=pick_device(config.accelerator))
+    backend: ops.Backend = "native" if config.fused else "reference"
+    detections = detect_split(detector, split, device=pick_device(config.accelerator), backend=backend)
     results = score(split, detections, detector.labels)
     print(table(results))
     write_results(config.out, results, detections)

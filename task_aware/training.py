@@ -145,10 +145,12 @@ class TaskAwareModule(LightningModule):
 
     @torch.no_grad()
     def measure(self, batch: StrongBatch) -> dict[str, Tensor]:
-        """How far the slots have separated: energy shares, and the loss relative to the clean sum in one slot.
+        """How far the slots have separated.
 
-        The relative loss is 1 for a perfect denoiser that separates nothing, the plateau on which training may
-        collapse, and falls well below it once the slots separate. Shares are of each slot, largest first.
+        `relative_loss`: the loss over that of the clean sum in one slot, 1 for a denoiser that separates nothing.
+        `spread`: the energy outside of each clip's largest slot, over the same of the targets; 0 for a denoiser, 1 for
+        a perfect separation. `slot_k_energy`: share of the k-th largest slot. The plateau on which training may
+        collapse has a spread near 0.
         """
         mixture, mixture_mel, targets = self.targets(batch)
         estimates = self.system.separate(mixture_mel).mel
@@ -160,9 +162,11 @@ class TaskAwareModule(LightningModule):
             for x in (estimates, denoised)
         )
         shares = losses.slot_shares(estimates)
-        return {"relative_loss": loss / plateau.clamp_min(1e-12)} | {
-            f"slot_{k + 1}_energy": share for k, share in enumerate(shares)
-        }
+        outside = 1 - losses.slot_shares(targets)[0]
+        return {
+            "relative_loss": loss / plateau.clamp_min(1e-12),
+            "spread": (1 - shares[0]) / outside.clamp_min(1e-6),
+        } | {f"slot_{k + 1}_energy": share for k, share in enumerate(shares)}
 
     def on_train_batch_end(self, *_: object) -> None:
         update_average(self.teacher, self.system.mask_network, self.global_step, self.schedule.ema_decay)

@@ -60,6 +60,8 @@ class CRNNConfig:
         rnn_cells: units of each GRU direction.
         rnn_layers: bidirectional GRU layers.
         dropout: share of activations dropped in training.
+        batch_norm_momentum: weight of a new batch in the running statistics (the baseline's 0.99 makes them those of
+            the last batch; smaller batches want less).
     """
 
     filters: tuple[int, ...] = (16, 32, 64, 128, 128, 128, 128)
@@ -67,6 +69,7 @@ class CRNNConfig:
     rnn_cells: int = 128
     rnn_layers: int = 2
     dropout: float = 0.5
+    batch_norm_momentum: float = 0.99
 
     def __post_init__(self) -> None:
         if len(self.filters) != len(self.pooling):
@@ -121,7 +124,7 @@ class CRNN(nn.Module):
             self.blocks.append(
                 nn.Sequential(
                     nn.Conv2d(channels, filters, 3, padding=1),
-                    nn.BatchNorm2d(filters, eps=1e-3, momentum=0.99),
+                    nn.BatchNorm2d(filters, eps=1e-3, momentum=config.batch_norm_momentum),
                     GatedLinear(filters),
                     nn.Dropout(config.dropout),
                     nn.AvgPool2d(pooling),
