@@ -1,0 +1,162 @@
+"""`pytest benchmarks`: what the native kernels buy on this machine.
+
+Every test holds all implementations against float64 before it times them; no timing is ever asserted.
+The table at the end is the result; `--benchmark-json FILE` keeps it.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+
+import pytest
+import torch
+
+from task_aware import _extension
+
+from .side_by_side import Report, Row, Settings, SideBySide, measured_seconds
+
+_report = pytest.StashKey[Report]()
+
+COLUMNS = ("implementation", "median ms", "x reference", "of copy", "peak MiB", "")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("task_aware benchmarks")
+    group.addoption(
+        "--quick", action="store_true", help="small shapes and few rounds: correctness, in a minute"
+    )
+    group.addoption(
+        "--full", action="store_true", help="add torch.compile of the references, and larger shapes"
+    )
+    group.addoption("--profile", action="store_true", help="add where the time of a training step goes")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_report] = Report()
+    config.addinivalue_line("markers", "shapes(default, quick=, full=): values of the argument `shape`")
+    if not config.getoption("benchmark_verbose", False):
+        config.option.benchmark_quiet = True  # the table of this directory says more
+
+
+def get_settings(config: pytest.Config) -> Settings:
+    """The options; their defaults where this directory is not named on the command line."""
+    return Settings(*(config.getoption(name, False) for name in ("quick", "full", "profile")))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    marker = metafunc.definition.get_closest_marker("shapes")
+    if marker is None:
+        return
+    settings = get_settings(metafunc.config)
+    shapes = marker.args[0]
+    if settings.quick:
+        shapes = marker.kwargs["quick"]
+    elif settings.full:
+        shapes = [*shapes, *marker.kwargs.get("full", [])]
+    metafunc.parametrize("shape", shapes, ids=str)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "side_by_side" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.benchmark(timer=measured_seconds))
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> str:
+    """The CPU, and the GPU where there is one."""
+    extension = _extension.extension
+    if request.param == "cpu" and not extension.cpu:
+        pytest.skip(f"no CPU kernels: {extension.cpu_absent}")
+    if request.param == "cuda":
+        if not torch.cuda.is_available():
+            pytest.skip("no CUDA GPU here")
+        if not extension.cuda:
+            pytest.skip(f"no CUDA kernels: {extension.cuda_absent}")
+    return request.param
+
+
+@pytest.fixture
+def settings(request: pytest.FixtureRequest) -> Settings:
+    return get_settings(request.config)
+
+
+@pytest.fixture
+def report(request: pytest.FixtureRequest) -> Report:
+    return request.config.stash[_report]
+
+
+@pytest.fixture
+def side_by_side(device: str, benchmark, report: Report, settings: Settings) -> SideBySide:  # type: ignore[no-untyped-def]
+    """The comparison that a test makes; random tensors are the same in every run."""
+    torch.manual_seed(0)
+    return SideBySide(benchmark, report, settings, device)
+
+
+def number(value: float | None, pattern: str) -> str:
+    return "-" if value is None else pattern.format(value)
+
+
+def cells(row: Row) -> tuple[str, ...]:
+    """A row as the table prints it."""
+    return (
+        row.implementation,
+        number(row.milliseconds, "{:.3f}"),
+        number(row.speed, "{:.2f}"),
+        number(None if row.copy_share is None else 100 * row.copy_share, "{:.1f} %"),
+        number(row.peak_mib, "{:.0f}"),
+        row.note,
+    )
+
+
+def table(rows: Sequence[Row]) -> list[str]:
+    """One block of lines for each comparison."""
+    widths = [max(len(line[k]) for line in (COLUMNS, *map(cells, rows))) for k in range(len(COLUMNS))]
+
+    def line(texts: Sequence[str]) -> str:
+        numbers = "  ".join(text.rjust(width) for text, width in zip(texts[1:5], widths[1:5], strict=True))
+        return f"  {texts[0].ljust(widths[0])}  {numbers}  {texts[5]}".rstrip()
+
+    lines = [line(COLUMNS)]
+    previous = None
+    for row in rows:
+        title = f"{row.operator} {row.shape}, {row.direction}, {row.device}"
+        if title != previous:
+            lines += ["", title]
+        previous = title
+        lines.append(line(cells(row)))
+    return lines
+
+
+def machine(report: Report) -> list[str]:
+    """What the table was measured on."""
+    lines = []
+    for device, bandwidth in report.bandwidths.items():
+        name = (
+            torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine()
+        )
+        threads = "" if device == "cuda" else f", {torch.get_num_threads()} threads"
+        lines.append(f"{device}: {name}{threads}, copies {bandwidth / 1e9:.1f} GB/s (read + write)")
+    return [*lines, f"torch {torch.__version__}"]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    report = config.stash[_report]
+    if not report.rows:
+        return
+    write = terminalreporter.write_line
+    terminalreporter.section("side by side")
+    for line in machine(report):
+        write(line)
+    if get_settings(config).quick:
+        write("--quick: every result was checked, but the rounds are too few to trust a time")
+    write("x reference: how many times as fast as the PyTorch reference")
+    write("of copy: bandwidth of the least traffic (inputs read, outputs written once) over that of a copy")
+    write("")
+    for line in table(report.rows):
+        write(line)
+    for title, text in report.sections:
+        terminalreporter.section(title)
+        write(text)
