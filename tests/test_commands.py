@@ -34,7 +34,13 @@ def test_a_fast_run_trains_scores_and_draws(cache, tmp_path, capsys):
         assert 0 <= metrics[name]["event_f1_macro"] <= 1
     assert metrics["steps_per_second"] > 0 and 0 <= metrics["data_wait_share"] <= 1
     assert metrics["peak_memory_mib"] > 0 and metrics["separation"]["relative_loss"] > 0
-    for name in ("separator.safetensors", "separation.png", "training.png", "detector_only.tsv", "separated.tsv"):
+    for name in (
+        "separator.safetensors",
+        "separation.png",
+        "training.png",
+        "detector_only.tsv",
+        "separated.tsv",
+    ):
         assert (tmp_path / name).stat().st_size > 0
     assert (tmp_path / "checkpoints" / "last.safetensors").is_file()
 
@@ -114,7 +120,9 @@ def test_help(command, capsys):
 
 def test_mistakes_are_one_sentence(tmp_path, tiny_corpus):
     with pytest.raises(DataError, match="is not a folder"):
-        train.main([f"--data={tmp_path / 'absent'}", f"--detector={train.BUILTIN_DETECTOR}", "--fast-dev-run"])
+        train.main(
+            [f"--data={tmp_path / 'absent'}", f"--detector={train.BUILTIN_DETECTOR}", "--fast-dev-run"]
+        )
     with pytest.raises(CheckpointError, match="there is no checkpoint"):
         train.main([f"--detector={tmp_path / 'absent.safetensors'}"])
     cut = tmp_path / "cut.safetensors"
@@ -124,7 +132,15 @@ def test_mistakes_are_one_sentence(tmp_path, tiny_corpus):
     with pytest.raises(ValueError, match="at least one above 0"):
         train.main([f"--losses.{name}=0" for name in ("mse", "deep_feature", "weak", "teacher")])
     with pytest.raises(CheckpointError, match="to resume; start without --resume"):
-        train.main(["--resume", f"--out={tmp_path / 'none'}", f"--data={tiny_corpus}", "--detector", str(train.BUILTIN_DETECTOR)])
+        train.main(
+            [
+                "--resume",
+                f"--out={tmp_path / 'none'}",
+                f"--data={tiny_corpus}",
+                "--detector",
+                str(train.BUILTIN_DETECTOR),
+            ]
+        )
 
 
 def test_an_empty_split_is_one_sentence(tiny_corpus, tmp_path):

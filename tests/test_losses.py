@@ -25,7 +25,9 @@ def test_pit_mse_is_the_least_over_all_permutations(domain):
 def test_the_normalised_domain_ignores_the_level():
     estimates, targets, mixture = rand(2, 2, 4, 4), rand(2, 2, 4, 4, seed=1), rand(2, 4, 4, seed=2)
     quiet, loud = (
-        losses.pit_mse(g * estimates, g * targets, g * mixture, domain="linear_normalised", backend="reference").loss
+        losses.pit_mse(
+            g * estimates, g * targets, g * mixture, domain="linear_normalised", backend="reference"
+        ).loss
         for g in (0.1, 10.0)
     )
     torch.testing.assert_close(quiet, loud)
@@ -35,7 +37,9 @@ def test_every_domain_has_a_finite_gradient_at_silence():
     for domain in ("linear", "linear_normalised", "compressed", "log"):
         estimates = torch.zeros(1, 2, 4, 4, dtype=torch.float64, requires_grad=True)
         mixture = torch.zeros(1, 4, 4, dtype=torch.float64)
-        losses.pit_mse(estimates, rand(1, 2, 4, 4), mixture, domain=domain, backend="reference").loss.sum().backward()
+        losses.pit_mse(
+            estimates, rand(1, 2, 4, 4), mixture, domain=domain, backend="reference"
+        ).loss.sum().backward()
         assert torch.isfinite(estimates.grad).all(), domain
 
 
@@ -77,7 +81,10 @@ def test_weak_loss_of_present_rows_asks_nothing_of_silence():
 
 
 def test_teacher_loss_uses_one_permutation_for_frames_and_clips():
-    student, teacher = (rand(2, 3, 6, 4), rand(2, 3, 4, seed=1)), (rand(2, 3, 6, 4, seed=2), rand(2, 3, 4, seed=3))
+    student, teacher = (
+        (rand(2, 3, 6, 4), rand(2, 3, 4, seed=1)),
+        (rand(2, 3, 6, 4, seed=2), rand(2, 3, 4, seed=3)),
+    )
     every = torch.stack(
         [
             (student[0][:, list(p)] - teacher[0]).square().mean((1, 2, 3))

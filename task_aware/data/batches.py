@@ -156,7 +156,9 @@ class StepDataset(Dataset[TrainingBatch]):
 
     def __getitem__(self, index: int) -> TrainingBatch:
         if not 0 <= index < len(self):
-            raise IndexError(f"step {self.first_step + index} is not one of {self.first_step}..{self.last_step - 1}")
+            raise IndexError(
+                f"step {self.first_step + index} is not one of {self.first_step}..{self.last_step - 1}"
+            )
         step = self.first_step + index
         sizes = self.sizes(step)
         slot = step * self.world_size + self.rank
