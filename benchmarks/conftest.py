@@ -23,12 +23,8 @@ COLUMNS = ("implementation", "median ms", "x reference", "of copy", "peak MiB", 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("task_aware benchmarks")
-    group.addoption(
-        "--quick", action="store_true", help="small shapes and few rounds: correctness, in a minute"
-    )
-    group.addoption(
-        "--full", action="store_true", help="add torch.compile of the references, and larger shapes"
-    )
+    group.addoption("--quick", action="store_true", help="small shapes and few rounds: correctness, in a minute")
+    group.addoption("--full", action="store_true", help="add torch.compile of the references, and larger shapes")
     group.addoption("--profile", action="store_true", help="add where the time of a training step goes")
 
 
@@ -134,9 +130,7 @@ def machine(report: Report) -> list[str]:
     """What the table was measured on."""
     lines = []
     for device, bandwidth in report.bandwidths.items():
-        name = (
-            torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine()
-        )
+        name = torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine()
         threads = "" if device == "cuda" else f", {torch.get_num_threads()} threads"
         lines.append(f"{device}: {name}{threads}, copies {bandwidth / 1e9:.1f} GB/s (read + write)")
     return [*lines, f"torch {torch.__version__}"]

@@ -121,8 +121,7 @@ def prepare(case: Case, function: Implementation, *, backward: bool, dtype: torc
         return forward
 
     leaves = [
-        x.detach().requires_grad_(k in case.differentiated) if x is not None else None
-        for k, x in enumerate(inputs)
+        x.detach().requires_grad_(k in case.differentiated) if x is not None else None for k, x in enumerate(inputs)
     ]
     wanted = [x for x in leaves if x is not None and x.requires_grad]
     gradients = [cast(x) for x in case.output_gradients]

@@ -41,14 +41,12 @@ def mean_distance(estimates: Tensor, targets: Tensor, kind: str) -> Tensor:
 def make_peers(kind: str) -> dict[str, Implementation]:
     peers: dict[str, Implementation] = {}
     if torchmetrics := peer("torchmetrics.functional.audio"):
-        peers["torchmetrics, speaker-wise"] = lambda estimates, targets: (
-            torchmetrics.permutation_invariant_training(
-                estimates,
-                targets,
-                lambda e, t: mean_distance(e, t, kind),
-                mode="speaker-wise",
-                eval_func="min",
-            )
+        peers["torchmetrics, speaker-wise"] = lambda estimates, targets: torchmetrics.permutation_invariant_training(
+            estimates,
+            targets,
+            lambda e, t: mean_distance(e, t, kind),
+            mode="speaker-wise",
+            eval_func="min",
         )
     if kind == "mse" and (asteroid := peer("asteroid.losses")):
         peers["Asteroid, pw_mtx"] = lambda estimates, targets: asteroid.PITLossWrapper.find_best_perm(

@@ -48,9 +48,7 @@ def make_peers(device: str, backward: bool) -> dict[str, Implementation]:
         )
     if device == "cpu" and not backward and (signal := peer("scipy.signal")):
         peers["scipy.signal.oaconvolve"] = lambda sources, rirs, gains, background: mix(
-            torch.from_numpy(
-                signal.oaconvolve(sources.numpy(), rirs.numpy(), axes=-1)[..., : sources.shape[-1]]
-            ),
+            torch.from_numpy(signal.oaconvolve(sources.numpy(), rirs.numpy(), axes=-1)[..., : sources.shape[-1]]),
             gains,
             background,
         )
@@ -88,9 +86,7 @@ def test_reverb_mix(side_by_side: SideBySide, shape: Shape) -> None:
     compare(side_by_side, shape, backward=False)
 
 
-@pytest.mark.shapes(
-    [Shape(2, 5, 80000, 8000)], quick=[Shape(2, 3, 4001, 300)], full=[Shape(4, 5, 160000, 16000)]
-)
+@pytest.mark.shapes([Shape(2, 5, 80000, 8000)], quick=[Shape(2, 3, 4001, 300)], full=[Shape(4, 5, 160000, 16000)])
 def test_reverb_mix_backward(side_by_side: SideBySide, shape: Shape) -> None:
     """Gradients of the sources and the gains; training has no need of them, a learned mixer would."""
     compare(side_by_side, shape, backward=True)

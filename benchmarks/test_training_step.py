@@ -97,9 +97,7 @@ def share_table(step: object, device: str) -> str:
     lines = []
     for event in events[:16]:
         own = getattr(event, spent)
-        lines.append(
-            f"{100 * own / total:5.1f} %  {own / 1000:9.2f} ms  {event.count:5d} x  {event.key[:80]}"
-        )
+        lines.append(f"{100 * own / total:5.1f} %  {own / 1000:9.2f} ms  {event.count:5d} x  {event.key[:80]}")
     return "\n".join(lines)
 
 

@@ -90,9 +90,7 @@ def check_architectures(nvcc: Path, architectures: list[str]) -> None:
     known = set(re.findall(r"compute_(\d+)", answer.stdout))
     unknown = [a for a in architectures if known and re.match(r"\d+", a)[0] not in known]  # type: ignore[index]
     if unknown:
-        wanted = ", ".join(
-            f"{a[0]}.{a[1]}" if len(a) == 2 else f"{a[:-1]}.{a[-1]}" for a in sorted(known, key=int)
-        )
+        wanted = ", ".join(f"{a[0]}.{a[1]}" if len(a) == 2 else f"{a[:-1]}.{a[-1]}" for a in sorted(known, key=int))
         raise BuildError(
             f"TORCH_CUDA_ARCH_LIST asks for sm_{unknown[0].removesuffix('-real')}, which {nvcc} lacks; "
             f"choose among {wanted}."

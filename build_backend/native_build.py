@@ -24,9 +24,7 @@ def load_sources_module():  # type: ignore[no-untyped-def]
 
 
 def tool(name: str) -> str:
-    found = shutil.which(
-        name, path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    )
+    found = shutil.which(name, path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
     if found is None:
         raise BuildError(f"{name} is needed to build and is not on PATH; run `pip install {name}`.")
     return found
@@ -36,9 +34,7 @@ def pybind11_folder() -> str:
     try:
         import pybind11
     except ImportError as error:
-        raise BuildError(
-            "pybind11 is needed to build and is not installed; run `pip install pybind11`."
-        ) from error
+        raise BuildError("pybind11 is needed to build and is not installed; run `pip install pybind11`.") from error
     return pybind11.get_cmake_dir()
 
 
@@ -93,9 +89,7 @@ class NativeBuild(build_ext):
 
     def call(self, command: list[str]) -> None:
         if subprocess.run(command).returncode != 0:
-            raise BuildError(
-                f"`{Path(command[0]).name} {' '.join(command[1:3])} ...` failed; its output stands above."
-            )
+            raise BuildError(f"`{Path(command[0]).name} {' '.join(command[1:3])} ...` failed; its output stands above.")
 
     def get_outputs(self) -> list[str]:
         folder = Path(self.build_lib) / "task_aware"

@@ -66,9 +66,7 @@ def is_supported(version: str | None) -> bool:
 
 def target_torch() -> Path | None:
     """The folder of a fitting torch in the environment installed into, seen past any build isolation."""
-    answer = subprocess.run(
-        [sys.executable, "-E", "-c", _ASK_TARGET], capture_output=True, text=True, cwd=ROOT
-    )
+    answer = subprocess.run([sys.executable, "-E", "-c", _ASK_TARGET], capture_output=True, text=True, cwd=ROOT)
     origin = answer.stdout.strip()
     if answer.returncode == 0 and origin and is_supported(torch_version(Path(origin).parent)):
         return Path(origin).parent
@@ -82,9 +80,7 @@ def find_torch() -> Path:
         return Path(spec.origin).parent
     folder = target_torch()
     if folder is None:
-        raise SystemExit(
-            f"task_aware: no fitting torch to build against; install '{TORCH_REQUIREMENT}' first."
-        )
+        raise SystemExit(f"task_aware: no fitting torch to build against; install '{TORCH_REQUIREMENT}' first.")
     return folder
 
 

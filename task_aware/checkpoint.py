@@ -23,9 +23,7 @@ from task_aware.errors import CheckpointError
 FORMAT = 1
 
 
-def write(
-    path: str | os.PathLike[str], kind: str, tensors: Mapping[str, Tensor], content: Mapping[str, Any]
-) -> None:
+def write(path: str | os.PathLike[str], kind: str, tensors: Mapping[str, Tensor], content: Mapping[str, Any]) -> None:
     """Writes `tensors` and the JSON-able `content` to one safetensors file, atomically."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -96,11 +94,7 @@ def flatten(tree: Any, tensors: dict[str, Tensor]) -> Any:
     if isinstance(tree, Mapping):
         return {"dict": [[flatten(key, tensors), flatten(value, tensors)] for key, value in tree.items()]}
     if isinstance(tree, (list, tuple)):
-        return {
-            type(tree).__name__ if type(tree) in (list, tuple) else "tuple": [
-                flatten(x, tensors) for x in tree
-            ]
-        }
+        return {type(tree).__name__ if type(tree) in (list, tuple) else "tuple": [flatten(x, tensors) for x in tree]}
     if tree is None or isinstance(tree, (bool, int, float, str)):
         return tree
     if isinstance(tree, os.PathLike):

@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Optional, TypeVar
+from typing import TypeVar
 
 from jsonargparse import ActionConfigFile, ActionYesNo, ArgumentParser
 
@@ -66,18 +66,12 @@ def parse(
     packaged = ", ".join(sorted(path.stem for path in CONFIGS.glob("*.yaml")))
     text = f"YAML of options, repeatable: a path, or one that comes along ({packaged}; default: {base})"
     parser.add_argument("--config", action=ActionConfigFile, help=text)
-    parser.add_argument(
-        "--epochs", type=Optional[int], help="length of the run in epochs of steps_per_epoch steps"
-    )
-    parser.add_argument("--max-steps", type=Optional[int], help="length of the run in steps")
+    parser.add_argument("--epochs", type=int | None, help="length of the run in epochs of steps_per_epoch steps")
+    parser.add_argument("--max-steps", type=int | None, help="length of the run in steps")
     for name, text in FLAGS.items():
-        parser.add_argument(
-            f"--{name}", action=ActionYesNo(no_prefix="no-"), default=name == "fused", help=text
-        )
+        parser.add_argument(f"--{name}", action=ActionYesNo(no_prefix="no-"), default=name == "fused", help=text)
     parser.add_class_arguments(config_class, skip={name.replace("-", "_") for name in FLAGS})
-    options = parser.parse_args(
-        _packaged_configs(list(sys.argv[1:] if arguments is None else arguments), base)
-    )
+    options = parser.parse_args(_packaged_configs(list(sys.argv[1:] if arguments is None else arguments), base))
     epochs, max_steps = options.pop("epochs"), options.pop("max_steps")
     options.pop("config")
     values = vars(parser.instantiate_classes(options))

@@ -68,6 +68,7 @@ class OptimiserConfig:
         steps_per_epoch: steps between checkpoints and progress reports.
         learning_rate: after the warm-up.
         warmup_steps: length of the warm-up.
+        cosine_decay: let the rate fall to zero over the run, along a cosine.
         separation_share: share of the steps that train by PIT-MSE alone, on strong batches alone, before the detector
             joins; 0 trains by all objectives from the first step, as the paper does.
         separation_strong: mixtures per step while PIT-MSE trains alone.
@@ -80,6 +81,7 @@ class OptimiserConfig:
     steps_per_epoch: int = 250
     learning_rate: float = 1e-3
     warmup_steps: int = 50
+    cosine_decay: bool = False
     separation_share: float = 0.8
     separation_strong: int = 8
     task_learning_rate: float = 3e-4
@@ -113,6 +115,7 @@ class DetectorTrainingConfig:
         batch: clips per step (the baseline: 6 strong, 6 weak, 12 unlabelled).
         max_steps, steps_per_epoch, learning_rate, warmup_steps: as in OptimiserConfig; the ramp of the warm-up is also
             that of the consistency weight.
+        cosine_decay: let the rate fall to zero over the run, along a cosine, after the warm-up.
         consistency: largest weight of the consistency with the mean teacher.
         teacher_noise_db: signal-to-noise ratio of what the teacher hears, dB.
         ema_decay: largest decay of the mean teacher.
@@ -128,6 +131,7 @@ class DetectorTrainingConfig:
     steps_per_epoch: int = 250
     learning_rate: float = 1e-3
     warmup_steps: int = 100
+    cosine_decay: bool = False
     consistency: float = 2.0
     teacher_noise_db: float = 30.0
     ema_decay: float = 0.999

@@ -13,7 +13,7 @@ from task_aware import ops
 from task_aware.config import DetectorTrainingConfig
 from task_aware.data.batches import RealBatch, StrongBatch, TrainingBatch
 from task_aware.models.detector import CRNN, Detection
-from task_aware.training import update_average, warmup
+from task_aware.training import cosine, update_average, warmup
 
 
 class DetectorModule(LightningModule):
@@ -43,13 +43,17 @@ class DetectorModule(LightningModule):
         """The detector that training is for: `config.keep` of student and teacher."""
         return self.teacher if self.config.keep == "teacher" else self.detector
 
-    def configure_optimizers(self):  # type: ignore[no-untyped-def]  # noqa: ANN201
+    def configure_optimizers(self):  # type: ignore[no-untyped-def]
         optimiser = torch.optim.Adam(self.detector.parameters(), self.config.learning_rate)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, self.ramp)
+
+        def factor(step: int) -> float:
+            return self.ramp(step) * (cosine(step, self.config.max_steps) if self.config.cosine_decay else 1.0)
+
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def ramp(self, step: int) -> float:
-        """Of the learning rate and of the consistency."""
+        """The warm-up of the learning rate and of the consistency."""
         return warmup(step, self.config.warmup_steps)
 
     def on_train_batch_start(self, batch: TrainingBatch, batch_idx: int) -> None:
@@ -69,9 +73,7 @@ class DetectorModule(LightningModule):
 
     def strong_terms(self, batch: StrongBatch) -> dict[str, Tensor]:
         with torch.no_grad():
-            mixed = ops.reverb_mix(
-                batch.sources, batch.rirs, batch.gains, batch.background, backend=self.backend
-            )
+            mixed = ops.reverb_mix(batch.sources, batch.rirs, batch.gains, batch.background, backend=self.backend)
         student, teacher = self.detect(mixed.mixture)
         strong = nn.functional.binary_cross_entropy(student.frame.float(), batch.frames)
         return {"strong": strong, "strong_consistency": self.consistency(student, teacher)}
@@ -109,7 +111,11 @@ class DetectorModule(LightningModule):
 def fit_scaler(detector: CRNN, batches: Iterable[TrainingBatch], *, backend: ops.Backend = "auto") -> None:
     """Sets the detector's `mean` and `std` (dB, per mel band, over all frames of all clips in `batches`)."""
     front_end = detector.feature_config
-    count, total, total_squared = 0, 0.0, 0.0
+    count, total, total_squared = (
+        0,
+        torch.zeros_like(detector.mean).double(),
+        torch.zeros_like(detector.std).double(),
+    )
     for batch in batches:
         waveforms = [part.waveform for part in (batch.weak, batch.unlabelled) if part is not None]
         if batch.strong is not None:
@@ -120,8 +126,8 @@ def fit_scaler(detector: CRNN, batches: Iterable[TrainingBatch], *, backend: ops
         for waveform in waveforms:
             decibel = front_end.log_mel(front_end.mel(waveform, backend=backend)).double()
             count += decibel.shape[0] * decibel.shape[2]
-            total = total + decibel.sum((0, 2))
-            total_squared = total_squared + decibel.square().sum((0, 2))
-    mean = torch.as_tensor(total) / count
+            total += decibel.sum((0, 2))
+            total_squared += decibel.square().sum((0, 2))
+    mean = total / count
     detector.mean.copy_(mean)
-    detector.std.copy_((torch.as_tensor(total_squared) / count - mean.square()).clamp_min(1e-6).sqrt())
+    detector.std.copy_((total_squared / count - mean.square()).clamp_min(1e-6).sqrt())

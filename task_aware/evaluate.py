@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from task_aware.data.desed import Clip, Split, read_split
 from task_aware.data.labels import Event
 from task_aware.errors import DataError
 from task_aware.metrics import Scores, decode, event_f1, segment_f1, write_events
-from task_aware.models.detector import load_detector
+from task_aware.models.detector import Detector, load_detector
 from task_aware.models.system import Separator
 
 #: Detected events of each system and file: system -> filename -> events.
@@ -34,6 +35,11 @@ DISPLAY_NAMES = {DETECTOR_ONLY: "detector alone", SEPARATED: "with separation"}
 def pick_device(accelerator: str) -> torch.device:
     """The GPU where there is one, unless `accelerator` is cpu."""
     return torch.device("cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def detector_of(model: nn.Module) -> Detector:
+    """The detector behind a separator, or the detector itself."""
+    return model.detector if isinstance(model, Separator) else cast(Detector, model)
 
 
 def _batches(clips: Sequence[Clip], sample_rate: int, size: int) -> Iterator[list[tuple[Clip, np.ndarray]]]:
@@ -73,7 +79,7 @@ def detect_split(
         `detector_only` and, of a separator, `separated`: filename -> events.
     """
     model = model.to(device).eval()
-    detector = model.detector if isinstance(model, Separator) else model
+    detector = detector_of(model)
     front_end = detector.feature_config
     detections: Detections = {DETECTOR_ONLY: {}}
     if isinstance(model, Separator):
@@ -147,7 +153,9 @@ def table(results: Mapping[str, Mapping[str, Scores]]) -> str:
     return "\n".join(lines)
 
 
-def write_results(out: Path, results: Mapping[str, Mapping[str, Scores]], detections: Detections, **more: object) -> None:
+def write_results(
+    out: Path, results: Mapping[str, Mapping[str, Scores]], detections: Detections, **more: object
+) -> None:
     """Writes `metrics.json`, and a DESED table of the detected events of each system."""
     out.mkdir(parents=True, exist_ok=True)
     for name, events in detections.items():
@@ -175,7 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--accelerator", choices=("auto", "cpu", "gpu"), default="auto")
     options = parser.parse_args(arguments)
     model = open_model(options.checkpoint)
-    detector = model.detector if isinstance(model, Separator) else model
+    detector = detector_of(model)
     split = read_split(options.data or builtin_corpus(), options.split, detector.labels)
     if not split.clips:
         raise DataError(f"{split.metadata} names no clip whose recording is there; there is nothing to score")

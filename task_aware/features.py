@@ -66,7 +66,7 @@ class FeatureConfig:
         )
 
     def log_mel(self, mel: Tensor) -> Tensor:
-        """dB of an amplitude, `[..., F, T]`: `20 log10(max(amin, mel))`, kept within `top_db` of each clip's maximum."""
+        """dB of an amplitude `[..., F, T]`: `20 log10(max(amin, mel))`, within `top_db` of each clip's maximum."""
         decibel = 20 * torch.log10(mel.clamp_min(self.amin))
         return torch.maximum(decibel, decibel.amax((-2, -1), keepdim=True) - self.top_db)
 

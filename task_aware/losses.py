@@ -39,9 +39,7 @@ def to_domain(mel: Tensor, mixture_mel: Tensor, domain: MSEDomain, *, amin: floa
         return mel.clamp_min(amin) ** COMPRESSION
     if domain == "log":
         return torch.log10(mel.clamp_min(amin))
-    raise ValueError(
-        f"no MSE domain is called {domain!r}; there are linear, linear_normalised, compressed, log"
-    )
+    raise ValueError(f"no MSE domain is called {domain!r}; there are linear, linear_normalised, compressed, log")
 
 
 def pit_mse(
@@ -82,9 +80,7 @@ def deep_feature_loss(
         A scalar, the mean over clips.
     """
     if len(estimated) != len(oracle):
-        raise ValueError(
-            f"{len(estimated)} layers of estimates against {len(oracle)} of targets; give the same layers"
-        )
+        raise ValueError(f"{len(estimated)} layers of estimates against {len(oracle)} of targets; give the same layers")
     total = estimated[0].new_zeros(())
     for estimate, target in zip(estimated, oracle, strict=True):
         distance = (estimate - target).abs()

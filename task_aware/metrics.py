@@ -61,9 +61,7 @@ class Scores:
         rows = [f"{self.name:<{width}}  {'F1 %':>6}  {'reference':>9}  {'detected':>8}"]
         for label in self.averaged:
             reference, detected = self.counts[label]
-            rows.append(
-                f"{label:<{width}}  {100 * self.per_class[label]:6.2f}  {reference:9d}  {detected:8d}"
-            )
+            rows.append(f"{label:<{width}}  {100 * self.per_class[label]:6.2f}  {reference:9d}  {detected:8d}")
         reference = sum(count for count, _ in self.counts.values())
         detected = sum(count for _, count in self.counts.values())
         rows.append(f"{'macro average':<{width}}  {100 * self.macro:6.2f}  (of {len(self.averaged)} classes)")
@@ -104,9 +102,7 @@ def decode(
             "pass the frame probabilities of one clip with a column per label."
         )
     if np.isnan(probabilities).any():
-        raise ValueError(
-            "frame holds NaN, but probabilities are wanted: check the detector's input and weights."
-        )
+        raise ValueError("frame holds NaN, but probabilities are wanted: check the detector's input and weights.")
     if median_frames < 1:
         raise ValueError(f"median_frames is {median_frames}, but 1 (no filter) or more is wanted.")
     if not frame_seconds > 0:
@@ -151,9 +147,7 @@ def event_f1(
     return _score("event-based", metric, reference, estimated, labels)
 
 
-def segment_f1(
-    reference: Events, estimated: Events, labels: Sequence[str], *, resolution: float = 1.0
-) -> Scores:
+def segment_f1(reference: Events, estimated: Events, labels: Sequence[str], *, resolution: float = 1.0) -> Scores:
     """Segment-based scores of sed_eval: activity of each class compared in segments of `resolution` seconds.
 
     Arguments and errors are those of `event_f1`.
@@ -211,9 +205,7 @@ def _sed_eval() -> ModuleType:
 
 def _score(name: str, metric: Any, reference: Events, estimated: Events, labels: Sequence[str]) -> Scores:
     if not reference:
-        raise ValueError(
-            "reference names no file, but at least one is wanted: pass the true events by file name."
-        )
+        raise ValueError("reference names no file, but at least one is wanted: pass the true events by file name.")
     unknown = [file for file in estimated if file not in reference]
     if unknown:
         raise ValueError(
@@ -229,8 +221,7 @@ def _score(name: str, metric: Any, reference: Events, estimated: Events, labels:
         )
     classes = metric.results_class_wise_metrics()
     counts = {
-        label: (round(classes[label]["count"]["Nref"]), round(classes[label]["count"]["Nsys"]))
-        for label in labels
+        label: (round(classes[label]["count"]["Nref"]), round(classes[label]["count"]["Nsys"])) for label in labels
     }
     averaged = tuple(label for label in labels if any(counts[label]))
     per_class = {label: _zero_if_nan(classes[label]["f_measure"]["f_measure"]) for label in averaged}

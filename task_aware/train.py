@@ -92,7 +92,10 @@ def make_data(config: TrainConfig, corpus: Corpus, detector: CRNN) -> StepDataMo
         encoder=corpus.encoder,
         output_frames=detector.output_frames,
         mixer=corpus.mixer(
-            config.mixing, n_sources=config.separator.n_sources, seconds=batch.strong_seconds, seed=config.seed
+            config.mixing,
+            n_sources=config.separator.n_sources,
+            seconds=batch.strong_seconds,
+            seed=config.seed,
         ),
         weak=corpus.stream("weak", config.seed + 1, batch.real_seconds) if wanted.weak else None,
         unlabelled=corpus.stream("unlabelled", config.seed + 2, batch.real_seconds) if wanted.unlabelled else None,
@@ -188,16 +191,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     validation = corpus.split("validation")
     seed_everything(config.seed, verbose=False)
-    sizes = preset(
-        config.separator.preset, n_mels=detector.feature_config.n_mels, n_sources=config.separator.n_sources
-    )
+    sizes = preset(config.separator.preset, n_mels=detector.feature_config.n_mels, n_sources=config.separator.n_sources)
     system = Separator(
-        MaskNetwork(sizes), detector, mask_floor=config.losses.mask_floor, merge=config.separator.merge, backend=backend
+        MaskNetwork(sizes),
+        detector,
+        mask_floor=config.losses.mask_floor,
+        merge=config.separator.merge,
+        backend=backend,
     )
     data = make_data(config, corpus, detector)
     module = TaskAwareModule(system, config.losses, schedule)
     timer = fit(
-        module, data, config, out=config.out, max_steps=schedule.max_steps, gradient_clip=schedule.gradient_clip
+        module,
+        data,
+        config,
+        out=config.out,
+        max_steps=schedule.max_steps,
+        gradient_clip=schedule.gradient_clip,
     )
     system.save(config.out / "separator.safetensors", steps=schedule.max_steps, seed=config.seed)
 
@@ -213,7 +223,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(table(results))
     print(conclusion)
     write_results(
-        config.out, results, detections, **timer.summary(), separation=separation, verdict=conclusion, steps=schedule.max_steps
+        config.out,
+        results,
+        detections,
+        **timer.summary(),
+        separation=separation,
+        verdict=conclusion,
+        steps=schedule.max_steps,
     )
     print(f"written to {config.out}: separator.safetensors, metrics.json, separation.png, training.png, logs/")
 

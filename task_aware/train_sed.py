@@ -33,7 +33,10 @@ def train_detector(config: RunConfig, options: DetectorTrainingConfig, corpus: C
     }
     if options.strong == "mixing":
         streams["mixer"] = corpus.mixer(
-            options.mixing, n_sources=options.mixing.n_events[1], seconds=batch.strong_seconds, seed=config.seed
+            options.mixing,
+            n_sources=options.mixing.n_events[1],
+            seconds=batch.strong_seconds,
+            seed=config.seed,
         )
     else:
         streams["strong_clips"] = corpus.stream("synthetic", config.seed + 3, batch.strong_seconds)
@@ -54,12 +57,10 @@ def train_detector(config: RunConfig, options: DetectorTrainingConfig, corpus: C
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Trains a detector (the DCASE 2020 task 4 baseline CRNN, by mean teacher) and scores it on the validation clips."""
+    """Trains a detector, the DCASE 2020 task 4 baseline CRNN, by mean teacher; scores it on the validation clips."""
     config = cli.parse(TrainSedConfig, main.__doc__ or "", arguments, base="detector_builtin")
     options = config.training
-    corpus = open_corpus(
-        config.data, config.rirs, sample_rate=options.features.sample_rate, tiny=config.fast_dev_run
-    )
+    corpus = open_corpus(config.data, config.rirs, sample_rate=options.features.sample_rate, tiny=config.fast_dev_run)
     if config.fast_dev_run:
         options.max_steps = min(options.max_steps, 4)
     detector = train_detector(config, options, corpus, config.out)

@@ -75,7 +75,8 @@ class StepTimer(Callback):
     def on_train_start(self, *_: object) -> None:
         self._last_end = time.perf_counter()
 
-    on_train_epoch_start = on_train_start
+    def on_train_epoch_start(self, *_: object) -> None:
+        self._last_end = time.perf_counter()
 
     def on_train_batch_start(self, *_: object) -> None:
         self.waited += time.perf_counter() - self._last_end

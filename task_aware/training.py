@@ -24,12 +24,17 @@ def warmup(step: int, n_steps: int) -> float:
     return 1.0 if step >= n_steps else math.exp(-5 * (1 - step / n_steps) ** 2)
 
 
+def cosine(step: int, n_steps: int) -> float:
+    """Half a cosine from 1 at step 0 to 0 at `n_steps`."""
+    return 0.5 * (1 + math.cos(math.pi * min(step, n_steps) / n_steps))
+
+
 @torch.no_grad()
 def update_average(average: torch.nn.Module, current: torch.nn.Module, step: int, decay: float) -> None:
-    """Moves `average` towards `current` with the decay `min(1 - 1 / (step + 1), decay)` (Tarvainen and Valpola, 2017)."""
+    """Moves `average` towards `current`, decay `min(1 - 1 / (step + 1), decay)` (Tarvainen and Valpola, 2017)."""
     alpha = min(1 - 1 / (step + 1), decay)
-    parameters = list(average.parameters())
-    torch._foreach_lerp_(parameters, list(current.parameters()), 1 - alpha)
+    for mean, parameter in zip(average.parameters(), current.parameters(), strict=True):
+        mean.lerp_(parameter, 1 - alpha)
     for kept, buffer in zip(average.buffers(), current.buffers(), strict=True):
         kept.copy_(buffer)
 
@@ -57,22 +62,20 @@ class TaskAwareModule(LightningModule):
     def backend(self) -> ops.Backend:
         return self.system.backend
 
-    def configure_optimizers(self):  # type: ignore[no-untyped-def]  # noqa: ANN201
+    def configure_optimizers(self):  # type: ignore[no-untyped-def]
         schedule = self.schedule
 
         def factor(step: int) -> float:
-            if step < schedule.separation_steps:
-                return warmup(step, schedule.warmup_steps)
-            return warmup(step, schedule.warmup_steps) * self.task_learning_rate / schedule.learning_rate
+            rate = warmup(step, schedule.warmup_steps)
+            if schedule.cosine_decay:
+                rate *= cosine(step, schedule.max_steps)
+            if self.through_detector(step) and schedule.separation_steps:
+                rate *= schedule.task_learning_rate / schedule.learning_rate
+            return rate
 
         optimiser = torch.optim.Adam(self.system.mask_network.parameters(), schedule.learning_rate)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-    @property
-    def task_learning_rate(self) -> float:
-        """The rate once the detector joins; without a first stage there is one rate."""
-        return self.schedule.task_learning_rate if self.schedule.separation_steps else self.schedule.learning_rate
 
     def through_detector(self, step: int) -> bool:
         """Whether the detector takes part in the loss of this step."""
@@ -104,9 +107,7 @@ class TaskAwareModule(LightningModule):
         """PIT-MSE (Eq. 2) and, once the detector takes part, the deep feature loss (Eq. 3) of dynamic mixtures."""
         _, mixture_mel, targets = self.targets(batch)
         separation = self.system.separate(mixture_mel)
-        pit = losses.pit_mse(
-            separation.mel, targets, mixture_mel, domain=self.weights.domain, backend=self.backend
-        )
+        pit = losses.pit_mse(separation.mel, targets, mixture_mel, domain=self.weights.domain, backend=self.backend)
         terms = {"mse": pit.loss.mean()}
         if self.through_detector(self.global_step) and self.weights.deep_feature:
             ordered = ops.reorder(separation.features, pit.permutation, backend=self.backend)

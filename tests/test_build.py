@@ -64,9 +64,7 @@ def test_cuda_home_goes_before_the_path(fake_nvcc: FakeNvcc) -> None:
         ("13.0", False, "unsupported host compiler"),
     ],
 )
-def test_an_unfit_nvcc_is_a_reason_or_an_error(
-    fake_nvcc: FakeNvcc, release: str, compiles: bool, reason: str
-) -> None:
+def test_an_unfit_nvcc_is_a_reason_or_an_error(fake_nvcc: FakeNvcc, release: str, compiles: bool, reason: str) -> None:
     nvcc = fake_nvcc(release, compiles)
     plan = cuda_toolkit.plan_cuda(environment(nvcc))
     assert plan.nvcc is None and reason in plan.absent

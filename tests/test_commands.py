@@ -120,9 +120,7 @@ def test_help(command, capsys):
 
 def test_mistakes_are_one_sentence(tmp_path, tiny_corpus):
     with pytest.raises(DataError, match="is not a folder"):
-        train.main(
-            [f"--data={tmp_path / 'absent'}", f"--detector={train.BUILTIN_DETECTOR}", "--fast-dev-run"]
-        )
+        train.main([f"--data={tmp_path / 'absent'}", f"--detector={train.BUILTIN_DETECTOR}", "--fast-dev-run"])
     with pytest.raises(CheckpointError, match="there is no checkpoint"):
         train.main([f"--detector={tmp_path / 'absent.safetensors'}"])
     cut = tmp_path / "cut.safetensors"

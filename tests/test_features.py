@@ -20,9 +20,7 @@ def test_log_mel_is_decibel_within_the_range_of_each_clip():
 
 def test_scaling_standardises_each_band():
     config = FeatureConfig(n_mels=2)
-    scaled = config.scale(
-        torch.tensor([[1.0, 3.0], [4.0, 4.0]]), torch.tensor([1.0, 2.0]), torch.tensor([2.0, 4.0])
-    )
+    scaled = config.scale(torch.tensor([[1.0, 3.0], [4.0, 4.0]]), torch.tensor([1.0, 2.0]), torch.tensor([2.0, 4.0]))
     assert scaled.tolist() == [[0.0, 1.0], [0.5, 0.5]]
 
 

@@ -25,9 +25,7 @@ def test_pit_mse_is_the_least_over_all_permutations(domain):
 def test_the_normalised_domain_ignores_the_level():
     estimates, targets, mixture = rand(2, 2, 4, 4), rand(2, 2, 4, 4, seed=1), rand(2, 4, 4, seed=2)
     quiet, loud = (
-        losses.pit_mse(
-            g * estimates, g * targets, g * mixture, domain="linear_normalised", backend="reference"
-        ).loss
+        losses.pit_mse(g * estimates, g * targets, g * mixture, domain="linear_normalised", backend="reference").loss
         for g in (0.1, 10.0)
     )
     torch.testing.assert_close(quiet, loud)
@@ -37,9 +35,7 @@ def test_every_domain_has_a_finite_gradient_at_silence():
     for domain in ("linear", "linear_normalised", "compressed", "log"):
         estimates = torch.zeros(1, 2, 4, 4, dtype=torch.float64, requires_grad=True)
         mixture = torch.zeros(1, 4, 4, dtype=torch.float64)
-        losses.pit_mse(
-            estimates, rand(1, 2, 4, 4), mixture, domain=domain, backend="reference"
-        ).loss.sum().backward()
+        losses.pit_mse(estimates, rand(1, 2, 4, 4), mixture, domain=domain, backend="reference").loss.sum().backward()
         assert torch.isfinite(estimates.grad).all(), domain
 
 
@@ -67,9 +63,7 @@ def test_weak_loss_is_the_best_assignment_s_cross_entropy():
     labels = torch.tensor([[1, 0, 1, 0], [0, 1, 0, 0]], dtype=torch.float64)
     targets, _ = losses.weak_targets(labels, 3)
     bce = torch.nn.functional.binary_cross_entropy
-    best = [
-        min(bce(clip[b, list(p)], targets[b]) for p in itertools.permutations(range(3))) for b in range(2)
-    ]
+    best = [min(bce(clip[b, list(p)], targets[b]) for p in itertools.permutations(range(3))) for b in range(2)]
     torch.testing.assert_close(losses.weak_loss(clip, labels, backend="reference"), torch.stack(best).mean())
 
 

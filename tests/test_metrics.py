@@ -34,9 +34,7 @@ def track(n_frames: int, *spans: tuple[int, int]) -> np.ndarray:
 
 class TestDecode:
     def test_one_run_is_one_event_in_seconds(self):
-        assert decode(track(157, (16, 48)), ["Dog"], FRAME_SECONDS) == [
-            Event(16 * 0.06375, 48 * 0.06375, "Dog")
-        ]
+        assert decode(track(157, (16, 48)), ["Dog"], FRAME_SECONDS) == [Event(16 * 0.06375, 48 * 0.06375, "Dog")]
 
     def test_the_threshold_itself_is_active(self):
         frame = np.full((10, 1), 0.5, dtype=np.float32)
@@ -79,9 +77,7 @@ class TestDecode:
             expected = [
                 Event(float(onset) * FRAME_SECONDS, min(float(offset) * FRAME_SECONDS, 10.0), label)
                 for index, label in enumerate(labels)
-                for onset, offset in DecisionEncoder().find_contiguous_regions(
-                    filtered[:, index].astype(bool)
-                )
+                for onset, offset in DecisionEncoder().find_contiguous_regions(filtered[:, index].astype(bool))
             ]
             events = decode(probabilities, labels, FRAME_SECONDS, median_frames=median_frames)
             assert sorted(events, key=lambda event: event.label) == expected
@@ -199,9 +195,7 @@ def test_segment_f1_by_hand():
 def test_write_events(tmp_path: Path):
     path = tmp_path / "deep" / "events.tsv"
     write_events(path, {"a.wav": [Event(0.12345, 10.0, "Dog")], "b.wav": []})
-    assert (
-        path.read_text() == "filename\tonset\toffset\tevent_label\na.wav\t0.123\t10.000\tDog\nb.wav\t\t\t\n"
-    )
+    assert path.read_text() == "filename\tonset\toffset\tevent_label\na.wav\t0.123\t10.000\tDog\nb.wav\t\t\t\n"
     assert list(path.parent.iterdir()) == [path]
 
 
@@ -254,8 +248,7 @@ def small_case(inputs: dict) -> tuple[dict, dict]:
         )
     if "label" in inputs:
         reference, estimated = (
-            {"a": [Event(*span, inputs["label"]) for span in inputs[side]]}
-            for side in ("reference", "estimated")
+            {"a": [Event(*span, inputs["label"]) for span in inputs[side]]} for side in ("reference", "estimated")
         )
         return reference, estimated
     return read_list(FIXTURES / inputs["reference"]), read_list(FIXTURES / inputs["estimated"])

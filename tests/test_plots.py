@@ -139,9 +139,7 @@ class TestPlotTraining:
     def test_panels_share_what_differs_in_prefix_or_number(self):
         pairs = [(0, 1.0), (10, 0.5)]
         names = ("train/mse", "validation/mse", "separation/slot_1_energy", "separation/slot_2_energy")
-        panels = _panels(
-            {name: pairs for name in (*names, "event_f1_macro", "stage_2", "train/never")} | {"x": []}
-        )
+        panels = _panels({name: pairs for name in (*names, "event_f1_macro", "stage_2", "train/never")} | {"x": []})
         assert {title: list(curves) for title, curves in panels.items()} == {
             "MSE": [("train", ""), ("validation", "")],
             "slot energy": [("separation", "1"), ("separation", "2")],
@@ -177,9 +175,7 @@ class TestPlotTraining:
         plot_training(tmp_path / "five.png", history | {name: [(0, 1.0)] for name in ("a", "b", "c")})
         assert read(tmp_path / "five.png").shape[0] > 1.5 * two.shape[0]
 
-    @pytest.mark.parametrize(
-        "history", [{}, {"loss": []}, {"loss": [(0, float("nan"))]}, {"loss": [(3, 0.0)]}]
-    )
+    @pytest.mark.parametrize("history", [{}, {"loss": []}, {"loss": [(0, float("nan"))]}, {"loss": [(3, 0.0)]}])
     def test_little_to_show(self, tmp_path: Path, history: dict):
         plot_training(tmp_path / "training.png", history)
         assert read(tmp_path / "training.png").shape[1] == 1404

@@ -17,9 +17,7 @@ def strong_batch(n_clips: int = 2) -> StrongBatch:
     sources = torch.randn(n_clips, 3, 8000, generator=generator) * 0.1
     rirs = torch.zeros(n_clips, 3, 4)
     rirs[..., 0] = 1
-    return StrongBatch(
-        sources, rirs, torch.ones(n_clips, 3), torch.zeros(n_clips, 8000), torch.zeros(n_clips, 6, 10)
-    )
+    return StrongBatch(sources, rirs, torch.ones(n_clips, 3), torch.zeros(n_clips, 8000), torch.zeros(n_clips, 6, 10))
 
 
 def real_batch(n_clips: int) -> RealBatch:
@@ -170,9 +168,7 @@ def test_fused_and_reference_operators_log_the_same_losses(tiny_corpus, tmp_path
         run(tiny_corpus, tmp_path / flag, *options, flag)
         curves.append(read_history(tmp_path / flag))
     fused, reference = curves
-    assert (
-        fused.keys() == reference.keys() >= {"train/mse", "train/deep_feature", "train/weak", "train/teacher"}
-    )
+    assert fused.keys() == reference.keys() >= {"train/mse", "train/deep_feature", "train/weak", "train/teacher"}
     for name, curve in fused.items():
         assert [step for step, _ in curve] == [step for step, _ in reference[name]]
         assert [x for _, x in curve] == pytest.approx([x for _, x in reference[name]], rel=1e-4), name

@@ -102,9 +102,7 @@ def write_audio(path: str | Path, samples: np.ndarray, sample_rate: int) -> None
     if peak > 1.0 and suffix == ".wav":
         subtype = "FLOAT"
     elif peak > 1.0:
-        raise ValueError(
-            f"samples for {path} reach {peak:.3g}, beyond full scale 1: scale them or write a .wav."
-        )
+        raise ValueError(f"samples for {path} reach {peak:.3g}, beyond full scale 1: scale them or write a .wav.")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
@@ -123,9 +121,7 @@ def _resample(path: Path, samples: np.ndarray, rate: int, sample_rate: int) -> n
     try:
         import torch
         import torchaudio.functional
-    except (
-        Exception
-    ) as error:  # torchaudio raises OSError or RuntimeError beside a torch it was not built for
+    except Exception as error:  # torchaudio raises OSError or RuntimeError beside a torch it was not built for
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(
             f"{path} is at {rate} Hz, {sample_rate} Hz is wanted and torchaudio, which would resample it, "

@@ -1,4 +1,4 @@
-"""Training batches: each is a function of (seed, step, rank) alone, so that a resumed run sees what it would have seen."""
+"""Training batches: each is a function of (seed, step, rank) alone, so that a resumed run sees what it would have."""
 
 from __future__ import annotations
 
@@ -76,13 +76,9 @@ class ClipStream:
     are broken, `DataError`.
     """
 
-    def __init__(
-        self, split: Split, seed: int, *, sample_rate: int, n_samples: int, max_broken: float = 0.1
-    ) -> None:
+    def __init__(self, split: Split, seed: int, *, sample_rate: int, n_samples: int, max_broken: float = 0.1) -> None:
         if not split.clips:
-            raise DataError(
-                f"{split.metadata} names no clip whose recording is there; training needs at least one"
-            )
+            raise DataError(f"{split.metadata} names no clip whose recording is there; training needs at least one")
         self.split = split
         self.seed = seed
         self.sample_rate = sample_rate
@@ -156,9 +152,7 @@ class StepDataset(Dataset[TrainingBatch]):
 
     def __getitem__(self, index: int) -> TrainingBatch:
         if not 0 <= index < len(self):
-            raise IndexError(
-                f"step {self.first_step + index} is not one of {self.first_step}..{self.last_step - 1}"
-            )
+            raise IndexError(f"step {self.first_step + index} is not one of {self.first_step}..{self.last_step - 1}")
         step = self.first_step + index
         sizes = self.sizes(step)
         slot = step * self.world_size + self.rank
@@ -208,6 +202,4 @@ class StepDataset(Dataset[TrainingBatch]):
             return None
         clips = [stream.read(slot * size + k) for k in range(size)]
         labels = np.stack([self.encoder.weak(clip.labels or ()) for clip, _ in clips])
-        return RealBatch(
-            torch.from_numpy(np.stack([samples for _, samples in clips])), torch.from_numpy(labels)
-        )
+        return RealBatch(torch.from_numpy(np.stack([samples for _, samples in clips])), torch.from_numpy(labels))

@@ -94,9 +94,7 @@ def read_split(
     columns = _LAYOUT[name][2]
     rows = _read_table(metadata, columns)
     if not folder.is_dir():
-        raise DataError(
-            f"{folder}, where the audio of {metadata} belongs, is not a folder; check the data folder."
-        )
+        raise DataError(f"{folder}, where the audio of {metadata} belongs, is not a folder; check the data folder.")
     audio = _AudioIndex(folder)
     paths: dict[str, Path | None] = {}
     events: dict[str, list[Event]] = {}
@@ -132,9 +130,7 @@ def read_split(
             f"{missing[0]}) and at most {max_missing:.0%} may; download the rest or check the folder."
         )
     if missing:
-        _log.warning(
-            "%d of the %d clips of %s have no audio and are left out.", len(missing), len(paths), metadata
-        )
+        _log.warning("%d of the %d clips of %s have no audio and are left out.", len(missing), len(paths), metadata)
     return Split(name, tuple(clips), tuple(missing), metadata)
 
 
@@ -168,9 +164,7 @@ class _AudioIndex:
         return self._folder / found if found is not None else None
 
 
-def _read_table(
-    path: Path, columns: Sequence[str], *, may_be_empty: bool = False
-) -> list[tuple[int, list[str]]]:
+def _read_table(path: Path, columns: Sequence[str], *, may_be_empty: bool = False) -> list[tuple[int, list[str]]]:
     """(line number, the wanted columns) of each row."""
     if not path.is_file():
         raise DataError(f"{path} is not there; check the data folder, which must hold audio/ and metadata/.")
@@ -194,9 +188,7 @@ def _read_table(
             continue
         fields = [field.strip() for field in line.split("\t")]
         if len(fields) > len(header):
-            raise DataError(
-                f"{path}:{number} has {len(fields)} fields and the header {len(header)}; correct the row."
-            )
+            raise DataError(f"{path}:{number} has {len(fields)} fields and the header {len(header)}; correct the row.")
         fields += [""] * (len(header) - len(fields))
         rows.append((number, [fields[column] for column in where]))
     if not rows and not may_be_empty:

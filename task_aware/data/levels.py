@@ -37,9 +37,7 @@ def active_part(samples: np.ndarray, sample_rate: int) -> ActivePart:
     return ActivePart(samples, int(where[0]) * frame, min(int(where[-1] + 1) * frame, len(samples)), rms)
 
 
-def random_stretch(
-    samples: np.ndarray, n_samples: int, sample_rate: int, generator: np.random.Generator
-) -> ActivePart:
+def random_stretch(samples: np.ndarray, n_samples: int, sample_rate: int, generator: np.random.Generator) -> ActivePart:
     """At most `n_samples` of a recording, as drawn from those stretches that hold its sound.
 
     These are the stretches with all its active frames where they fit, otherwise those with at least half as

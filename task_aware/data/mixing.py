@@ -96,13 +96,9 @@ class DynamicMixer:
             )
         for bank in (soundbank, rirs):
             if bank is not None and bank.sample_rate != sample_rate:
-                raise ValueError(
-                    f"{bank.folder} is read at {bank.sample_rate} Hz and the mixer at {sample_rate} Hz."
-                )
+                raise ValueError(f"{bank.folder} is read at {bank.sample_rate} Hz and the mixer at {sample_rate} Hz.")
         if config.reverb and rirs is None:
-            raise DataError(
-                "mixing.reverb is on and there are no room impulse responses; give some or turn it off."
-            )
+            raise DataError("mixing.reverb is on and there are no room impulse responses; give some or turn it off.")
         unknown = [label for label in soundbank.foreground if label not in encoder.labels]
         if unknown:
             raise ValueError(f"The soundbank has {', '.join(unknown)}, which the encoder does not know.")
@@ -136,9 +132,7 @@ class DynamicMixer:
         self._label_of = {path: label for label, paths in soundbank.foreground.items() for path in paths}
         self._rir_samples = 1
         if self._rirs is not None:
-            self._rir_samples = min(
-                max(1, round(config.max_rir_seconds * sample_rate)), self._rirs.max_samples
-            )
+            self._rir_samples = min(max(1, round(config.max_rir_seconds * sample_rate)), self._rirs.max_samples)
 
     def mixture(self, index: int) -> DryMixture:
         """Mixture number `index`, from 0.
@@ -177,10 +171,7 @@ class DynamicMixer:
             if self._rirs is not None:
                 sounding = sources[row, min(starts) : max(map(sum, zip(starts, lengths, strict=True)))]
                 gains[row] /= room_gain(sounding, rirs[row])
-            events += [
-                Event(first / self.sample_rate, last / self.sample_rate, label)
-                for first, last in _join(spans)
-            ]
+            events += [Event(first / self.sample_rate, last / self.sample_rate, label) for first, last in _join(spans)]
         return DryMixture(
             sources=sources,
             rirs=rirs,
@@ -261,13 +252,9 @@ class DynamicMixer:
                 responses[row, : len(response)] = response
             if usable:
                 return responses
-        raise DataError(
-            f"{self._rirs.folder} has no usable room impulse response; replace those that were reported."
-        )
+        raise DataError(f"{self._rirs.folder} has no usable room impulse response; replace those that were reported.")
 
-    def _draw_background(
-        self, generator: np.random.Generator, levels: np.ndarray, gain_db: float
-    ) -> np.ndarray:
+    def _draw_background(self, generator: np.random.Generator, levels: np.ndarray, gain_db: float) -> np.ndarray:
         low, high = self.config.background_db
         if self.config.background_reference == "loudest":
             level = levels.max() + generator.uniform(low, high)

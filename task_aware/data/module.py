@@ -45,9 +45,7 @@ class Corpus:
         sample_rate: int = 16000,
     ) -> None:
         if not root.is_dir():
-            raise DataError(
-                f"{root} is not a folder; give one in DESED's layout, with audio/ and metadata/ in it"
-            )
+            raise DataError(f"{root} is not a folder; give one in DESED's layout, with audio/ and metadata/ in it")
         self.root = root
         self.encoder = LabelEncoder(labels)
         self.sample_rate = sample_rate
@@ -59,13 +57,9 @@ class Corpus:
         """One of weak, unlabelled, synthetic, validation, public; an empty one is an error."""
         split = read_split(self.root, name, self.encoder.labels)
         if not split.clips:
-            raise DataError(
-                f"{split.metadata} names no clip whose recording is there; the {name} clips are needed"
-            )
+            raise DataError(f"{split.metadata} names no clip whose recording is there; the {name} clips are needed")
         if split.missing:
-            _log.warning(
-                "%d of the recordings that %s names are not there", len(split.missing), split.metadata
-            )
+            _log.warning("%d of the recordings that %s names are not there", len(split.missing), split.metadata)
         return split
 
     def stream(self, name: str, seed: int, seconds: float) -> ClipStream:
@@ -80,14 +74,10 @@ class Corpus:
         rooms = None
         if config.reverb:
             if self.rirs_folder is None:
-                _log.warning(
-                    "%s has no rirs/ folder, so mixtures are dry; --rirs DIR gives them rooms", self.root
-                )
+                _log.warning("%s has no rirs/ folder, so mixtures are dry; --rirs DIR gives them rooms", self.root)
                 config = replace(config, reverb=False)
             else:
-                rooms = RirBank(
-                    self.rirs_folder, max_seconds=config.max_rir_seconds, sample_rate=self.sample_rate
-                )
+                rooms = RirBank(self.rirs_folder, max_seconds=config.max_rir_seconds, sample_rate=self.sample_rate)
                 _log.info("%s", rooms.describe())
         return DynamicMixer(
             bank,
@@ -151,9 +141,7 @@ class StepDataModule(LightningDataModule):
         assert self.trainer is not None
         first = self.trainer.global_step
         last = min(first + self.steps_per_epoch, self.max_steps)
-        dataset = self._dataset(
-            first, last, rank=self.trainer.global_rank, world_size=self.trainer.world_size
-        )
+        dataset = self._dataset(first, last, rank=self.trainer.global_rank, world_size=self.trainer.world_size)
         pin = self.trainer.strategy.root_device.type == "cuda"
         return DataLoader(dataset, batch_size=None, num_workers=self.workers, pin_memory=pin)
 

@@ -52,9 +52,7 @@ class RirBank:
             raise DataError(f"{self.folder} is not a folder; room impulse responses are wanted there.")
         paths = find_audio(self.folder, self.folder)
         if not paths:
-            raise DataError(
-                f"{self.folder} has no .wav, .flac or .ogg file; room impulse responses are wanted there."
-            )
+            raise DataError(f"{self.folder} has no .wav, .flac or .ogg file; room impulse responses are wanted there.")
         self.sample_rate = sample_rate
         self.max_samples = max(1, round(max_seconds * sample_rate))
         table = self.folder / "rirs.tsv"
@@ -108,9 +106,7 @@ class RirBank:
         """One line for people: rooms, responses, what is rejected."""
         count = sum(map(len, self.rooms))
         missing = f", {len(self.missing)} of rirs.tsv missing" if self.missing else ""
-        unusable = (
-            f", {len(self.rejected)} unusable: {', '.join(sorted(self.rejected))}" if self.rejected else ""
-        )
+        unusable = f", {len(self.rejected)} unusable: {', '.join(sorted(self.rejected))}" if self.rejected else ""
         return f"RIRs {self.folder}: {count} responses of {len(self.rooms)} rooms{missing}{unusable}"
 
 

@@ -95,16 +95,13 @@ class Soundbank:
 
     def preload(self) -> None:
         """Read everything now (as far as the cache goes), so that forked workers share it."""
-        self._cache.preload(
-            [*(path for paths in self.foreground.values() for path in paths), *self.background]
-        )
+        self._cache.preload([*(path for paths in self.foreground.values() for path in paths), *self.background])
 
     def scan(self) -> dict[str, float]:
         """Seconds per label and of "background", from the headers alone; lists what cannot be opened."""
         groups = {**self.foreground, "background": self.background}
         return {
-            name: sum(filter(None, (self._cache.seconds(path) for path in paths)))
-            for name, paths in groups.items()
+            name: sum(filter(None, (self._cache.seconds(path) for path in paths))) for name, paths in groups.items()
         }
 
     def describe(self) -> str:

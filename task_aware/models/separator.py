@@ -97,9 +97,7 @@ class MaskNetwork(nn.Module):
     def __init__(self, config: MaskNetworkConfig) -> None:
         super().__init__()
         self.config = config
-        self.bottleneck = nn.Sequential(
-            GlobalLayerNorm(config.n_mels), nn.Conv1d(config.n_mels, config.bottleneck, 1)
-        )
+        self.bottleneck = nn.Sequential(GlobalLayerNorm(config.n_mels), nn.Conv1d(config.n_mels, config.bottleneck, 1))
         self.blocks = nn.ModuleList(
             ConvBlock(config, 2**x) for _ in range(config.repeats) for x in range(config.blocks)
         )

@@ -87,7 +87,7 @@ class Separator(nn.Module):
         return self
 
     def mixture_features(self, mixture_mel: Tensor) -> Tensor:
-        """What the detector reads of the unseparated mixture: linear mel `[B, F, T]` -> scaled log-mel `[B, F, T]`."""
+        """What the detector reads of a mixture: linear mel `[B, F, T]` -> scaled log-mel `[B, F, T]`."""
         config = self.detector.feature_config
         return config.scale(config.log_mel(mixture_mel), self.detector.mean, self.detector.std)
 
@@ -162,9 +162,7 @@ class Separator(nn.Module):
         try:
             if detector is None:
                 if content["detector"] is None:
-                    raise CheckpointError(
-                        f"{path} was trained through a detector of yours: pass it as `detector`"
-                    )
+                    raise CheckpointError(f"{path} was trained through a detector of yours: pass it as `detector`")
                 detector = CRNN.from_description(content["detector"], path)
                 checkpoint.load_weights(detector, part("detector."), path)
             check_detector(detector, content["labels"], FeatureConfig(**content["features"]), str(path))
@@ -172,9 +170,7 @@ class Separator(nn.Module):
             checkpoint.load_weights(mask_network, part("mask_network."), path)
             floor, merge = content["mask_floor"], content["merge"]
         except (KeyError, TypeError) as error:
-            raise CheckpointError(
-                f"the description of the separator in {path} is incomplete ({error})"
-            ) from error
+            raise CheckpointError(f"the description of the separator in {path} is incomplete ({error})") from error
         return cls(mask_network, detector, mask_floor=floor, merge=merge, backend=backend).eval()
 
 
@@ -185,6 +181,4 @@ def check_detector(detector: Any, labels: list[str], features: FeatureConfig, wh
             f"{where} was made for the labels {list(labels)}, the detector has {list(detector.labels)}; use its own"
         )
     if detector.feature_config != features:
-        raise CheckpointError(
-            f"{where} was made for {features}, the detector reads {detector.feature_config}"
-        )
+        raise CheckpointError(f"{where} was made for {features}, the detector reads {detector.feature_config}")

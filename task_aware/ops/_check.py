@@ -36,8 +36,7 @@ def same_device(operation: str, **tensors: Tensor) -> None:
     for name, tensor in tensors.items():
         if tensor.device != first.device:
             raise ValueError(
-                f"{operation}: {name} is on {tensor.device} and {first_name} on {first.device}, "
-                "expected one device."
+                f"{operation}: {name} is on {tensor.device} and {first_name} on {first.device}, expected one device."
             )
 
 

@@ -93,9 +93,7 @@ def mel_mask(
     """
     _check.floating("mel_mask", logits=logits, mel=mel, mean=mean, std=std)
     if logits.dim() != 4 or logits.shape[2] == 0 or logits.shape[3] == 0:
-        raise ValueError(
-            f"mel_mask: logits is {_check.shape(logits)}, expected [B,S,F,T] with F and T of at least 1."
-        )
+        raise ValueError(f"mel_mask: logits is {_check.shape(logits)}, expected [B,S,F,T] with F and T of at least 1.")
     B, _, F, T = logits.shape
     _check.has_shape("mel_mask", "mel", mel, (B, F, T), "[B,F,T]")
     _check.has_shape("mel_mask", "mean", mean, (F,), "[F]")
@@ -137,21 +135,15 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
     ctx.save_for_backward(logits, mel, std, output[2])
 
 
-def _backward(
-    ctx: Any, grad_masked: Tensor | None, grad_features: Tensor | None, _: None
-) -> tuple[Tensor | None, ...]:
+def _backward(ctx: Any, grad_masked: Tensor | None, grad_features: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
     if grad_masked is None and grad_features is None:
         return (None,) * 7
-    grads = torch.ops.task_aware.mel_mask_backward(
-        grad_masked, grad_features, *ctx.saved_tensors, *ctx.options
-    )
+    grads = torch.ops.task_aware.mel_mask_backward(grad_masked, grad_features, *ctx.saved_tensors, *ctx.options)
     return (*grads, None, None, None, None, None)
 
 
 def _no_second_derivatives(ctx: Any, *grads: Tensor | None) -> None:
-    raise NotImplementedError(
-        "mel_mask: the native kernels have no second derivatives; use backend='reference'."
-    )
+    raise NotImplementedError("mel_mask: the native kernels have no second derivatives; use backend='reference'.")
 
 
 if has_kernels():

@@ -92,9 +92,7 @@ def _cached_tables(
         angles = -2 * math.pi / n_fft * torch.arange(n_fft, dtype=torch.float64)
         twiddles = torch.stack([angles.cos(), angles.sin()], dim=-1)
         window = hamming_window(n_fft)
-        return _Tables(
-            window.to(device, dtype), twiddles.to(device, dtype), bank.to(device, dtype), bands.to(device)
-        )
+        return _Tables(window.to(device, dtype), twiddles.to(device, dtype), bank.to(device, dtype), bands.to(device))
 
 
 @torch.compiler.assume_constant_result
@@ -190,15 +188,11 @@ def mel_spectrogram(
     return mel.reshape(*waveform.shape[:-1], *mel.shape[-2:]).to(waveform.dtype)
 
 
-def _fake(
-    waveform: Tensor, window: Tensor, twiddles: Tensor, bank: Tensor, bands: Tensor, hop: int
-) -> Tensor:
+def _fake(waveform: Tensor, window: Tensor, twiddles: Tensor, bank: Tensor, bands: Tensor, hop: int) -> Tensor:
     return waveform.new_empty((waveform.shape[0], bank.shape[0], waveform.shape[1] // hop + 1))
 
 
-def _setup_context(
-    ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, Tensor, Tensor, int], output: Tensor
-) -> None:
+def _setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, Tensor, Tensor, int], output: Tensor) -> None:
     waveform, window, _, bank, _, ctx.hop = inputs
     ctx.save_for_backward(waveform, window, bank)
 

@@ -69,13 +69,9 @@ def pit_loss(
         raise ValueError(f"pit_loss: estimates is {_check.shape(estimates)}, expected [B,S,*].")
     _check.has_shape("pit_loss", "targets", targets, tuple(estimates.shape), "the estimates' shape")
     if not 1 <= estimates.shape[1] <= MAX_SOURCES:
-        raise ValueError(
-            f"pit_loss: estimates is {_check.shape(estimates)}, expected S from 1 to {MAX_SOURCES}."
-        )
+        raise ValueError(f"pit_loss: estimates is {_check.shape(estimates)}, expected S from 1 to {MAX_SOURCES}.")
     if estimates.shape[0] > 0 and estimates.numel() == 0:
-        raise ValueError(
-            f"pit_loss: estimates is {_check.shape(estimates)}, expected at least one element per source."
-        )
+        raise ValueError(f"pit_loss: estimates is {_check.shape(estimates)}, expected at least one element per source.")
     if kind not in KINDS:
         raise ValueError(f"pit_loss: kind is {kind!r}, expected one of {', '.join(KINDS)}.")
     if mask is not None:
@@ -107,14 +103,10 @@ def pit_loss_reference(
         costs = torch.stack(pairs, dim=2).masked_fill(~mask[:, :, None], 0.0)  # [B, target, estimate]
         broken = costs.isnan().flatten(1).any(1)
         whole = _to_integers(costs.masked_fill(broken[:, None, None], 0.0))
-        permutation = (
-            _exhaustive(whole) if estimates.shape[1] <= _EXHAUSTIVE_UP_TO else _augmenting_paths(whole)
-        )
+        permutation = _exhaustive(whole) if estimates.shape[1] <= _EXHAUSTIVE_UP_TO else _augmenting_paths(whole)
         permutation = permutation.to(estimates.device)
     exists = mask[:, :, None]
-    chosen = _cost(
-        reorder_reference(estimates, permutation).where(exists, 0.0), targets.where(exists, 0.0), kind
-    )
+    chosen = _cost(reorder_reference(estimates, permutation).where(exists, 0.0), targets.where(exists, 0.0), kind)
     loss = chosen.sum(1) / (mask.sum(1).clamp(min=1) * estimates.shape[2])
     loss = loss * torch.where(broken, math.nan, 1.0)
     return PITResult(loss.to(compute), permutation)
@@ -129,9 +121,7 @@ def _cost(estimates: Tensor, targets: Tensor, kind: str) -> Tensor:
     else:
         probability = (estimates >= 0) & (estimates <= 1)
         safe = estimates.where(probability, 0.5).expand_as(targets)
-        slope = (-safe).log1p().clamp(min=-100) - safe.log().clamp(
-            min=-100
-        )  # torch's own is infinite at 0 and 1
+        slope = (-safe).log1p().clamp(min=-100) - safe.log().clamp(min=-100)  # torch's own is infinite at 0 and 1
         cost = F.binary_cross_entropy(safe, targets.detach(), reduction="none")
         cost = (cost + (targets - targets.detach()) * slope.detach()).where(probability, math.nan)
     return cost.sum(-1, dtype=torch.float64)
@@ -140,9 +130,7 @@ def _cost(estimates: Tensor, targets: Tensor, kind: str) -> Tensor:
 def _to_integers(costs: Tensor) -> Tensor:
     """Costs as integers of at most 2^47 (2^53 for infinity), so that totals are exact and ties are ties."""
     infinite = costs.isinf()
-    largest = (
-        costs.masked_fill(infinite, 0.0).abs().flatten(1).amax(1) if costs.numel() else costs.new_zeros(0)
-    )
+    largest = costs.masked_fill(infinite, 0.0).abs().flatten(1).amax(1) if costs.numel() else costs.new_zeros(0)
     scaled = torch.ldexp(costs, (47 - torch.frexp(largest).exponent)[:, None, None])
     return torch.where(infinite, costs.sign() * 2**53, scaled.round()).to(torch.int64)
 
@@ -216,9 +204,7 @@ def _fake_backward(
     )
 
 
-def _setup_context(
-    ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None, int], output: tuple[Tensor, Tensor]
-) -> None:
+def _setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None, int], output: tuple[Tensor, Tensor]) -> None:
     estimates, targets, mask, kind = inputs
     loss, permutation = output
     ctx.mark_non_differentiable(permutation)
@@ -228,9 +214,7 @@ def _setup_context(
 
 def _backward(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor | None, Tensor | None, None, None]:
     wants_estimates, wants_targets = ctx.needs_input_grad[:2]
-    grads = torch.ops.task_aware.pit_loss_backward(
-        grad, *ctx.saved_tensors, ctx.kind, wants_estimates, wants_targets
-    )
+    grads = torch.ops.task_aware.pit_loss_backward(grad, *ctx.saved_tensors, ctx.kind, wants_estimates, wants_targets)
     return grads[0] if wants_estimates else None, grads[1] if wants_targets else None, None, None
 
 

@@ -38,9 +38,7 @@ def fast_fft_length(minimum: int) -> int:
     return best
 
 
-def reverb_mix_reference(
-    sources: Tensor, rirs: Tensor, gains: Tensor, background: Tensor | None = None
-) -> Mixture:
+def reverb_mix_reference(sources: Tensor, rirs: Tensor, gains: Tensor, background: Tensor | None = None) -> Mixture:
     """Pure PyTorch definition of :func:`reverb_mix`, with one FFT of length at least N + L - 1 per source."""
     compute = torch.promote_types(sources.dtype, torch.float32)
     samples = sources.shape[-1]
@@ -96,9 +94,7 @@ def reverb_mix(
         raise ValueError(f"reverb_mix: sources is {_check.shape(sources)}, expected [B,S,N].")
     B, S, N = sources.shape
     if rirs.dim() != 3 or rirs.shape[:2] != sources.shape[:2] or rirs.shape[2] == 0:
-        raise ValueError(
-            f"reverb_mix: rirs is {_check.shape(rirs)}, expected [B,S,L] = [{B},{S},L] with L >= 1."
-        )
+        raise ValueError(f"reverb_mix: rirs is {_check.shape(rirs)}, expected [B,S,L] = [{B},{S},L] with L >= 1.")
     _check.has_shape("reverb_mix", "gains", gains, (B, S), "[B,S]")
     if background is not None:
         _check.has_shape("reverb_mix", "background", background, (B, N), "[B,N]")

@@ -102,14 +102,10 @@ def plot_separation(
 class _Page:
     """The axes of `plot_separation`: a spectrogram a row, probabilities and lanes of events below it."""
 
-    def __init__(
-        self, rows: Sequence[tuple[float, int | None]], *, left: float, top: float, seconds: float
-    ) -> None:
+    def __init__(self, rows: Sequence[tuple[float, int | None]], *, left: float, top: float, seconds: float) -> None:
         """rows: height of the spectrogram (inches) and number of lanes (None: the spectrogram alone)."""
         right, bottom, low, gap, between = 0.85, 0.5, 0.68, 0.06, 0.17
-        heights = [
-            [tall] if n_lanes is None else [tall, low, 0.15 * n_lanes + 0.04] for tall, n_lanes in rows
-        ]
+        heights = [[tall] if n_lanes is None else [tall, low, 0.15 * n_lanes + 0.04] for tall, n_lanes in rows]
         self.height = top + bottom + between * (len(rows) - 1)
         self.height += sum(sum(parts) + gap * (len(parts) - 1) for parts in heights)
         self.left, self.top, self.right, self.seconds = left, top, right, seconds
@@ -148,9 +144,7 @@ class _Page:
         if with_reference:
             handles.append(Patch(facecolor=INK, alpha=PALE, label="true event"))
         if with_estimated:
-            handles.append(
-                Line2D([], [], color=INK, linewidth=3.5, solid_capstyle="butt", label="detected event")
-            )
+            handles.append(Line2D([], [], color=INK, linewidth=3.5, solid_capstyle="butt", label="detected event"))
         if all(probabilities is None for _, probabilities, _ in self.rows):
             handles = []
         self.figure.legend(
@@ -216,9 +210,7 @@ def _draw_mel(axes: Axes, level: np.ndarray, seconds: float, f_max: float) -> An
 
 def _slaney(hertz: np.ndarray) -> np.ndarray:
     """Hz to Slaney's mel: linear below 1 kHz, logarithmic above."""
-    return np.where(
-        hertz < 1000, hertz * 3 / 200, 15 + 27 * np.log(np.maximum(hertz, 1000) / 1000) / np.log(6.4)
-    )
+    return np.where(hertz < 1000, hertz * 3 / 200, 15 + 27 * np.log(np.maximum(hertz, 1000) / 1000) / np.log(6.4))
 
 
 def _draw_probabilities(
@@ -251,12 +243,8 @@ def _draw_events(
     for lane, label in enumerate(shown):
         color = _color(label, labels)
         for events, thickness, alpha in ((reference, 0.86, PALE), (estimated, 0.36, 1.0)):
-            spans = [
-                (event.onset, event.offset - event.onset) for event in events or () if event.label == label
-            ]
-            axes.broken_barh(
-                spans, (lane - thickness / 2, thickness), facecolors=color, alpha=alpha, linewidth=0
-            )
+            spans = [(event.onset, event.offset - event.onset) for event in events or () if event.label == label]
+            axes.broken_barh(spans, (lane - thickness / 2, thickness), facecolors=color, alpha=alpha, linewidth=0)
         axes.plot(
             [-0.018, -0.004], [lane, lane], transform=axes.get_yaxis_transform(), clip_on=False,
             color=color, linestyle=_dash(label, labels), linewidth=2,

@@ -43,9 +43,7 @@ def test_channels_are_averaged_or_picked(tmp_path):
 
 
 def test_other_rates_are_resampled(tmp_path):
-    pytest.importorskip(
-        "torchaudio", exc_type=Exception, reason="torchaudio cannot be imported beside this torch"
-    )
+    pytest.importorskip("torchaudio", exc_type=Exception, reason="torchaudio cannot be imported beside this torch")
     rate, frequency = 44100, 1000.0
     tone = 0.5 * np.sin(2 * np.pi * frequency * np.arange(rate) / rate)
     found = read_audio(write(tmp_path / "tone.wav", tone, rate))
@@ -64,9 +62,7 @@ def test_resampling_without_torchaudio_is_one_sentence(tmp_path, monkeypatch):
 
     monkeypatch.setattr(builtins, "__import__", without_torchaudio)
     path = write(tmp_path / "tone.wav", burst(0.1), 22050)
-    with pytest.raises(
-        DataError, match=r"tone.wav is at 22050 Hz, 16000 Hz is wanted.*libcudart.so.13"
-    ) as caught:
+    with pytest.raises(DataError, match=r"tone.wav is at 22050 Hz, 16000 Hz is wanted.*libcudart.so.13") as caught:
         read_audio(path)
     assert "\n" not in str(caught.value)
     assert not isinstance(caught.value, RecordingError)  # every file would fail: not one to leave out

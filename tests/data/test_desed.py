@@ -102,12 +102,8 @@ def test_a_split_that_cannot_be_used_says_why(root, tmp_path):
     validation_table(root)
     with pytest.raises(DataError, match="a header and no rows"):
         read_split(root, "validation")
-    write_table(
-        root / "metadata/validation/validation.tsv", "filename,onset,offset,event_label", "v1.wav,1,2,Dog"
-    )
-    with pytest.raises(
-        DataError, match=r"validation.tsv:1 lacks the column filename, onset, offset, event_label"
-    ):
+    write_table(root / "metadata/validation/validation.tsv", "filename,onset,offset,event_label", "v1.wav,1,2,Dog")
+    with pytest.raises(DataError, match=r"validation.tsv:1 lacks the column filename, onset, offset, event_label"):
         read_split(root, "validation")
     (root / "metadata/validation/validation.tsv").write_bytes(b"\xff\xfe")
     with pytest.raises(DataError, match="not UTF-8"):
@@ -116,9 +112,7 @@ def test_a_split_that_cannot_be_used_says_why(root, tmp_path):
 
 def test_too_many_missing_files_stop(root):
     (root / "audio/train/weak/b.wav").unlink()
-    with pytest.raises(
-        DataError, match=r"2 of the 3 clips of .*weak.tsv have no audio .*b.wav.* at most 50%"
-    ):
+    with pytest.raises(DataError, match=r"2 of the 3 clips of .*weak.tsv have no audio .*b.wav.* at most 50%"):
         read_split(root, "weak")
     assert len(read_split(root, "weak", max_missing=0.7).clips) == 1
     (root / "audio/train/weak/Ya_10.000_20.000.flac").unlink()

@@ -22,9 +22,7 @@ def test_what_is_40_db_below_the_loudest_frame_is_inactive():
 
 def test_pauses_do_not_lower_the_level():
     pause = burst(0.3, tail=2.0)
-    assert active_part(np.tile(pause, 2), RATE).rms == pytest.approx(
-        active_part(pause[:4800], RATE).rms, rel=1e-3
-    )
+    assert active_part(np.tile(pause, 2), RATE).rms == pytest.approx(active_part(pause[:4800], RATE).rms, rel=1e-3)
 
 
 def test_recordings_shorter_than_a_frame_count_whole():
@@ -53,10 +51,7 @@ def test_stretches_of_longer_sounds_are_half_full_at_least():
 
 def test_stretches_reach_both_ends_of_a_recording():
     recording = np.arange(1, 3 * RATE + 124, dtype=np.float32)
-    starts = [
-        random_stretch(recording, 2 * RATE, RATE, np.random.default_rng(seed)).samples[0]
-        for seed in range(600)
-    ]
+    starts = [random_stretch(recording, 2 * RATE, RATE, np.random.default_rng(seed)).samples[0] for seed in range(600)]
     assert min(starts) == 1
     assert max(starts) == len(recording) - 2 * RATE + 1
 
@@ -99,6 +94,4 @@ def test_the_gain_of_a_room_is_that_of_its_convolution():
     ):
         image = np.convolve(samples, room)
         exact = np.sqrt(np.square(image).sum() / np.square(samples, dtype=np.float64).sum())
-        assert 20 * np.log10(room_gain(samples, room.astype(np.float32)) / exact) == pytest.approx(
-            0.0, abs=1.0
-        )
+        assert 20 * np.log10(room_gain(samples, room.astype(np.float32)) / exact) == pytest.approx(0.0, abs=1.0)

@@ -169,8 +169,7 @@ def test_a_class_of_several_events_keeps_their_levels(root):
         mixture = drawing.mixture(index)
         if len(mixture.events) == 2 and mixture.events[0].label == mixture.events[1].label:
             parts = [
-                mixture.sources[0, round(event.onset * RATE) : round(event.offset * RATE)]
-                for event in mixture.events
+                mixture.sources[0, round(event.onset * RATE) : round(event.offset * RATE)] for event in mixture.events
             ]
             quiet, loud = sorted(active_part(part, RATE).rms for part in parts)
             assert loud == pytest.approx(1.0, rel=1e-3)

@@ -4,9 +4,7 @@ import torch
 from task_aware.models.separator import GlobalLayerNorm, MaskNetwork, MaskNetworkConfig, preset
 
 
-@pytest.mark.parametrize(
-    ("name", "parameters"), [("conv_tasnet_text", 437_983), ("conv_tasnet_3m", 3_121_439)]
-)
+@pytest.mark.parametrize(("name", "parameters"), [("conv_tasnet_text", 437_983), ("conv_tasnet_3m", 3_121_439)])
 def test_presets_have_the_sizes_of_the_paper(name, parameters):
     network = MaskNetwork(preset(name, n_mels=128, n_sources=5))
     assert sum(parameter.numel() for parameter in network.parameters()) == parameters

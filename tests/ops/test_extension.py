@@ -18,9 +18,7 @@ from task_aware.ops import _dispatch
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 LIBRARIES = [
-    path
-    for path in (_extension.extension.folder or CHECKOUT).glob("*.so")
-    if path.name.startswith(("_C", "_cuda"))
+    path for path in (_extension.extension.folder or CHECKOUT).glob("*.so") if path.name.startswith(("_C", "_cuda"))
 ]
 needs_library = pytest.mark.skipif(not LIBRARIES, reason="no native library was built")
 
@@ -56,9 +54,7 @@ def test_a_cpu_tensor_without_a_library_names_the_way_out(monkeypatch: pytest.Mo
     without(monkeypatch, cpu_absent="the native library was not built")
     estimates = torch.rand(1, 2, 3)
     for backend in ("auto", "native"):
-        with pytest.raises(
-            BackendError, match="was not built; `pip install .` builds them, backend='reference'"
-        ):
+        with pytest.raises(BackendError, match="was not built; `pip install .` builds them, backend='reference'"):
             ops.pit_loss(estimates, estimates, backend=backend)
     assert float(ops.pit_loss(estimates, estimates, backend="reference").loss) == 0.0
 
@@ -153,14 +149,10 @@ def test_info_tells_what_is_there() -> None:
 @pytest.mark.parametrize("library", LIBRARIES, ids=lambda path: path.name.split(".")[0])
 def test_only_the_stable_abi_is_imported(library: Path) -> None:
     """What comes from libtorch is its C interface; no C++ symbol of at::, c10:: or torch:: is asked for."""
-    answer = subprocess.run(
-        ["nm", "-DC", "--undefined-only", library], capture_output=True, text=True, check=True
-    )
+    answer = subprocess.run(["nm", "-DC", "--undefined-only", library], capture_output=True, text=True, check=True)
     symbols = [line.split(maxsplit=1)[1] for line in answer.stdout.splitlines()]
     assert any(symbol.startswith("aoti_torch_") for symbol in symbols)
-    assert [
-        symbol for symbol in symbols if any(name in symbol for name in ("at::", "c10::", "torch::"))
-    ] == []
+    assert [symbol for symbol in symbols if any(name in symbol for name in ("at::", "c10::", "torch::"))] == []
 
 
 @needs_library

@@ -30,9 +30,7 @@ CASES: list[tuple[tuple[int, ...], dict[str, Any]]] = [
 TOLERANCE = {torch.float32: 1e-6, torch.float64: 4e-15, torch.bfloat16: 2**-8}
 
 
-def sample_inputs(
-    device: str, dtype: torch.dtype = torch.float32, shape: tuple[int, ...] = (2, 3000)
-) -> Tensor:
+def sample_inputs(device: str, dtype: torch.dtype = torch.float32, shape: tuple[int, ...] = (2, 3000)) -> Tensor:
     generator = torch.Generator().manual_seed(sum(shape))
     return torch.randn(shape, generator=generator).to(device, dtype)
 
@@ -173,9 +171,7 @@ def test_clipped_and_tiny_samples(device: str) -> None:
 def test_nan_spoils_the_frames_that_hold_it(device: str) -> None:
     waveform = sample_inputs(device, torch.float32, (1, 20000))
     waveform[0, 10000] = torch.nan
-    native, reference = (
-        ops.mel_spectrogram(waveform, backend=name).isnan() for name in ("native", "reference")
-    )
+    native, reference = (ops.mel_spectrogram(waveform, backend=name).isnan() for name in ("native", "reference"))
     assert torch.equal(native, reference) and native.any() and not native.all()
 
 

@@ -25,9 +25,7 @@ GRADIENT_TOLERANCE = {torch.float32: 3e-6, torch.bfloat16: 1e-2, torch.float64: 
 needs_cpu_kernels = pytest.mark.skipif(not _extension.extension.cpu, reason="no CPU kernels")
 
 
-def sample_inputs(
-    device: str, dtype: torch.dtype = torch.float32
-) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+def sample_inputs(device: str, dtype: torch.dtype = torch.float32) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
     """Estimates, targets and masks in [0,1]: odd lengths, one of everything, empty batches, views, masks."""
     generator = torch.Generator().manual_seed(0)
 
@@ -59,9 +57,7 @@ def in_float64(estimates: Tensor, targets: Tensor, kind: str, mask: Tensor | Non
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_value_and_gradients_match_the_reference_in_float64(
-    device: str, dtype: torch.dtype, kind: str
-) -> None:
+def test_value_and_gradients_match_the_reference_in_float64(device: str, dtype: torch.dtype, kind: str) -> None:
     for estimates, targets, mask in sample_inputs(device, dtype):
         e, t = estimates.clone().requires_grad_(), targets.clone().requires_grad_()
         loss, permutation = ops.pit_loss(e, t, kind=kind, mask=mask, backend="native")
@@ -92,15 +88,11 @@ def test_reference_is_the_minimum_over_permutations(kind: str) -> None:
         "l1": lambda e, t: (e - t).abs(),
         "bce": lambda e, t: torch.nn.functional.binary_cross_entropy(e, t, reduction="none"),
     }[kind]
-    losses = {
-        p: elementwise(estimates[:, list(p)], targets).mean((1, 2)) for p in itertools.permutations(range(4))
-    }
+    losses = {p: elementwise(estimates[:, list(p)], targets).mean((1, 2)) for p in itertools.permutations(range(4))}
     table = torch.stack(list(losses.values()))
     result = ops.pit_loss_reference(estimates, targets, kind=kind)
     torch.testing.assert_close(result.loss, table.amin(0))
-    assert [tuple(p) for p in result.permutation.tolist()] == [
-        list(losses)[k] for k in table.argmin(0).tolist()
-    ]
+    assert [tuple(p) for p in result.permutation.tolist()] == [list(losses)[k] for k in table.argmin(0).tolist()]
 
 
 @needs_cpu_kernels
@@ -255,9 +247,7 @@ def test_opcheck(device: str, kind: int) -> None:
 @pytest.mark.parametrize("backend", ["native", "reference"])
 def test_gradcheck(device: str, kind: str, backend: str) -> None:
     generator = torch.Generator().manual_seed(3)
-    estimates, targets = (
-        torch.rand(2, 3, 5, generator=generator, dtype=torch.float64) * 0.8 + 0.1 for _ in range(2)
-    )
+    estimates, targets = (torch.rand(2, 3, 5, generator=generator, dtype=torch.float64) * 0.8 + 0.1 for _ in range(2))
     mask = torch.tensor([[True, True, True], [True, False, True]], device=device)
     assert torch.autograd.gradcheck(
         lambda e, t: ops.pit_loss(e, t, kind=kind, mask=mask, backend=backend).loss,
@@ -287,9 +277,7 @@ def test_is_captured_in_a_cuda_graph_without_synchronising() -> None:
 
     def step() -> tuple[Tensor, Tensor]:
         loss, permutation = ops.pit_loss(estimates, targets)
-        (gradient,) = torch.autograd.grad(
-            loss.sum() + ops.reorder(estimates, permutation)[:, 0].sum(), estimates
-        )
+        (gradient,) = torch.autograd.grad(loss.sum() + ops.reorder(estimates, permutation)[:, 0].sum(), estimates)
         return loss, gradient
 
     torch.cuda.set_sync_debug_mode("error")

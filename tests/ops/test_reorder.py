@@ -55,9 +55,7 @@ def test_opcheck(device: str) -> None:
     for estimates, permutation in sample_inputs(device):
         estimates = estimates.detach().requires_grad_()
         torch.library.opcheck(torch.ops.task_aware.reorder.default, (estimates, permutation))
-        torch.library.opcheck(
-            torch.ops.task_aware.reorder_backward.default, (estimates.detach(), permutation)
-        )
+        torch.library.opcheck(torch.ops.task_aware.reorder_backward.default, (estimates.detach(), permutation))
 
 
 def test_gradcheck(device: str) -> None:
@@ -116,8 +114,6 @@ def test_an_index_out_of_range_is_nan_on_a_gpu() -> None:
         ([1.0], torch.zeros(2, 3, dtype=torch.int64), TypeError, "estimates is list"),
     ],
 )
-def test_wrong_arguments(
-    estimates: Tensor, permutation: Tensor, error: type[Exception], message: str
-) -> None:
+def test_wrong_arguments(estimates: Tensor, permutation: Tensor, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         ops.reorder(estimates, permutation, backend="reference")

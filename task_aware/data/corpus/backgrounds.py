@@ -40,18 +40,12 @@ def _hum(rng: np.random.Generator, n: int) -> Array:
 def _rumble(rng: np.random.Generator, n: int) -> Array:
     """Distant traffic: vehicles that come and go."""
     passing = 0.15 + np.clip(wander(rng, n, rng.uniform(0.15, 0.5)), 0.0, 1.0)
-    return (
-        shaped_noise(rng, n, [(25.0, -10.0), (70.0, 0.0), (250.0, -8.0), (1000.0, -26.0), (8000.0, -60.0)])
-        * passing
-    )
+    return shaped_noise(rng, n, [(25.0, -10.0), (70.0, 0.0), (250.0, -8.0), (1000.0, -26.0), (8000.0, -60.0)]) * passing
 
 
 def _wind(rng: np.random.Generator, n: int) -> Array:
     gusts = np.exp(0.8 * wander(rng, n, rng.uniform(0.4, 1.2)))
-    return (
-        shaped_noise(rng, n, [(40.0, 0.0), (200.0, -6.0), (700.0, -14.0), (3000.0, -34.0), (8000.0, -50.0)])
-        * gusts
-    )
+    return shaped_noise(rng, n, [(40.0, 0.0), (200.0, -6.0), (700.0, -14.0), (3000.0, -34.0), (8000.0, -50.0)]) * gusts
 
 
 def _fan(rng: np.random.Generator, n: int) -> Array:

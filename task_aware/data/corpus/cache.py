@@ -28,9 +28,7 @@ def cache_folder() -> Path:
     return Path("~/.cache/task_aware").expanduser()
 
 
-def builtin_corpus(
-    cache: Path | None = None, *, seed: int = 0, size: str = "full", progress: bool = True
-) -> Path:
+def builtin_corpus(cache: Path | None = None, *, seed: int = 0, size: str = "full", progress: bool = True) -> Path:
     """The built-in corpus: ten synthesised classes in DESED's layout, made on first use and cached.
 
     Args:
@@ -101,8 +99,7 @@ def _is_whole(root: Path, seed: int, size: str) -> bool:
     if any(manifest.get(key) != value for key, value in wanted.items()):
         made = ", ".join(f"{key} {value}" for key, value in wanted.items())
         raise DataError(
-            f"{root} holds something other than the built-in corpus of {made}; "
-            "remove it or choose another folder."
+            f"{root} holds something other than the built-in corpus of {made}; remove it or choose another folder."
         )
     found = sum(1 for _ in root.rglob("*.flac"))
     if found != manifest.get("audio_files"):
@@ -122,14 +119,10 @@ def _remove_abandoned(root: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """`python -m task_aware.data.corpus [--out DIR] [--seed N] [--size S]`: make it, print its folder."""
-    parser = argparse.ArgumentParser(
-        prog="python -m task_aware.data.corpus", description="Make the built-in corpus."
-    )
+    parser = argparse.ArgumentParser(prog="python -m task_aware.data.corpus", description="Make the built-in corpus.")
     parser.add_argument("--out", type=Path, help="folder to make it in (default: the cache)")
     parser.add_argument("--seed", type=int, default=0, help="another seed, another corpus (default: 0)")
-    parser.add_argument(
-        "--size", choices=sorted(SIZES), default="full", help="tiny is for tests (default: full)"
-    )
+    parser.add_argument("--size", choices=sorted(SIZES), default="full", help="tiny is for tests (default: full)")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     given = parser.parse_args(arguments)
     progress = not given.quiet

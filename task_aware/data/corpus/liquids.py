@@ -46,15 +46,13 @@ def frying(rng: np.random.Generator) -> Array:
     starts = _uneven_times(rng, n, log_uniform(rng, 25.0, 900.0), density)
     count = len(starts)
     time = np.arange(160) / SAMPLE_RATE
-    frequency = np.exp(
-        rng.normal(np.log(log_uniform(rng, 1500.0, 4500.0)), rng.uniform(0.3, 0.7), (count, 1))
-    ).clip(300, 7500)
+    frequency = np.exp(rng.normal(np.log(log_uniform(rng, 1500.0, 4500.0)), rng.uniform(0.3, 0.7), (count, 1))).clip(
+        300, 7500
+    )
     decay = rng.uniform(0.0003, rng.uniform(0.001, 0.004), (count, 1))
     level = np.exp(rng.normal(0.0, rng.uniform(0.7, 1.3), (count, 1)))
     pops = scatter(n, starts, level * np.exp(-time / decay) * np.sin(2 * np.pi * frequency * time))
-    spectrum = rough_curve(
-        rng, [(100.0, -26.0), (500.0, -14.0), (1800.0, -5.0), (4500.0, 0.0), (8000.0, -5.0)], 6.0
-    )
+    spectrum = rough_curve(rng, [(100.0, -26.0), (500.0, -14.0), (1800.0, -5.0), (4500.0, 0.0), (8000.0, -5.0)], 6.0)
     hiss = shaped_noise(rng, n, spectrum, _surface(rng, 300.0, 6000.0, 8.0)) * (0.5 + 0.5 * density)
     sound = pops / rms(pops) + decibels(rng.uniform(-12.0, 9.0)) * hiss
     return sound * (1.0 + 0.15 * wander(rng, n, 1.0)) * ramp(n, rng.uniform(0.02, 0.4), rng.uniform(0.1, 0.6))
@@ -77,12 +75,8 @@ def running_water(rng: np.random.Generator) -> Array:
     damping = frequency * (0.13 + 0.0072 * np.sqrt(frequency)) * rng.uniform(0.3, 1.1)
     rise = 1.0 + rng.uniform(0.0, 0.6) * damping * time * 0.1
     level = radius**1.2 * np.exp(rng.normal(0.0, 0.6, (count, 1)))
-    bubbles = scatter(
-        n, starts, level * np.exp(-damping * time) * np.sin(2 * np.pi * frequency * rise * time)
-    )
-    spectrum = rough_curve(
-        rng, [(100.0, -22.0), (400.0, -10.0), (1200.0, -3.0), (3500.0, 0.0), (8000.0, -8.0)], 6.0
-    )
+    bubbles = scatter(n, starts, level * np.exp(-damping * time) * np.sin(2 * np.pi * frequency * rise * time))
+    spectrum = rough_curve(rng, [(100.0, -22.0), (400.0, -10.0), (1200.0, -3.0), (3500.0, 0.0), (8000.0, -8.0)], 6.0)
     splash = shaped_noise(rng, n, spectrum, _surface(rng, 300.0, 5000.0, 8.0))
     splash *= flow * (1.0 + rng.uniform(0.05, 0.35) * wander(rng, n, rng.uniform(8.0, 40.0)))
     balance = {"tap": (-6, 8), "shower": (3, 14), "trickle": (-26, -8), "filling": (-6, 6)}[str(kind)]
@@ -92,8 +86,7 @@ def running_water(rng: np.random.Generator) -> Array:
         pitch = log_uniform(rng, 250.0, 700.0) * (1.0 + rng.uniform(0.3, 3.0) * frames**2)
         octaves = np.log2(np.maximum(bin_frequencies(), 30.0))[None]
         level = np.zeros_like(frames) + sum(
-            rng.uniform(6.0, 14.0) * np.exp(-0.5 * np.square((octaves - np.log2(k * pitch)) / 0.12))
-            for k in (1, 3, 5)
+            rng.uniform(6.0, 14.0) * np.exp(-0.5 * np.square((octaves - np.log2(k * pitch)) / 0.12)) for k in (1, 3, 5)
         )
         sound = filter_over_time(sound, 10.0 ** (level / 20.0))
     return sound * ramp(n, rng.uniform(0.03, 0.3), rng.uniform(0.05, 0.4))

@@ -39,9 +39,7 @@ def _run_up(rng: np.random.Generator, n: int, up: float, down: float, depth: flo
     return rising * (1.0 - depth * (1.0 - falling))
 
 
-def _housing(
-    rng: np.random.Generator, signal: Array, count: int, low: float, high: float, gain: float
-) -> Array:
+def _housing(rng: np.random.Generator, signal: Array, count: int, low: float, high: float, gain: float) -> Array:
     frequencies = np.linspace(0.0, SAMPLE_RATE / 2.0, 2049)
     return shape(signal, [(20.0, 0.0), (8000.0, 0.0)], bumps(rng, frequencies, count, low, high, gain))
 
@@ -57,9 +55,7 @@ def _moving_tilt(rng: np.random.Generator, signal: Array, rate: float, span: flo
 
 def _harmonics(rng: np.random.Generator, count: int, tilt: float, uneven: float) -> Array:
     """Harmonic amplitudes k^-tilt, each moved by a normal draw of `uneven` dB."""
-    return np.arange(1, count + 1, dtype=np.float64) ** -tilt * 10.0 ** (
-        rng.normal(0.0, uneven, count) / 20.0
-    )
+    return np.arange(1, count + 1, dtype=np.float64) ** -tilt * 10.0 ** (rng.normal(0.0, uneven, count) / 20.0)
 
 
 def blender(rng: np.random.Generator) -> Array:
@@ -77,15 +73,11 @@ def blender(rng: np.random.Generator) -> Array:
             begin += length + samples(rng.uniform(0.12, 0.4))
     load = wander(rng, n, rng.uniform(1.0, 5.0))
     rotation = (
-        log_uniform(rng, 110.0, 340.0)
-        * speed
-        * (1.0 + rng.uniform(0.01, 0.06) * load + 0.004 * wander(rng, n, 40.0))
+        log_uniform(rng, 110.0, 340.0) * speed * (1.0 + rng.uniform(0.01, 0.06) * load + 0.004 * wander(rng, n, 40.0))
     )
     motor = oscillator(rng, rotation, _harmonics(rng, 60, rng.uniform(0.3, 1.0), 6.0))
     motor *= 1.0 + 0.25 * load
-    spectrum = rough_curve(
-        rng, [(80.0, -18.0), (300.0, -4.0), (900.0, 0.0), (2500.0, -3.0), (8000.0, -14.0)], 5.0
-    )
+    spectrum = rough_curve(rng, [(80.0, -18.0), (300.0, -4.0), (900.0, 0.0), (2500.0, -3.0), (8000.0, -14.0)], 5.0)
     churn = shaped_noise(rng, n, spectrum) * (1.0 + 0.4 * wander(rng, n, rng.uniform(6.0, 25.0))) * speed**1.5
     sound = motor + decibels(rng.uniform(-9.0, 4.0)) * churn
     if rng.uniform() < 0.6:
@@ -97,9 +89,7 @@ def blender(rng: np.random.Generator) -> Array:
         )
         early = (rng.beta(1.0, rng.uniform(1.0, 4.0), count) * (n - 1)).astype(np.int64)
         chunks = scatter(n, early, grains)
-        sound += rng.uniform(0.2, 0.9) * shape(
-            chunks, [(150.0, -12.0), (600.0, 0.0), (2000.0, -3.0), (8000.0, -18.0)]
-        )
+        sound += rng.uniform(0.2, 0.9) * shape(chunks, [(150.0, -12.0), (600.0, 0.0), (2000.0, -3.0), (8000.0, -18.0)])
     sound = _housing(rng, sound, 7, 250.0, 5500.0, rng.uniform(6.0, 13.0))
     return sound * gate * (0.35 + 0.65 * speed) * ramp(n, 0.05, 0.12)
 
@@ -122,9 +112,7 @@ def electric_shaver_toothbrush(rng: np.random.Generator) -> Array:
         ),
     )
     buzz /= rms(buzz)
-    spectrum = rough_curve(
-        rng, [(200.0, -24.0), (1200.0, -10.0), (3500.0, 0.0), (6000.0, -2.0), (8000.0, -10.0)], 5.0
-    )
+    spectrum = rough_curve(rng, [(200.0, -24.0), (1200.0, -10.0), (3500.0, 0.0), (6000.0, -2.0), (8000.0, -10.0)], 5.0)
     cycle = np.cumsum(frequency) / SAMPLE_RATE
     rasp = shaped_noise(rng, n, spectrum) * (1.0 + rng.uniform(0.0, 0.9) * np.sin(2 * np.pi * cycle))
     sound = buzz + decibels(rng.uniform(-12.0, 3.0)) * rasp * (1.0 + 0.5 * pressure)
@@ -152,17 +140,11 @@ def vacuum_cleaner(rng: np.random.Generator) -> Array:
         rng, rotation * blades if rotation.max() * blades < 7000.0 else rotation * 3.0, np.array([1.0, 0.25])
     )
     sound: Array = (
-        air
-        + decibels(rng.uniform(-18.0, -1.0)) * motor * speed
-        + decibels(rng.uniform(-28.0, -8.0)) * whine * speed
+        air + decibels(rng.uniform(-18.0, -1.0)) * motor * speed + decibels(rng.uniform(-28.0, -8.0)) * whine * speed
     )
     if rng.uniform() < 0.3:
         count = int(n / SAMPLE_RATE * log_uniform(rng, 2.0, 15.0))
-        grains = (
-            rng.standard_normal((count, 200))
-            * np.exp(-np.arange(200) / 25.0)
-            * rng.gamma(0.7, 1.0, (count, 1))
-        )
+        grains = rng.standard_normal((count, 200)) * np.exp(-np.arange(200) / 25.0) * rng.gamma(0.7, 1.0, (count, 1))
         sound += 0.5 * scatter(n, rng.integers(0, n, count), grains)
     sound = _housing(rng, sound, 6, 120.0, 4000.0, rng.uniform(4.0, 10.0))
     return sound * ramp(n, 0.15, 0.25)

@@ -43,9 +43,7 @@ SIZES = {
 
 # Keys of generator states. Sounds use their class's column as the second key; what has no class comes after.
 _PARTS = ("soundbank", "weak", "unlabelled", "synthetic", "validation")
-_BACKGROUND, _BACKGROUND_LEVEL, _ROOM, _RESPONSE, _CLIP, _PLAN = range(
-    len(DESED_CLASSES), len(DESED_CLASSES) + 6
-)
+_BACKGROUND, _BACKGROUND_LEVEL, _ROOM, _RESPONSE, _CLIP, _PLAN = range(len(DESED_CLASSES), len(DESED_CLASSES) + 6)
 
 _EVENT_COUNTS: dict[str, tuple[float, ...]] = {
     "weak": (0.3, 0.4, 0.3),
@@ -143,6 +141,4 @@ def make_clip(seed: int, clip: ClipPlan, size: Size) -> tuple[Array, list[Event]
     number = int(rng.integers(size.rooms))
     room = make_room(seed, "validation" if clip.part == "validation" else "soundbank", number)
     events = [(label, make_event(seed, source, label, k)) for label, k in clip.events]
-    return compose(
-        rng, events, make_background(seed, source, ambience), room if rng.uniform() < 0.5 else None
-    )
+    return compose(rng, events, make_background(seed, source, ambience), room if rng.uniform() < 0.5 else None)

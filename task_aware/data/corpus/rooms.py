@@ -35,9 +35,7 @@ def random_room(rng: np.random.Generator) -> Room:
     """A kitchen, a bathroom or a living room: 6 to 50 m², 0.2 to 0.6 s at 1 kHz."""
     size = np.array([rng.uniform(2.4, 7.5), rng.uniform(2.2, 6.0), rng.uniform(2.3, 3.2)])
     at_1k = rng.uniform(0.2, 0.6)
-    decay = at_1k * 2.0 ** (
-        np.array([0.2, 0.1, 0.0, -0.15, -0.4]) * rng.uniform(0.3, 1.6) + rng.uniform(-0.1, 0.1, 5)
-    )
+    decay = at_1k * 2.0 ** (np.array([0.2, 0.1, 0.0, -0.15, -0.4]) * rng.uniform(0.3, 1.6) + rng.uniform(-0.1, 0.1, 5))
     return Room(size, np.clip(decay, 0.12, 0.7), size * rng.uniform(0.25, 0.75, 3))
 
 
@@ -76,9 +74,7 @@ def impulse_response(rng: np.random.Generator, room: Room) -> Array:
     distances, bounces = _images(room, source, reach)
 
     volume, surface = float(np.prod(room.size)), 2.0 * float(np.sum(room.size * np.roll(room.size, 1)))
-    absorption = 1.0 - np.exp(
-        -24.0 * np.log(10.0) * volume / (SPEED_OF_SOUND * surface * room.decay)
-    )  # Eyring
+    absorption = 1.0 - np.exp(-24.0 * np.log(10.0) * volume / (SPEED_OF_SOUND * surface * room.decay))  # Eyring
     amplitudes = np.sqrt(1.0 - absorption)[:, None] ** bounces / distances * direct
 
     delays = (distances - direct) * SAMPLE_RATE / SPEED_OF_SOUND + _DIRECT

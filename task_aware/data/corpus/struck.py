@@ -98,26 +98,19 @@ def alarm_bell_ringing(rng: np.random.Generator) -> Array:
     if kind == "two_tone":
         length = log_uniform(rng, 0.08, 0.6)
         pair = np.concatenate(
-            [
-                _tone(rng, f, length, partials)
-                for f in (0.5 * frequency, 0.5 * frequency * rng.uniform(1.15, 1.6))
-            ]
+            [_tone(rng, f, length, partials) for f in (0.5 * frequency, 0.5 * frequency * rng.uniform(1.15, 1.6))]
         )
         return _repeat(pair, 0.0, seconds)
     if kind == "siren":
         n = samples(seconds)
         phase = np.arange(n) / SAMPLE_RATE * log_uniform(rng, 0.5, 5.0) % 1.0
         sweep = phase if rng.uniform() < 0.5 else 0.5 - 0.5 * np.cos(2 * np.pi * phase)
-        return oscillator(rng, 0.5 * frequency * (1.0 + rng.uniform(0.3, 1.0) * sweep), partials) * ramp(
-            n, 0.01, 0.02
-        )
+        return oscillator(rng, 0.5 * frequency * (1.0 + rng.uniform(0.3, 1.0) * sweep), partials) * ramp(n, 0.01, 0.02)
     scale = 0.4 * frequency * 2.0 ** (np.array([0, 2, 4, 7, 9, 12]) / 12.0)
     length = rng.uniform(0.09, 0.3)
     notes = [_tone(rng, float(rng.choice(scale)), length, partials) for _ in range(rng.integers(3, 8))]
     fading = np.exp(-np.arange(len(notes[0])) / len(notes[0]) * rng.uniform(0.0, 3.0))
-    return _repeat(np.concatenate([note * fading for note in notes]), rng.uniform(0.0, 0.6), seconds)[
-        : samples(9.0)
-    ]
+    return _repeat(np.concatenate([note * fading for note in notes]), rng.uniform(0.0, 0.6), seconds)[: samples(9.0)]
 
 
 _MATERIALS = {
@@ -135,9 +128,7 @@ def _object(rng: np.random.Generator, material: str) -> tuple[Array, Array, Arra
     low, high, shortest, longest, damping = _MATERIALS[material]
     count = int(rng.integers(7, 16))
     lowest = log_uniform(rng, low, high)
-    frequencies = lowest * (
-        1.0 + np.cumsum(np.append(0.0, rng.exponential(rng.uniform(0.25, 0.7), count - 1)))
-    )
+    frequencies = lowest * (1.0 + np.cumsum(np.append(0.0, rng.exponential(rng.uniform(0.25, 0.7), count - 1))))
     keep = frequencies < 7700.0
     frequencies = frequencies[keep]
     decays = log_uniform(rng, shortest, longest) * (frequencies / lowest) ** -damping
@@ -158,9 +149,7 @@ def dishes(rng: np.random.Generator) -> Array:
         n = samples(min(0.9, 6.0 * float(decays.max())))
         where = amplitudes * rng.uniform(0.05, 1.0, len(amplitudes))
         clink = ringing(n, frequencies * rng.uniform(0.995, 1.005), decays * rng.uniform(0.6, 1.0), where)
-        contact = (
-            rng.standard_normal(96) * np.exp(-np.arange(96) / rng.uniform(6, 30)) * rng.uniform(0.2, 1.5)
-        )
+        contact = rng.standard_normal(96) * np.exp(-np.arange(96) / rng.uniform(6, 30)) * rng.uniform(0.2, 1.5)
         clink[: min(96, n)] += contact[: min(96, n)]
         begin = samples(start + 0.001)
         end = min(len(total), begin + n)

@@ -64,15 +64,10 @@ def rough_curve(
     rng: np.random.Generator, points: Sequence[tuple[float, float]], jitter: float
 ) -> list[tuple[float, float]]:
     """The curve with each level moved by up to `jitter` dB and each frequency by up to a quarter octave."""
-    return [
-        (hertz * 2.0 ** rng.uniform(-0.25, 0.25), level + rng.uniform(-jitter, jitter))
-        for hertz, level in points
-    ]
+    return [(hertz * 2.0 ** rng.uniform(-0.25, 0.25), level + rng.uniform(-jitter, jitter)) for hertz, level in points]
 
 
-def bumps(
-    rng: np.random.Generator, frequencies: Array, count: int, low: float, high: float, gain: float
-) -> Array:
+def bumps(rng: np.random.Generator, frequencies: Array, count: int, low: float, high: float, gain: float) -> Array:
     """Response `[bins]` of a housing: broad resonances of up to `gain` dB between low and high Hz."""
     level = np.zeros_like(frequencies)
     octave = np.log2(np.maximum(frequencies, 1.0))
@@ -154,9 +149,7 @@ def scatter(n: int, starts: npt.NDArray[np.int64], grains: Array) -> Array:
     return np.bincount(index[keep], weights=grains[keep], minlength=n)[:n].astype(np.float64)
 
 
-def ringing(
-    n: int, frequencies: Array, decays: Array, amplitudes: Array, phases: Array | float = 0.0
-) -> Array:
+def ringing(n: int, frequencies: Array, decays: Array, amplitudes: Array, phases: Array | float = 0.0) -> Array:
     """Sum `[n]` of struck modes a·exp(-t/decay)·sin(2πft + phase)."""
     time = np.arange(n) / SAMPLE_RATE
     rate = (2j * np.pi * frequencies - 1.0 / decays)[:, None]

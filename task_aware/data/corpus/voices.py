@@ -71,9 +71,7 @@ def _syllables(rng: np.random.Generator, seconds: float) -> tuple[Array, Array]:
     controls: list[tuple[float, float, float, float]] = []
     targets: list[Array] = []
 
-    def hold(
-        duration: float, voice: float, breath: float, friction: float, centre: float, formant: Array
-    ) -> None:
+    def hold(duration: float, voice: float, breath: float, friction: float, centre: float, formant: Array) -> None:
         count = max(1, round(duration * SAMPLE_RATE / HOP))
         controls.extend([(voice, breath, friction, centre)] * count)
         targets.extend([formant] * count)
@@ -83,9 +81,7 @@ def _syllables(rng: np.random.Generator, seconds: float) -> tuple[Array, Array]:
     while len(controls) * HOP < seconds * SAMPLE_RATE:
         following = _VOWELS[rng.integers(len(_VOWELS))]
         loud = rng.uniform(0.45, 1.0)
-        kind = rng.choice(
-            ["fricative", "plosive", "nasal", "approximant", "none"], p=[0.24, 0.28, 0.18, 0.15, 0.15]
-        )
+        kind = rng.choice(["fricative", "plosive", "nasal", "approximant", "none"], p=[0.24, 0.28, 0.18, 0.15, 0.15])
         if kind == "fricative":
             voiced = rng.uniform(0.1, 0.3) if rng.uniform() < 0.35 else 0.0
             centre = log_uniform(rng, 1800.0, 6800.0)
@@ -131,9 +127,7 @@ def speech(rng: np.random.Generator) -> Array:
         pitch *= rng.uniform(1.3, 1.8)
 
     time = np.arange(n)
-    tracks = np.stack(
-        [np.interp(time, np.arange(len(controls)) * HOP, _smooth(controls[:, i], 4)) for i in range(3)]
-    )
+    tracks = np.stack([np.interp(time, np.arange(len(controls)) * HOP, _smooth(controls[:, i], 4)) for i in range(3)])
     melody = 2.0 ** (wander(rng, n, rng.uniform(1.5, 3.5)) * rng.uniform(0.1, 0.45))
     fall = np.linspace(1.1, 0.85, n)
     jitter = 1.0 + 0.012 * wander(rng, n, 60.0)
@@ -155,9 +149,7 @@ def speech(rng: np.random.Generator) -> Array:
         - np.log2(_fit(_smooth(controls[:, 3], 3), frame_count(n)))[:, None]
     )
     spread = np.where(octaves > 0, rng.uniform(0.4, 1.0), rng.uniform(0.2, 0.4))
-    friction = filter_over_time(
-        tracks[2] * rng.standard_normal(n), np.exp(-0.5 * np.square(octaves / spread))
-    )
+    friction = filter_over_time(tracks[2] * rng.standard_normal(n), np.exp(-0.5 * np.square(octaves / spread)))
     return spoken + friction * rng.uniform(0.4, 1.5)
 
 
@@ -166,22 +158,16 @@ def _bark(rng: np.random.Generator, seconds: float, pitch: float, tract: float, 
     time = np.linspace(0.0, 1.0, n)
     top = rng.uniform(0.15, 0.45)
     arch = np.where(time < top, time / top, np.maximum(0.0, 1.0 - (time - top) / (1.0 - top)))
-    frequency = pitch * (
-        1.0 + rng.uniform(0.15, 0.7) * np.sin(0.5 * np.pi * arch) + 0.04 * wander(rng, n, 90.0)
-    )
+    frequency = pitch * (1.0 + rng.uniform(0.15, 0.7) * np.sin(0.5 * np.pi * arch) + 0.04 * wander(rng, n, 90.0))
     growl = 1.0 + rough * wander(rng, n, rng.uniform(60.0, 160.0))
     throat = oscillator(rng, frequency, np.arange(1, 60, dtype=np.float64) ** -rng.uniform(0.3, 0.9)) * growl
     excitation = throat + rng.uniform(0.3, 1.0) * rough * rng.standard_normal(n)
     mouth = 0.75 + 0.35 * np.sin(np.pi * np.linspace(0.1, 0.9, max(2, n // HOP)))
     centres = (
-        tract
-        * mouth[:, None]
-        * np.array([[rng.uniform(550, 850), rng.uniform(1300, 1800), rng.uniform(2500, 3300)]])
+        tract * mouth[:, None] * np.array([[rng.uniform(550, 850), rng.uniform(1300, 1800), rng.uniform(2500, 3300)]])
     )
     envelope = (
-        (1.0 - np.exp(-time * seconds / 0.008))
-        * np.exp(-3.0 * np.maximum(0.0, time - top))
-        * ramp(n, 0.004, 0.05)
+        (1.0 - np.exp(-time * seconds / 0.008)) * np.exp(-3.0 * np.maximum(0.0, time - top)) * ramp(n, 0.004, 0.05)
     )
     return _throat(excitation, centres, 0.16) * envelope
 
@@ -206,9 +192,7 @@ def dog(rng: np.random.Generator) -> Array:
         n = samples(rng.uniform(0.4, 1.3))
         growl = oscillator(rng, 0.25 * pitch * (1 + 0.15 * wander(rng, n, 25.0)), np.ones(80))
         growl = growl * (1.0 + 0.6 * wander(rng, n, 40.0)) + 0.4 * rng.standard_normal(n)
-        parts.append(
-            0.25 * _throat(growl, tract * np.array([[500.0, 1100.0, 2400.0]]), 0.2) * ramp(n, 0.1, 0.1)
-        )
+        parts.append(0.25 * _throat(growl, tract * np.array([[500.0, 1100.0, 2400.0]]), 0.2) * ramp(n, 0.1, 0.1))
     count = 1 if rng.uniform() < 0.3 else int(rng.integers(2, 9))
     seconds, gap, rough = rng.uniform(0.09, 0.32), log_uniform(rng, 0.08, 0.4), rng.uniform(0.2, 0.9)
     for _ in range(count):
@@ -240,9 +224,7 @@ def _meow(rng: np.random.Generator, seconds: float, pitch: float, tract: float) 
     shut, wide = np.array([[600.0, 2300.0, 3500.0]]), np.array([[1350.0, 2000.0, 3900.0]])
     if rng.uniform() < 0.4:
         shut = np.array([[550.0, 1100.0, 3000.0]])
-    envelope = (0.25 + 0.75 * np.interp(time, [0.0, top, 1.0], [0.2, 1.0, 0.3])) * ramp(
-        n, 0.05, 0.15 * seconds
-    )
+    envelope = (0.25 + 0.75 * np.interp(time, [0.0, top, 1.0], [0.2, 1.0, 0.3])) * ramp(n, 0.05, 0.15 * seconds)
     return _throat(throat, tract * (shut + mouth * (wide - shut)), 0.1) * envelope
 
 
@@ -258,8 +240,6 @@ def cat(rng: np.random.Generator) -> Array:
         return _meow(rng, rng.uniform(1.3, 2.8), pitch * 0.8, tract)
     parts: list[Array] = []
     for _ in range(int(rng.choice([1, 2, 3], p=[0.6, 0.25, 0.15]))):
-        parts.append(
-            _meow(rng, rng.uniform(0.3, 1.0), pitch * rng.uniform(0.92, 1.1), tract) * rng.uniform(0.6, 1.0)
-        )
+        parts.append(_meow(rng, rng.uniform(0.3, 1.0), pitch * rng.uniform(0.92, 1.1), tract) * rng.uniform(0.6, 1.0))
         parts.append(np.zeros(samples(rng.uniform(0.1, 0.35))))
     return np.concatenate(parts[:-1])[: samples(3.5)]

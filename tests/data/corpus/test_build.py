@@ -47,9 +47,7 @@ def test_the_reader_of_desed_reads_every_split(tiny_corpus: Path, split: str) ->
 
 def test_soundbank_and_responses_are_complete(tiny_corpus: Path) -> None:
     bank = Soundbank(tiny_corpus)
-    assert {label: len(paths) for label, paths in bank.foreground.items()} == dict.fromkeys(
-        DESED_CLASSES, TINY.events
-    )
+    assert {label: len(paths) for label, paths in bank.foreground.items()} == dict.fromkeys(DESED_CLASSES, TINY.events)
     assert len(bank.background) == TINY.backgrounds
     assert bank.absent == ()
     rooms = RirBank(tiny_corpus / "rirs").rooms
@@ -96,13 +94,10 @@ def test_files_hold_what_the_recipe_says(tiny_corpus: Path) -> None:
     stored, _ = soundfile.read(tiny_corpus / "audio/validation/val_002.flac")
     np.testing.assert_allclose(stored, samples, atol=1.0 / 32768)
     rows = [
-        row
-        for row in table(tiny_corpus / "metadata/validation/validation.tsv")
-        if row["filename"] == "val_002.flac"
+        row for row in table(tiny_corpus / "metadata/validation/validation.tsv") if row["filename"] == "val_002.flac"
     ]
     assert [(float(row["onset"]), float(row["offset"]), row["event_label"]) for row in rows] == [
-        (pytest.approx(event.onset, abs=1e-3), pytest.approx(event.offset, abs=1e-3), event.label)
-        for event in events
+        (pytest.approx(event.onset, abs=1e-3), pytest.approx(event.offset, abs=1e-3), event.label) for event in events
     ]
 
 
@@ -122,9 +117,7 @@ def test_parts_share_neither_sounds_nor_rooms_with_validation() -> None:
         for part in ("soundbank", "weak", "unlabelled", "synthetic", "validation")
     }
     assert len(set().union(*states.values())) == sum(len(part) for part in states.values())
-    sizes = {
-        part: {tuple(make_room(0, part, k).size) for k in range(8)} for part in ("soundbank", "validation")
-    }
+    sizes = {part: {tuple(make_room(0, part, k).size) for k in range(8)} for part in ("soundbank", "validation")}
     assert not sizes["soundbank"] & sizes["validation"]
 
 

@@ -43,9 +43,7 @@ def test_sounds_are_well_formed_and_all_different(label: str) -> None:
         assert part.last >= len(signal) - 0.04 * SAMPLE_RATE
         seconds = len(signal) / SAMPLE_RATE
         assert (
-            (1.5 if label in LASTING else SHORTEST_SECONDS) - 0.02
-            <= seconds
-            <= (4.0 if label in IMPULSIVE else 10.0)
+            (1.5 if label in LASTING else SHORTEST_SECONDS) - 0.02 <= seconds <= (4.0 if label in IMPULSIVE else 10.0)
         )
         assert abs(signal.mean()) < 0.05
     spectra = np.array([band_levels(signal) for signal in signals])
@@ -64,9 +62,7 @@ def test_classes_can_be_learned_but_not_looked_up() -> None:
     """A linear classifier on band levels, trained and tested on different individuals."""
 
     def examples(part: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-        features = [
-            band_levels(signal) for label in DESED_CLASSES for signal in some(label, count, part=part)
-        ]
+        features = [band_levels(signal) for label in DESED_CLASSES for signal in some(label, count, part=part)]
         return np.array(features), np.repeat(np.arange(len(DESED_CLASSES)), count)
 
     train, train_class = examples(1, 12)

@@ -39,18 +39,14 @@ def test_shaped_noise_has_the_spectrum_of_its_points() -> None:
     )
     power = np.square(np.abs(np.fft.rfft(noise)))
     hertz = np.fft.rfftfreq(len(noise), 1.0 / SAMPLE_RATE)
-    low, middle, high = (
-        power[(hertz > a) & (hertz < b)].mean() for a, b in ((100, 900), (1950, 2050), (5e3, 7e3))
-    )
+    low, middle, high = (power[(hertz > a) & (hertz < b)].mean() for a, b in ((100, 900), (1950, 2050), (5e3, 7e3)))
     assert 10 * np.log10(middle / low) == pytest.approx(-10.0, abs=1.0)
     assert 10 * np.log10(high / low) == pytest.approx(-20.0, abs=1.0)
     assert synthesis.rms(noise) == pytest.approx(1.0)
 
 
 def test_oscillator_has_its_harmonics_and_no_aliases() -> None:
-    wave = synthesis.oscillator(
-        np.random.default_rng(0), np.full(16000, 1000.0), np.array([1.0, 0.5] + [1.0] * 20)
-    )
+    wave = synthesis.oscillator(np.random.default_rng(0), np.full(16000, 1000.0), np.array([1.0, 0.5] + [1.0] * 20))
     spectrum = np.abs(np.fft.rfft(wave))
     peaks = np.flatnonzero(spectrum > 1e-3 * spectrum.max())
     np.testing.assert_array_equal(peaks, 1000 * np.arange(1, 8))
