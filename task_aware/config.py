@@ -71,6 +71,9 @@ class OptimiserConfig:
         cosine_decay: let the rate fall to zero over the run, along a cosine.
         separation_share: share of the steps that train by PIT-MSE alone, on strong batches alone, before the detector
             joins; 0 trains by all objectives from the first step, as the paper does.
+        anchor_share: share of the steps that begin the run with a slot for each class (its column modulo the number of
+            sources) instead of a free permutation. Slots of equal standing can stay on a plateau for thousands of steps,
+            one of them holding every event; this start leaves it.
         separation_strong: mixtures per step while PIT-MSE trains alone.
         task_learning_rate: after that share.
         gradient_clip: largest gradient norm.
@@ -83,6 +86,7 @@ class OptimiserConfig:
     warmup_steps: int = 50
     cosine_decay: bool = False
     separation_share: float = 0.8
+    anchor_share: float = 0.4
     separation_strong: int = 8
     task_learning_rate: float = 3e-4
     gradient_clip: float = 5.0
@@ -92,6 +96,11 @@ class OptimiserConfig:
     def separation_steps(self) -> int:
         """Steps of the first stage."""
         return round(self.separation_share * self.max_steps)
+
+    @property
+    def anchor_steps(self) -> int:
+        """Steps with a slot for each class."""
+        return round(self.anchor_share * self.max_steps)
 
 
 @dataclass

@@ -67,6 +67,32 @@ def pit_mse(
     )
 
 
+def anchored_mse(
+    estimates: Tensor,
+    images: Tensor,
+    floor: Tensor,
+    labels: Tensor,
+    mixture_mel: Tensor,
+    *,
+    domain: MSEDomain = "compressed",
+) -> Tensor:
+    """Squared error with a slot for each class, its label modulo S: a start that breaks the symmetry of the slots.
+
+    Args:
+        estimates, images: linear mel, `[B, S, F, T]`; images whose classes share a slot are summed.
+        floor: what the mask floor adds to each target, `[B, 1, F, T]`.
+        labels: the images' classes, `[B, S]`; -1 for an unused row, which must be silent.
+        mixture_mel: linear mel of the mixture, `[B, F, T]`.
+
+    Returns:
+        Loss `[B]`.
+    """
+    slots = labels.clamp_min(0) % images.shape[1]
+    placed = torch.zeros_like(images).scatter_add_(1, slots[..., None, None].expand_as(images), images)
+    difference = to_domain(estimates, mixture_mel, domain) - to_domain(placed + floor, mixture_mel, domain)
+    return difference.square().mean((1, 2, 3))
+
+
 def deep_feature_loss(
     estimated: Sequence[Tensor], oracle: Sequence[Tensor], *, reduction: Reduction = "mean"
 ) -> Tensor:

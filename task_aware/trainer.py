@@ -176,6 +176,8 @@ def fit(
     trainer = Trainer(
         accelerator=config.accelerator,
         devices=config.devices,
+        # the last block's trunk has no reader, so its weights never get a gradient
+        strategy="ddp_find_unused_parameters_true" if config.devices > 1 else "auto",
         precision=config.precision,
         max_steps=max_steps,
         max_epochs=-1,

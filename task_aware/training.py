@@ -95,18 +95,24 @@ class TaskAwareModule(LightningModule):
         return total
 
     @torch.no_grad()
-    def targets(self, batch: StrongBatch) -> tuple[ops.Mixture, Tensor, Tensor]:
-        """The mixture, its mel `[B, F, T]`, and what the estimates should be `[B, S, F, T]`: image plus mask floor."""
+    def images(self, batch: StrongBatch) -> tuple[ops.Mixture, Tensor, Tensor]:
+        """The mixture, its mel `[B, F, T]`, and the mel of its images `[B, S, F, T]`."""
         front_end = self.system.detector.feature_config
         mixed = ops.reverb_mix(batch.sources, batch.rirs, batch.gains, batch.background, backend=self.backend)
         mixture_mel = front_end.mel(mixed.mixture, backend=self.backend)
-        images = front_end.mel(mixed.images, backend=self.backend)
-        return mixed, mixture_mel, images + self.system.mask_floor * mixture_mel[:, None]
+        return mixed, mixture_mel, front_end.mel(mixed.images, backend=self.backend)
 
     def strong_terms(self, batch: StrongBatch) -> dict[str, Tensor]:
         """PIT-MSE (Eq. 2) and, once the detector takes part, the deep feature loss (Eq. 3) of dynamic mixtures."""
-        _, mixture_mel, targets = self.targets(batch)
+        _, mixture_mel, images = self.images(batch)
+        floor = self.system.mask_floor * mixture_mel[:, None]
+        targets = images + floor
         separation = self.system.separate(mixture_mel)
+        if self.global_step < self.schedule.anchor_steps:
+            anchored = losses.anchored_mse(
+                separation.mel, images, floor, batch.labels, mixture_mel, domain=self.weights.domain
+            )
+            return self.monitored(batch, {"mse": anchored.mean()})
         pit = losses.pit_mse(separation.mel, targets, mixture_mel, domain=self.weights.domain, backend=self.backend)
         terms = {"mse": pit.loss.mean()}
         if self.through_detector(self.global_step) and self.weights.deep_feature:
@@ -117,6 +123,10 @@ class TaskAwareModule(LightningModule):
             terms["deep_feature"] = losses.deep_feature_loss(
                 estimated.activations, oracle.activations, reduction=self.weights.deep_feature_reduction
             )
+        return self.monitored(batch, terms)
+
+    def monitored(self, batch: StrongBatch, terms: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Logs now and then how far the slots have separated; hands on `terms`."""
         if self.global_step % MONITOR_EVERY == 0:
             self.log_dict({f"separation/{name}": value for name, value in self.measure(batch).items()})
         return terms
@@ -153,10 +163,12 @@ class TaskAwareModule(LightningModule):
         a perfect separation. `slot_k_energy`: share of the k-th largest slot. The plateau on which training may
         collapse has a spread near 0.
         """
-        mixture, mixture_mel, targets = self.targets(batch)
+        mixture, mixture_mel, images = self.images(batch)
+        floor = self.system.mask_floor * mixture_mel[:, None]
+        targets = images + floor
         estimates = self.system.separate(mixture_mel).mel
         clean_mel = self.system.detector.feature_config.mel(mixture.images.sum(1), backend=self.backend)
-        denoised = self.system.mask_floor * mixture_mel[:, None].expand_as(targets).contiguous()
+        denoised = floor.expand_as(targets).clone()
         denoised[:, 0] += clean_mel
         loss, plateau = (
             losses.pit_mse(x, targets, mixture_mel, domain=self.weights.domain, backend=self.backend).loss.mean()

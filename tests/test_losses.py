@@ -102,3 +102,16 @@ def test_slot_shares_tell_a_denoiser_from_a_separator():
     assert losses.slot_shares(estimates).tolist() == [1.0, 0.0, 0.0]
     estimates[:, 0] = 1.0
     assert losses.slot_shares(estimates).tolist() == [0.5, 0.5, 0.0]
+
+
+def test_anchored_mse_gives_each_class_a_slot_of_its_own():
+    images = torch.zeros(1, 3, 2, 2, dtype=torch.float64)
+    images[0, 0], images[0, 1] = 1.0, 2.0
+    labels = torch.tensor([[1, 4, -1]])  # 1 and 4 modulo 3 share slot 1
+    mixture, floor = torch.ones(1, 2, 2, dtype=torch.float64), torch.full((1, 1, 2, 2), 0.5, dtype=torch.float64)
+    expected = torch.full((1, 3, 2, 2), 0.5, dtype=torch.float64)
+    expected[0, 1] = 3.5
+    loss = losses.anchored_mse(expected, images, floor, labels, mixture, domain="linear")
+    assert float(loss) == 0.0
+    swapped = expected[:, [1, 0, 2]]
+    assert float(losses.anchored_mse(swapped, images, floor, labels, mixture, domain="linear")) == pytest.approx(6.0)

@@ -31,6 +31,7 @@ class StrongBatch(NamedTuple):
         rirs: `[B, S, L]`.
         gains: linear, 0 for an unused row, `[B, S]`.
         background: `[B, N]`.
+        labels: column of each source's class, -1 for an unused row or where it is unknown, `[B, S]`.
         frames: multi-hot labels of the detector's output frames, `[B, T', C]`.
     """
 
@@ -38,6 +39,7 @@ class StrongBatch(NamedTuple):
     rirs: Tensor
     gains: Tensor
     background: Tensor
+    labels: Tensor
     frames: Tensor
 
 
@@ -184,6 +186,7 @@ class StepDataset(Dataset[TrainingBatch]):
                     rirs,
                     [mixture.gains for mixture in mixtures],
                     [mixture.background for mixture in mixtures],
+                    [mixture.labels for mixture in mixtures],
                     frames,
                 )
             )
@@ -195,7 +198,8 @@ class StepDataset(Dataset[TrainingBatch]):
         frames = np.stack([self._frames(clip.events or (), n_samples) for clip, _ in clips])
         unit = torch.ones(n_clips, 1, 1)
         silence = torch.zeros(n_clips, n_samples)
-        return StrongBatch(waveform[:, None], unit, unit[..., 0], silence, torch.from_numpy(frames))
+        unknown = torch.full((n_clips, 1), -1)
+        return StrongBatch(waveform[:, None], unit, unit[..., 0], silence, unknown, torch.from_numpy(frames))
 
     def _real(self, stream: ClipStream | None, slot: int, size: int) -> RealBatch | None:
         if not size or stream is None:
