@@ -24,6 +24,7 @@ class LossConfig:
         deep_feature: weight of the deep feature loss (Eq. 3).
         weak: weight of the weak PIT binary cross-entropy (Eq. 5).
         teacher: weight of the mean-teacher consistency (Eq. 6).
+        frame: weight of the cross-entropy of merged frame probabilities and the mixture's labels (not in the paper).
         domain: where the squared error is taken: linear, linear_normalised, compressed (mel ** 0.3) or log.
         deep_feature_reduction: mean or sum within a layer (sum is Eq. 3 to the letter).
         weak_present_rows_only: ask nothing of the sources that have no weak label, instead of silence.
@@ -34,6 +35,7 @@ class LossConfig:
     deep_feature: float = 1.0
     weak: float = 0.3
     teacher: float = 0.3
+    frame: float = 1.0
     domain: MSEDomain = "compressed"
     deep_feature_reduction: Reduction = "mean"
     weak_present_rows_only: bool = False
@@ -72,8 +74,8 @@ class OptimiserConfig:
         separation_share: share of the steps that train by PIT-MSE alone, on strong batches alone, before the detector
             joins; 0 trains by all objectives from the first step, as the paper does.
         anchor_share: share of the steps that begin the run with a slot for each class (its column modulo the number of
-            sources) instead of a free permutation. Slots of equal standing can stay on a plateau for thousands of steps,
-            one of them holding every event; this start leaves it.
+            sources) instead of a free permutation. Slots of equal standing can stay on a plateau for thousands of
+            steps, one of them holding every event; this start leaves it.
         separation_strong: mixtures per step while PIT-MSE trains alone.
         task_learning_rate: after that share.
         gradient_clip: largest gradient norm.

@@ -114,6 +114,19 @@ def deep_feature_loss(
     return total
 
 
+def frame_loss(frame: Tensor, labels: Tensor) -> Tensor:
+    """Binary cross-entropy of the merged detections of a mixture, which needs no permutation.
+
+    Args:
+        frame: the detector's frame probabilities of each source, `[B, S, T', C]`; the largest of the sources counts.
+        labels: multi-hot frame labels of the mixture, `[B, T', C]`.
+
+    Returns:
+        A scalar, the mean over clips, frames and classes.
+    """
+    return torch.nn.functional.binary_cross_entropy(frame.amax(1).float(), labels)
+
+
 def weak_targets(labels: Tensor, n_sources: int) -> tuple[Tensor, Tensor]:
     """Spreads clip labels over sources: one one-hot row per present class, the remaining rows all zero.
 

@@ -77,7 +77,7 @@ def batch_sizes(config: TrainConfig, step: int) -> BatchSizes:
     if step < config.optimiser.separation_steps:
         return BatchSizes(config.optimiser.separation_strong, 0, 0)
     return BatchSizes(
-        batch.strong if weights.mse or weights.deep_feature else 0,
+        batch.strong if weights.mse or weights.deep_feature or weights.frame else 0,
         batch.weak if weights.weak or weights.teacher else 0,
         batch.unlabelled if weights.teacher else 0,
     )
@@ -107,7 +107,7 @@ def make_data(config: TrainConfig, corpus: Corpus, detector: CRNN) -> StepDataMo
 
 def check_losses(weights: LossConfig) -> None:
     """Raises ValueError where nothing would be trained."""
-    values = (weights.mse, weights.deep_feature, weights.weak, weights.teacher)
+    values = (weights.mse, weights.deep_feature, weights.weak, weights.teacher, weights.frame)
     if min(values) < 0 or max(values) == 0:
         raise ValueError(f"losses have the weights {values}; give weights of 0 or more, and at least one above 0")
 

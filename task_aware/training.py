@@ -42,8 +42,9 @@ def update_average(average: torch.nn.Module, current: torch.nn.Module, step: int
 class TaskAwareModule(LightningModule):
     """Trains the mask network of `system`; the weights of its detector never change.
 
-    A step sums, each with its weight (Eq. 4 to 6): PIT-MSE and deep feature loss of dynamic mixtures, weak PIT-BCE of
-    weakly labelled clips, consistency with the mean teacher on weak and unlabelled clips.
+    A step sums, each with its weight: PIT-MSE and deep feature loss of dynamic mixtures (Eq. 4), weak PIT-BCE of weakly
+    labelled clips (Eq. 5), consistency with the mean teacher on weak and unlabelled clips (Eq. 6), and the
+    cross-entropy of the mixtures' merged frame detections.
 
     Args:
         system: mask network and frozen detector.
@@ -115,14 +116,17 @@ class TaskAwareModule(LightningModule):
             return self.monitored(batch, {"mse": anchored.mean()})
         pit = losses.pit_mse(separation.mel, targets, mixture_mel, domain=self.weights.domain, backend=self.backend)
         terms = {"mse": pit.loss.mean()}
-        if self.through_detector(self.global_step) and self.weights.deep_feature:
+        if self.through_detector(self.global_step) and (self.weights.deep_feature or self.weights.frame):
             ordered = ops.reorder(separation.features, pit.permutation, backend=self.backend)
             estimated = self.system.detect_sources(ordered)
-            with torch.no_grad():
-                oracle = self.system.detect_sources(self.system.mixture_features(targets))
-            terms["deep_feature"] = losses.deep_feature_loss(
-                estimated.activations, oracle.activations, reduction=self.weights.deep_feature_reduction
-            )
+            if self.weights.frame:
+                terms["frame"] = losses.frame_loss(estimated.frame, batch.frames)
+            if self.weights.deep_feature:
+                with torch.no_grad():
+                    oracle = self.system.detect_sources(self.system.mixture_features(targets))
+                terms["deep_feature"] = losses.deep_feature_loss(
+                    estimated.activations, oracle.activations, reduction=self.weights.deep_feature_reduction
+                )
         return self.monitored(batch, terms)
 
     def monitored(self, batch: StrongBatch, terms: dict[str, Tensor]) -> dict[str, Tensor]:

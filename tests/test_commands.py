@@ -128,7 +128,7 @@ def test_mistakes_are_one_sentence(tmp_path, tiny_corpus):
     with pytest.raises(CheckpointError, match="not a whole safetensors file"):
         train.main([f"--detector={cut}"])
     with pytest.raises(ValueError, match="at least one above 0"):
-        train.main([f"--losses.{name}=0" for name in ("mse", "deep_feature", "weak", "teacher")])
+        train.main([f"--losses.{name}=0" for name in ("mse", "deep_feature", "weak", "teacher", "frame")])
     with pytest.raises(CheckpointError, match="to resume; start without --resume"):
         train.main(
             [

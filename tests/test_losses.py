@@ -115,3 +115,10 @@ def test_anchored_mse_gives_each_class_a_slot_of_its_own():
     assert float(loss) == 0.0
     swapped = expected[:, [1, 0, 2]]
     assert float(losses.anchored_mse(swapped, images, floor, labels, mixture, domain="linear")) == pytest.approx(6.0)
+
+
+def test_frame_loss_is_the_cross_entropy_of_the_largest_source():
+    frame = torch.tensor([[[[0.2, 0.9]], [[0.6, 0.1]]]])
+    labels = torch.tensor([[[1.0, 0.0]]])
+    expected = -(torch.tensor(0.6).log() + torch.tensor(0.1).log()) / 2
+    torch.testing.assert_close(losses.frame_loss(frame, labels), expected)

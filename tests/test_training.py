@@ -34,17 +34,17 @@ def make_module(separator, **weights) -> TaskAwareModule:
     return module
 
 
-def test_the_total_is_the_weighted_sum_of_the_four_terms(small_separator):
+def test_the_total_is_the_weighted_sum_of_its_terms(small_separator):
     batch = TrainingBatch(strong_batch(), real_batch(1), real_batch(2))
     terms = {}
-    for name in ("mse", "deep_feature", "weak", "teacher"):
-        only = {key: 0.0 for key in ("mse", "deep_feature", "weak", "teacher")} | {name: 1.0}
+    for name in ("mse", "deep_feature", "weak", "teacher", "frame"):
+        only = dict.fromkeys(("mse", "deep_feature", "weak", "teacher", "frame"), 0.0) | {name: 1.0}
         module = make_module(small_separator, **only)
         with torch.no_grad():
             for weight in module.teacher.parameters():
                 weight.add_(0.05)  # a teacher that differs
         terms[name] = float(module.training_step(batch, 0).detach())
-    weights = {"mse": 1.0, "deep_feature": 0.5, "weak": 0.25, "teacher": 2.0}
+    weights = {"mse": 1.0, "deep_feature": 0.5, "weak": 0.25, "teacher": 2.0, "frame": 0.75}
     module = make_module(small_separator, **weights)
     with torch.no_grad():
         for weight in module.teacher.parameters():
@@ -74,7 +74,9 @@ def test_images_are_what_the_sources_sound_like_in_their_room(small_separator):
     mixture, mixture_mel, images = module.images(batch)
     front_end = small_separator.detector.feature_config
     torch.testing.assert_close(mixture.mixture, batch.sources.sum(1), atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(mixture_mel, front_end.mel(batch.sources.sum(1), backend="reference"), atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(
+        mixture_mel, front_end.mel(batch.sources.sum(1), backend="reference"), atol=1e-4, rtol=1e-3
+    )
     torch.testing.assert_close(images, front_end.mel(batch.sources, backend="reference"), atol=1e-4, rtol=1e-3)
 
 

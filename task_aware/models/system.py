@@ -122,7 +122,7 @@ class Separator(nn.Module):
         return alone, sources, merge_sources(sources.frame, alone.frame, self.merge)
 
     def save(self, path: str | os.PathLike[str], **notes: Any) -> None:
-        """Writes the mask network, and the detector with it if that is the CRNN (other detectors stay their owner's)."""
+        """Writes the mask network, and the detector with it if that is the CRNN (others stay their owner's)."""
         detector = self.detector
         own = detector if isinstance(detector, CRNN) else None
         content = {
