@@ -19,6 +19,8 @@ Precision = Literal["32-true", "bf16-mixed"]
 class LossConfig:
     """Weights and forms of the objectives; a weight of 0 switches a term off, so an ablation row is four weights.
 
+    The defaults are what worked best on small corpora; `paper.yaml` has the paper's.
+
     Attributes:
         mse: weight of the PIT-MSE of the sources (Eq. 2).
         deep_feature: weight of the deep feature loss (Eq. 3).
@@ -32,9 +34,9 @@ class LossConfig:
     """
 
     mse: float = 1.0
-    deep_feature: float = 1.0
-    weak: float = 0.3
-    teacher: float = 0.3
+    deep_feature: float = 0.0
+    weak: float = 0.0
+    teacher: float = 0.0
     frame: float = 1.0
     domain: MSEDomain = "compressed"
     deep_feature_reduction: Reduction = "mean"

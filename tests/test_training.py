@@ -127,6 +127,9 @@ SMALL = [
 ]
 
 
+ALL_TERMS = [f"--losses.{name}=1" for name in ("mse", "deep_feature", "weak", "teacher", "frame")]
+
+
 def run(corpus, out, *options: str) -> dict:
     train.main([f"--data={corpus}", f"--detector={train.BUILTIN_DETECTOR}", f"--out={out}", *SMALL, *options])
     return json.loads((out / "metrics.json").read_text())
@@ -168,7 +171,7 @@ def test_a_killed_and_resumed_run_ends_with_the_same_weights(tiny_corpus, tmp_pa
 
 def test_fused_and_reference_operators_log_the_same_losses(tiny_corpus, tmp_path, monkeypatch):
     monkeypatch.setattr("task_aware.trainer.LOG_EVERY", 1)
-    options = ("--max-steps=20", "--optimiser.separation_share=0.5")
+    options = ("--max-steps=20", "--optimiser.separation_share=0.5", "--optimiser.anchor_share=0.2", *ALL_TERMS)
     curves = []
     for flag in ("--fused", "--no-fused"):
         run(tiny_corpus, tmp_path / flag, *options, flag)
