@@ -59,13 +59,15 @@ def make_batch(shape: Shape, device: str) -> TrainingBatch:
     rirs = 0.05 * torch.randn(shape.strong, N_SOURCES, L, device=device) * decay
     gains = torch.rand(shape.strong, N_SOURCES, device=device)
     background = 0.01 * torch.randn(shape.strong, N, device=device)
-    frames = torch.zeros(shape.strong, 1, len(DESED_CLASSES), device=device)
+    labels = torch.arange(N_SOURCES, device=device).expand(shape.strong, N_SOURCES)
+    n_frames = FeatureConfig().n_frames(N) // 4  # the CRNN pools four frames into one
+    frames = torch.zeros(shape.strong, n_frames, len(DESED_CLASSES), device=device)
 
     def clips(n_clips: int) -> RealBatch | None:
-        labels = (torch.rand(n_clips, len(DESED_CLASSES), device=device) < 0.2).float()
-        return RealBatch(0.1 * torch.randn(n_clips, N, device=device), labels) if n_clips else None
+        present = (torch.rand(n_clips, len(DESED_CLASSES), device=device) < 0.2).float()
+        return RealBatch(0.1 * torch.randn(n_clips, N, device=device), present) if n_clips else None
 
-    strong = StrongBatch(sources, rirs, gains, background, frames)
+    strong = StrongBatch(sources, rirs, gains, background, labels, frames)
     return TrainingBatch(strong, clips(shape.weak), clips(shape.unlabelled))
 
 
@@ -79,9 +81,10 @@ def make_module(shape: Shape, settings: Settings, device: str, backend: ops.Back
     detector = CRNN(crnn, DESED_CLASSES, FeatureConfig())
     detector.mean.fill_(-30.0)
     detector.std.fill_(15.0)
-    schedule = OptimiserConfig(separation_share=0.0 if shape.weak else 1.0)
+    schedule = OptimiserConfig(separation_share=0.0 if shape.weak else 1.0, anchor_share=0.0)
+    weights = LossConfig(mse=1.0, deep_feature=1.0, weak=1.0, teacher=1.0, frame=1.0)
     system = Separator(MaskNetwork(sizes), detector, backend=backend)
-    return StepModule(system, LossConfig(), schedule).to(device).train()
+    return StepModule(system, weights, schedule).to(device).train()
 
 
 def share_table(step: object, device: str) -> str:

@@ -72,7 +72,7 @@ class OptimiserConfig:
         steps_per_epoch: steps between checkpoints and progress reports.
         learning_rate: after the warm-up.
         warmup_steps: length of the warm-up.
-        cosine_decay: let the rate fall to zero over the run, along a cosine.
+        cosine_decay: let the rate fall to zero over each stage, along a cosine.
         separation_share: share of the steps that train by PIT-MSE alone, on strong batches alone, before the detector
             joins; 0 trains by all objectives from the first step, as the paper does.
         anchor_share: share of the steps that begin the run with a slot for each class (its column modulo the number of
@@ -84,15 +84,15 @@ class OptimiserConfig:
         ema_decay: largest decay of the mean teacher, `min(1 - 1 / (step + 1), ema_decay)`.
     """
 
-    max_steps: int = 1500
-    steps_per_epoch: int = 250
-    learning_rate: float = 1e-3
+    max_steps: int = 1100
+    steps_per_epoch: int = 100
+    learning_rate: float = 2e-3
     warmup_steps: int = 50
-    cosine_decay: bool = False
-    separation_share: float = 0.8
+    cosine_decay: bool = True
+    separation_share: float = 0.4
     anchor_share: float = 0.4
     separation_strong: int = 8
-    task_learning_rate: float = 3e-4
+    task_learning_rate: float = 1e-3
     gradient_clip: float = 5.0
     ema_decay: float = 0.999
 

@@ -67,12 +67,13 @@ class TaskAwareModule(LightningModule):
         schedule = self.schedule
 
         def factor(step: int) -> float:
-            rate = warmup(step, schedule.warmup_steps)
+            rate, first, last = 1.0, 0, schedule.separation_steps
+            if self.through_detector(step):
+                rate = schedule.task_learning_rate / schedule.learning_rate if last else 1.0
+                first, last = last, schedule.max_steps
             if schedule.cosine_decay:
-                rate *= cosine(step, schedule.max_steps)
-            if self.through_detector(step) and schedule.separation_steps:
-                rate *= schedule.task_learning_rate / schedule.learning_rate
-            return rate
+                rate *= cosine(step - first, last - first)
+            return rate * warmup(step, schedule.warmup_steps)
 
         optimiser = torch.optim.Adam(self.system.mask_network.parameters(), schedule.learning_rate)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, factor)

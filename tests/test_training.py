@@ -171,7 +171,8 @@ def test_a_killed_and_resumed_run_ends_with_the_same_weights(tiny_corpus, tmp_pa
 
 def test_fused_and_reference_operators_log_the_same_losses(tiny_corpus, tmp_path, monkeypatch):
     monkeypatch.setattr("task_aware.trainer.LOG_EVERY", 1)
-    options = ("--max-steps=20", "--optimiser.separation_share=0.5", "--optimiser.anchor_share=0.2", *ALL_TERMS)
+    options = ["--max-steps=20", "--optimiser.separation_share=0.5", "--optimiser.anchor_share=0.2", *ALL_TERMS]
+    options += ["--optimiser.warmup_steps=50"]  # the default: the first steps are small
     curves = []
     for flag in ("--fused", "--no-fused"):
         run(tiny_corpus, tmp_path / flag, *options, flag)
