@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ from task_aware.models.separator import MaskNetwork, preset
 from task_aware.models.system import Separator
 from task_aware.plots import plot_separation, plot_training
 from task_aware.train_sed import train_detector
-from task_aware.trainer import fit, read_history
+from task_aware.trainer import fit, last_checkpoint, read_history
 from task_aware.training import TaskAwareModule
 
 _log = logging.getLogger(__name__)
@@ -88,7 +89,7 @@ def make_data(config: TrainConfig, corpus: Corpus, detector: CRNN) -> StepDataMo
     batch = config.batch
     wanted = batch_sizes(config, config.optimiser.max_steps)
     return StepDataModule(
-        sizes=lambda step: batch_sizes(config, step),
+        sizes=partial(batch_sizes, config),
         max_steps=config.optimiser.max_steps,
         steps_per_epoch=config.optimiser.steps_per_epoch,
         workers=config.workers,
@@ -134,7 +135,8 @@ def verdict(results: Mapping[str, Mapping[str, Scores]], separation: Mapping[str
             "train it longer (train_sed)."
         )
     change = f"Event F1 changes by {100 * (separated - alone):+.1f} points"
-    share = f"of the energy that belongs outside of each mixture's loudest source, {100 * separation['spread']:.0f} % is there"
+    spread = 100 * separation["spread"]
+    share = f"of the energy that belongs outside of each mixture's loudest source, {spread:.0f} % is there"
     if separation["spread"] > SEPARATED_ABOVE and separation["relative_loss"] < 1:
         sentences.append(f"The sources have separated ({share}). {change}.")
     else:
@@ -184,6 +186,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         schedule.max_steps = min(schedule.max_steps, FAST_STEPS)
     backend: ops.Backend = "native" if config.fused else "reference"
     detector = get_detector(config)
+    if config.resume and (config.out / "detector").is_dir() and not last_checkpoint(config.out).is_file():
+        _log.info("the run stopped while it trained its detector; the separator starts now")
+        config.resume = False
     corpus = open_corpus(
         config.data,
         config.rirs,

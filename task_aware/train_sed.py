@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from lightning import seed_everything
 
 from task_aware import cli, ops
-from task_aware.config import DetectorTrainingConfig, RunConfig, TrainSedConfig
+from task_aware.config import BatchConfig, DetectorTrainingConfig, RunConfig, TrainSedConfig
 from task_aware.data.batches import BatchSizes
 from task_aware.data.module import Corpus, StepDataModule, open_corpus
 from task_aware.detector_training import DetectorModule, fit_scaler
@@ -18,6 +19,11 @@ from task_aware.trainer import fit
 
 #: Steps whose clips set the scaler.
 SCALER_STEPS = 12
+
+
+def batch_sizes(batch: BatchConfig, step: int) -> BatchSizes:
+    """Clips of a step: the same for all."""
+    return BatchSizes(batch.strong, batch.weak, batch.unlabelled)
 
 
 def train_detector(config: RunConfig, options: DetectorTrainingConfig, corpus: Corpus, out: Path) -> CRNN:
@@ -41,7 +47,7 @@ def train_detector(config: RunConfig, options: DetectorTrainingConfig, corpus: C
     else:
         streams["strong_clips"] = corpus.stream("synthetic", config.seed + 3, batch.strong_seconds)
     data = StepDataModule(
-        sizes=lambda step: BatchSizes(batch.strong, batch.weak, batch.unlabelled),
+        sizes=partial(batch_sizes, batch),
         max_steps=options.max_steps,
         steps_per_epoch=options.steps_per_epoch,
         workers=config.workers,
