@@ -84,7 +84,7 @@ class OptimiserConfig:
         ema_decay: largest decay of the mean teacher, `min(1 - 1 / (step + 1), ema_decay)`.
     """
 
-    max_steps: int = 1000
+    max_steps: int = 1100
     steps_per_epoch: int = 100
     learning_rate: float = 2e-3
     warmup_steps: int = 50
