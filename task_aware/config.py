@@ -77,7 +77,7 @@ class OptimiserConfig:
             joins; 0 trains by all objectives from the first step, as the paper does.
         anchor_share: share of the steps that begin the run with a slot for each class (its column modulo the number of
             sources) instead of a free permutation. Slots of equal standing can stay on a plateau for thousands of
-            steps, one of them holding every event; this start leaves it.
+            steps, one of them holding every event; this start leaves it, for good only if it is long.
         separation_strong: mixtures per step while PIT-MSE trains alone.
         task_learning_rate: after that share.
         gradient_clip: largest gradient norm.

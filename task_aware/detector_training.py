@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from task_aware import ops
 from task_aware.config import DetectorTrainingConfig
 from task_aware.data.batches import RealBatch, StrongBatch, TrainingBatch
+from task_aware.losses import binary_cross_entropy
 from task_aware.models.detector import CRNN, Detection
 from task_aware.training import cosine, update_average, warmup
 
@@ -75,15 +76,14 @@ class DetectorModule(LightningModule):
         with torch.no_grad():
             mixed = ops.reverb_mix(batch.sources, batch.rirs, batch.gains, batch.background, backend=self.backend)
         student, teacher = self.detect(mixed.mixture)
-        strong = nn.functional.binary_cross_entropy(student.frame.float(), batch.frames)
+        strong = binary_cross_entropy(student.frame, batch.frames)
         return {"strong": strong, "strong_consistency": self.consistency(student, teacher)}
 
     def real_terms(self, weak: RealBatch | None, waveform: Tensor) -> dict[str, Tensor]:
         student, teacher = self.detect(waveform)
         terms = {"real_consistency": self.consistency(student, teacher)}
         if weak is not None:
-            clip = student.clip[: len(weak.labels)].float()
-            terms["weak"] = nn.functional.binary_cross_entropy(clip, weak.labels)
+            terms["weak"] = binary_cross_entropy(student.clip[: len(weak.labels)], weak.labels)
         return terms
 
     def detect(self, waveform: Tensor) -> tuple[Detection, Detection]:

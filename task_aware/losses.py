@@ -114,6 +114,12 @@ def deep_feature_loss(
     return total
 
 
+def binary_cross_entropy(probabilities: Tensor, labels: Tensor) -> Tensor:
+    """Mean binary cross-entropy in float32, also within autocast, where torch refuses it on CUDA; shapes are equal."""
+    with torch.autocast(probabilities.device.type, enabled=False):
+        return torch.nn.functional.binary_cross_entropy(probabilities.float(), labels)
+
+
 def frame_loss(frame: Tensor, labels: Tensor) -> Tensor:
     """Binary cross-entropy of the merged detections of a mixture, which needs no permutation.
 
@@ -124,7 +130,7 @@ def frame_loss(frame: Tensor, labels: Tensor) -> Tensor:
     Returns:
         A scalar, the mean over clips, frames and classes.
     """
-    return torch.nn.functional.binary_cross_entropy(frame.amax(1).float(), labels)
+    return binary_cross_entropy(frame.amax(1), labels)
 
 
 def weak_targets(labels: Tensor, n_sources: int) -> tuple[Tensor, Tensor]:
