@@ -17,11 +17,7 @@
 #include <cmath>
 #include <cstdint>
 
-#if defined(__CUDACC__)
-#define TASK_AWARE_HOST_DEVICE __host__ __device__
-#else
-#define TASK_AWARE_HOST_DEVICE
-#endif
+#include "common/host_device.h"
 
 namespace task_aware {
 
@@ -43,7 +39,7 @@ struct Serial {
 
 class Assignment {
  public:
-  /// Set one cost, already rounded by `round_cost`.
+  /// Sets one cost, already rounded by `round_cost`; any lane may: before `solve` reads costs it has a barrier.
   TASK_AWARE_HOST_DEVICE void set(int target, int estimate, int64_t cost) { cost_[target][estimate] = cost; }
 
   /// After the call (all lanes take part) `match` holds the result.
@@ -54,10 +50,8 @@ class Assignment {
       column_dual_[k] = 0;
       owner_[k] = -1;
     }
-    lanes.sync();
-    for (int row = 0; row < S; ++row) augment(row, S, lanes);
+    for (int row = 0; row < S; ++row) augment(row, S, lanes);  // begins and ends with a barrier
     for (int k = lanes.lane(); k < S; k += lanes.count()) match[owner_[k]] = k;
-    lanes.sync();
     for (int row = lanes.lane(); row < S; row += lanes.count()) {
       uint32_t tight = 0;
       for (int column = 0; column < S; ++column) {

@@ -4,11 +4,7 @@
 // transforms
 //   b[j] = sum over k of a[k] exp(-2 pi i j k / R),   R = 2, 3, 4, 5, in place.
 
-#if defined(__CUDACC__)
-#define TASK_AWARE_HOST_DEVICE __host__ __device__ __forceinline__
-#else
-#define TASK_AWARE_HOST_DEVICE inline __attribute__((always_inline))
-#endif
+#include "common/host_device.h"
 
 namespace task_aware {
 
@@ -19,44 +15,44 @@ struct Complex {
 };
 
 template <typename T>
-TASK_AWARE_HOST_DEVICE Complex<T> operator+(Complex<T> a, Complex<T> b) {
+TASK_AWARE_HOST_DEVICE_INLINE Complex<T> operator+(Complex<T> a, Complex<T> b) {
   return {a.re + b.re, a.im + b.im};
 }
 
 template <typename T>
-TASK_AWARE_HOST_DEVICE Complex<T> operator-(Complex<T> a, Complex<T> b) {
+TASK_AWARE_HOST_DEVICE_INLINE Complex<T> operator-(Complex<T> a, Complex<T> b) {
   return {a.re - b.re, a.im - b.im};
 }
 
 template <typename T>
-TASK_AWARE_HOST_DEVICE Complex<T> operator*(Complex<T> a, Complex<T> b) {
+TASK_AWARE_HOST_DEVICE_INLINE Complex<T> operator*(Complex<T> a, Complex<T> b) {
   return {a.re * b.re - a.im * b.im, a.re * b.im + a.im * b.re};
 }
 
 template <typename T>
-TASK_AWARE_HOST_DEVICE Complex<T> operator*(T scale, Complex<T> a) {
+TASK_AWARE_HOST_DEVICE_INLINE Complex<T> operator*(T scale, Complex<T> a) {
   return {scale * a.re, scale * a.im};
 }
 
 template <typename T>
-TASK_AWARE_HOST_DEVICE Complex<T> conjugate(Complex<T> a) {
+TASK_AWARE_HOST_DEVICE_INLINE Complex<T> conjugate(Complex<T> a) {
   return {a.re, -a.im};
 }
 
 template <typename T>
-TASK_AWARE_HOST_DEVICE Complex<T> times_minus_i(Complex<T> a) {
+TASK_AWARE_HOST_DEVICE_INLINE Complex<T> times_minus_i(Complex<T> a) {
   return {a.im, -a.re};
 }
 
 template <typename T>
-TASK_AWARE_HOST_DEVICE void butterfly(Complex<T> (&a)[2]) {
+TASK_AWARE_HOST_DEVICE_INLINE void butterfly(Complex<T> (&a)[2]) {
   const Complex<T> sum = a[0] + a[1];
   a[1] = a[0] - a[1];
   a[0] = sum;
 }
 
 template <typename T>
-TASK_AWARE_HOST_DEVICE void butterfly(Complex<T> (&a)[3]) {
+TASK_AWARE_HOST_DEVICE_INLINE void butterfly(Complex<T> (&a)[3]) {
   constexpr T kSine = T(0.866025403784438646763723170752936183);  // sin(2 pi / 3)
   const Complex<T> sum = a[1] + a[2];
   const Complex<T> turned = times_minus_i(kSine * (a[1] - a[2]));
@@ -67,7 +63,7 @@ TASK_AWARE_HOST_DEVICE void butterfly(Complex<T> (&a)[3]) {
 }
 
 template <typename T>
-TASK_AWARE_HOST_DEVICE void butterfly(Complex<T> (&a)[4]) {
+TASK_AWARE_HOST_DEVICE_INLINE void butterfly(Complex<T> (&a)[4]) {
   const Complex<T> even_sum = a[0] + a[2], even_difference = a[0] - a[2];
   const Complex<T> odd_sum = a[1] + a[3], odd_difference = times_minus_i(a[1] - a[3]);
   a[0] = even_sum + odd_sum;
@@ -77,7 +73,7 @@ TASK_AWARE_HOST_DEVICE void butterfly(Complex<T> (&a)[4]) {
 }
 
 template <typename T>
-TASK_AWARE_HOST_DEVICE void butterfly(Complex<T> (&a)[5]) {
+TASK_AWARE_HOST_DEVICE_INLINE void butterfly(Complex<T> (&a)[5]) {
   constexpr T kCosine1 = T(0.309016994374947424102293417182819059);   // cos(2 pi / 5)
   constexpr T kCosine2 = T(-0.809016994374947424102293417182819059);  // cos(4 pi / 5)
   constexpr T kSine1 = T(0.951056516295153572116439333379382143);     // sin(2 pi / 5)

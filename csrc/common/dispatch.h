@@ -1,12 +1,13 @@
 #pragma once
 
-// From a tensor's dtype to a C++ type: float, double and BFloat16; BFloat16 accumulates in float.
+// From a tensor's dtype to a C++ type.
 //
 //   dispatch_floating(x.scalar_type(), "reorder", [&]<typename T>(TypeTag<T>) { kernel<T>(...); });
 
 #include <torch/headeronly/core/ScalarType.h>
 
-#include "common/check.h"
+#include "common/accumulate.h"
+#include "common/tensor.h"
 
 namespace task_aware {
 
@@ -17,17 +18,7 @@ struct TypeTag {
   using type = T;
 };
 
-template <typename T>
-struct AccumulateType {
-  using type = T;
-};
-template <>
-struct AccumulateType<BFloat16> {
-  using type = float;
-};
-template <typename T>
-using accumulate_t = typename AccumulateType<T>::type;
-
+/// float32, float64 or bfloat16.
 template <typename Function>
 void dispatch_floating(ScalarType type, const char* operation, Function&& function) {
   switch (type) {
@@ -40,6 +31,19 @@ void dispatch_floating(ScalarType type, const char* operation, Function&& functi
     default:
       fail(operation, ": got ", torch::headeronly::toString(type),
            " tensors, expected float32, float64 or bfloat16.");
+  }
+}
+
+/// float32 or float64.
+template <typename Function>
+void dispatch_real(ScalarType type, const char* operation, Function&& function) {
+  switch (type) {
+    case ScalarType::Float:
+      return function(TypeTag<float>{});
+    case ScalarType::Double:
+      return function(TypeTag<double>{});
+    default:
+      fail(operation, ": got ", torch::headeronly::toString(type), " tensors, expected float32 or float64.");
   }
 }
 

@@ -1,14 +1,13 @@
-// mel_mask: mask = floor + (1 - floor) sigmoid(logits), masked = mask * mel           logits [B,S,F,T], mel
-// [B,F,T]
-//   features = (20 log10(max(masked, amin, threshold)) - mean) / std                     mean, std [F]
-//   maximum[b,s] = max(amin, masked) over F and T, kept for the backward; threshold = maximum * 10^(-top_db /
-//   20)
+// mel_mask: mask = floor + (1 - floor) sigmoid(logits), masked = mask * mel
+//   features = (20 log10(max(masked, amin, threshold)) - mean) / std
+//   maximum[b,s] = max(amin, masked) over F and T, kept for the backward
+//   threshold[b,s] = maximum * 10^(-top_db / 20)
+//   logits [B,S,F,T], mel [B,F,T], mean and std [F]
 // backward: d = 20 / (ln 10 * std[f]) * grad_features
-//   grad_masked = grad_mel + d / masked where masked is the largest of the three, and the elements at the
-//   maximum
-//                 share the sum of d / maximum over the elements held at the threshold
-//   grad_logits = grad_masked * mel * (1 - floor) sigmoid (1 - sigmoid),  grad_mel = sum over S of
-//   grad_masked * mask
+//   to_masked   = grad_masked + d / masked where masked is the largest of the three; and the elements at the
+//                 maximum share the sum of d / maximum over the elements held at the threshold
+//   grad_logits = to_masked * mel * (1 - floor) sigmoid (1 - sigmoid)
+//   grad_mel    = sum over S of to_masked * mask
 //
 // Traffic: logits once, both outputs once; the second look at a (b,s) row finds it in the L2 cache. The
 // backward reads its inputs twice and recomputes the mask. Threads share the (b,s) rows, then the (b,f) rows.
@@ -24,7 +23,7 @@
 #include <type_traits>
 #include <vector>
 
-#include "common/check.h"
+#include "common/arguments.h"
 #include "common/dispatch.h"
 #include "common/parallel.h"
 #include "cpu/mel_mask_tiles.h"
@@ -41,15 +40,6 @@ struct Options {
 Options make_options(double floor, double amin, double top_db) {
   // Below the normal numbers of float32 there is no logarithm here.
   return {floor, std::max<double>(amin, std::numeric_limits<float>::min()), std::pow(10.0, -top_db / 20)};
-}
-
-void check_arguments(const Tensor& logits, const Tensor& mel, const Tensor& std) {
-  TASK_AWARE_CHECK(logits.dim() == 4 && mel.dim() == 3 && logits.size(0) == mel.size(0) &&
-                       logits.size(2) == mel.size(1) && logits.size(3) == mel.size(2),
-                   "mel_mask: mel must be [B,F,T] of the logits' [B,S,F,T].");
-  TASK_AWARE_CHECK(std.dim() == 1 && std.size(0) == logits.size(2), "mel_mask: mean and std must be [F].");
-  TASK_AWARE_CHECK(logits.scalar_type() == mel.scalar_type(),
-                   "mel_mask: logits and mel must be of one dtype.");
 }
 
 /// `count` values in the compute type: the source itself, or its values converted into `buffer`.
@@ -83,7 +73,7 @@ void write(const accumulate_t<T>* values, T* target, int64_t count) {
 std::tuple<Tensor, Tensor, Tensor> mel_mask_cpu(const Tensor& logits_in, const Tensor& mel_in,
                                                 const Tensor& mean_in, const Tensor& std_in, double floor,
                                                 double amin, double top_db) {
-  check_arguments(logits_in, mel_in, std_in);
+  check_mel_mask_arguments(logits_in, mel_in, std_in);
   const Options options = make_options(floor, amin, top_db);
   const Tensor logits = torch::stable::contiguous(logits_in), mel = torch::stable::contiguous(mel_in);
   const Tensor mean = torch::stable::contiguous(mean_in), std = torch::stable::contiguous(std_in);
@@ -174,15 +164,12 @@ std::tuple<Tensor, Tensor> mel_mask_backward_cpu(const std::optional<Tensor>& gr
                                                  const Tensor& logits_in, const Tensor& mel_in,
                                                  const Tensor& std_in, const Tensor& maximum_in, double floor,
                                                  double amin, double top_db) {
-  check_arguments(logits_in, mel_in, std_in);
+  check_mel_mask_arguments(logits_in, mel_in, std_in);
   const Options options = make_options(floor, amin, top_db);
   const Tensor logits = torch::stable::contiguous(logits_in), mel = torch::stable::contiguous(mel_in);
   const Tensor std = torch::stable::contiguous(std_in), maximum = torch::stable::contiguous(maximum_in);
-  const auto given = [&](const std::optional<Tensor>& grad) {
-    TASK_AWARE_CHECK(!grad || same_shape(*grad, logits), "mel_mask: the gradients must be [B,S,F,T].");
-    return grad ? std::optional<Tensor>(torch::stable::contiguous(*grad)) : std::nullopt;
-  };
-  const std::optional<Tensor> grad_masked = given(grad_masked_in), grad_features = given(grad_features_in);
+  const std::optional<Tensor> grad_masked = mel_mask_gradient(grad_masked_in, logits);
+  const std::optional<Tensor> grad_features = mel_mask_gradient(grad_features_in, logits);
   const int64_t B = logits.size(0), S = logits.size(1), F = logits.size(2), frames = logits.size(3),
                 row = F * frames;
   Tensor grad_logits = torch::stable::new_empty(logits, logits.sizes());

@@ -1,5 +1,4 @@
-// mel_spectrogram: mel[c,f,t] = sum over k of bank[f,k] |X[c,t,k]|                    waveform [C,N] -> mel
-// [C,F,T]
+// mel_spectrogram: mel[c,f,t] = sum over k of bank[f,k] |X[c,t,k]|        waveform [C,N] -> mel [C,F,T]
 //   X[c,t,k] = sum over n of window[n] waveform[c, reflect(t hop + n - n_fft/2)] exp(-2 pi i n k / n_fft)
 //   T = N / hop + 1; bank [F,K] is zero outside the bins bands[f,0] .. bands[f,1]-1; K = n_fft/2 + 1
 //
@@ -15,7 +14,7 @@
 #include <cmath>
 #include <vector>
 
-#include "common/check.h"
+#include "common/arguments.h"
 #include "common/dispatch.h"
 #include "common/parallel.h"
 #include "cpu/fft.h"
@@ -131,13 +130,7 @@ void mel_of_clips(const T* waveform, int64_t clips, int64_t N, const Tables<T>& 
 Tensor mel_spectrogram_cpu(const Tensor& waveform_in, const Tensor& window_in, const Tensor& twiddles_in,
                            const Tensor& bank_in, const Tensor& bands_in, int64_t hop) {
   const int64_t n_fft = window_in.size(0), F = bank_in.size(0);
-  TASK_AWARE_CHECK(
-      waveform_in.dim() == 2 && waveform_in.size(1) > n_fft / 2 && n_fft % 2 == 0 && hop >= 1,
-      "mel_spectrogram: the waveform must be [C,N] with N above n_fft/2, n_fft even and hop positive.");
-  TASK_AWARE_CHECK(
-      twiddles_in.numel() == 2 * n_fft && bank_in.size(1) == n_fft / 2 + 1 && bands_in.numel() == 2 * F,
-      "mel_spectrogram: the tables do not fit each other.");
-  TASK_AWARE_CHECK(bands_in.scalar_type() == ScalarType::Int, "mel_spectrogram: bands must be int32.");
+  check_mel_spectrogram_arguments(waveform_in, window_in, twiddles_in, bank_in, bands_in, hop);
   const Tensor waveform = torch::stable::contiguous(waveform_in),
                window = torch::stable::contiguous(window_in);
   const Tensor twiddles = torch::stable::contiguous(twiddles_in), bank = torch::stable::contiguous(bank_in);
@@ -145,7 +138,7 @@ Tensor mel_spectrogram_cpu(const Tensor& waveform_in, const Tensor& window_in, c
   const int64_t clips = waveform.size(0), N = waveform.size(1);
   Tensor mel = torch::stable::new_empty(waveform, {clips, F, N / hop + 1});
 
-  const auto run = [&]<typename T>(TypeTag<T>) {
+  dispatch_real(waveform.scalar_type(), "mel_spectrogram", [&]<typename T>(TypeTag<T>) {
     const Tables<T> tables{window.const_data_ptr<T>(),
                            twiddles.const_data_ptr<T>(),
                            bank.const_data_ptr<T>(),
@@ -154,17 +147,7 @@ Tensor mel_spectrogram_cpu(const Tensor& waveform_in, const Tensor& window_in, c
                            hop,
                            F};
     mel_of_clips(waveform.const_data_ptr<T>(), clips, N, tables, mel.mutable_data_ptr<T>());
-  };
-  switch (waveform.scalar_type()) {
-    case ScalarType::Float:
-      run(TypeTag<float>{});
-      break;
-    case ScalarType::Double:
-      run(TypeTag<double>{});
-      break;
-    default:
-      fail("mel_spectrogram: got another tensor than float32 or float64, the types of these kernels.");
-  }
+  });
   return mel;
 }
 

@@ -1,8 +1,8 @@
 // pit_loss: loss[b] = 1/(M*N) * min over permutations of sum over existing targets j and elements n of
-//                     d(estimates[b, permutation[b,j], n], targets[b,j,n]),    M = number of existing targets
-//                     of item b
-// estimates, targets [B,S,N]; mask [B,S] (existing targets); loss [B]; permutation [B,S], the
-// lexicographically first. d: mse (e-t)^2 · l1 |e-t| · bce -(t*max(log e,-100) + (1-t)*max(log(1-e),-100)).
+//                     d(estimates[b, permutation[b,j], n], targets[b,j,n])
+//   estimates, targets [B,S,N]; mask [B,S]: the M existing targets of each item; loss [B]
+//   permutation [B,S]: the lexicographically first
+//   d: mse (e-t)^2 · l1 |e-t| · bce -(t*max(log e,-100) + (1-t)*max(log(1-e),-100))
 //
 // Traffic: forward reads 2*B*S*N elements once; backward reads them again and writes up to as many.
 // Pair costs come from direct differences. One task is a chunk of one item: blocks of it stay in L1 while all
@@ -21,10 +21,10 @@
 #include <type_traits>
 #include <vector>
 
-#include "common/check.h"
+#include "common/arguments.h"
 #include "common/dispatch.h"
 #include "common/parallel.h"
-#include "common/pit_loss.h"
+#include "common/pit_cost.h"
 
 namespace task_aware {
 namespace {
@@ -266,11 +266,10 @@ double match_item(const double* costs, const bool* exists, int S, int64_t N, int
 
 std::tuple<Tensor, Tensor> pit_loss_cpu(const Tensor& estimates_in, const Tensor& targets_in,
                                         const std::optional<Tensor>& mask_in, int64_t kind) {
-  check_pit_arguments(estimates_in, targets_in, mask_in, kind);
+  check_pit_loss_arguments(estimates_in, targets_in, mask_in, kind);
   const Tensor estimates = torch::stable::contiguous(estimates_in);
   const Tensor targets = torch::stable::contiguous(targets_in);
-  const std::optional<Tensor> mask =
-      mask_in.has_value() ? std::optional(torch::stable::contiguous(*mask_in)) : std::nullopt;
+  const std::optional<Tensor> mask = contiguous_if_given(mask_in);
   const bool* exists = mask.has_value() ? mask->const_data_ptr<bool>() : nullptr;
   const int64_t B = estimates.size(0), S = estimates.size(1), N = elements_from(estimates, 2);
   const auto type = estimates.scalar_type();
@@ -369,13 +368,12 @@ std::tuple<Tensor, Tensor> pit_loss_backward_cpu(const Tensor& grad_in, const Te
                                                  const Tensor& permutation_in,
                                                  const std::optional<Tensor>& mask_in, int64_t kind,
                                                  bool wants_estimates, bool wants_targets) {
-  check_pit_arguments(estimates_in, targets_in, mask_in, kind);
+  check_pit_loss_arguments(estimates_in, targets_in, mask_in, kind);
   const Tensor grad = torch::stable::contiguous(grad_in), loss = torch::stable::contiguous(loss_in);
   const Tensor estimates = torch::stable::contiguous(estimates_in);
   const Tensor targets = torch::stable::contiguous(targets_in);
   const Tensor permutation = torch::stable::contiguous(permutation_in);
-  const std::optional<Tensor> mask =
-      mask_in.has_value() ? std::optional(torch::stable::contiguous(*mask_in)) : std::nullopt;
+  const std::optional<Tensor> mask = contiguous_if_given(mask_in);
   const bool* exists = mask.has_value() ? mask->const_data_ptr<bool>() : nullptr;
   const int64_t B = estimates.size(0), S = estimates.size(1), N = elements_from(estimates, 2);
   const int64_t bytes = estimates.element_size(), chunks = (N + kChunk - 1) / kChunk;

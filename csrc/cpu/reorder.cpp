@@ -1,5 +1,5 @@
-// reorder: out[b,j,:] = estimates[b, permutation[b,j], :]                      estimates [B,S,N], permutation
-// [B,S] backward: grad_estimates[b,i,:] = sum of grad[b,j,:] over all j with permutation[b,j] = i
+// reorder: out[b,j,:] = estimates[b, permutation[b,j], :]           estimates [B,S,N], permutation [B,S]
+// backward: grad_estimates[b,i,:] = sum of grad[b,j,:] over all j with permutation[b,j] = i
 //
 // Traffic: B*S*N elements read and written once each way. One iteration of the parallel loop is one row.
 
@@ -8,20 +8,12 @@
 
 #include <cstring>
 
-#include "common/check.h"
+#include "common/arguments.h"
 #include "common/dispatch.h"
 #include "common/parallel.h"
 
 namespace task_aware {
 namespace {
-
-void check_arguments(const Tensor& rows, const Tensor& permutation) {
-  TASK_AWARE_CHECK(rows.dim() >= 2 && permutation.dim() == 2 && rows.size(0) == permutation.size(0) &&
-                       rows.size(1) == permutation.size(1),
-                   "reorder: the permutation must be [B,S] of the estimates' B and S.");
-  TASK_AWARE_CHECK(permutation.scalar_type() == ScalarType::Long, "reorder: the permutation must be int64.");
-  TASK_AWARE_CHECK(same_device(rows, permutation), "reorder: the tensors are on different devices.");
-}
 
 void check_range(const int64_t* permutation, int64_t count, int64_t S) {
   for (int64_t k = 0; k < count; ++k) {
@@ -32,7 +24,7 @@ void check_range(const int64_t* permutation, int64_t count, int64_t S) {
 }
 
 Tensor reorder_cpu(const Tensor& estimates_in, const Tensor& permutation_in) {
-  check_arguments(estimates_in, permutation_in);
+  check_reorder_arguments(estimates_in, permutation_in);
   const Tensor estimates = torch::stable::contiguous(estimates_in);
   const Tensor permutation = torch::stable::contiguous(permutation_in);
   const int64_t B = estimates.size(0), S = estimates.size(1), N = elements_from(estimates, 2);
@@ -53,7 +45,7 @@ Tensor reorder_cpu(const Tensor& estimates_in, const Tensor& permutation_in) {
 }
 
 Tensor reorder_backward_cpu(const Tensor& grad_in, const Tensor& permutation_in) {
-  check_arguments(grad_in, permutation_in);
+  check_reorder_arguments(grad_in, permutation_in);
   const Tensor grad = torch::stable::contiguous(grad_in);
   const Tensor permutation = torch::stable::contiguous(permutation_in);
   const int64_t B = grad.size(0), S = grad.size(1), N = elements_from(grad, 2);

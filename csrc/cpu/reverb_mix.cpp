@@ -1,6 +1,6 @@
 // reverb_mix: images[b,s,n] = gains[b,s] * sum over l <= min(n, L-1) of rirs[b,s,l] sources[b,s,n-l]
-//             mixture[b,n] = background[b,n] + sum over s of images[b,s,n]             sources [B,S,N], rirs
-//             [B,S,L]
+//             mixture[b,n] = background[b,n] + sum over s of images[b,s,n]
+//             sources [B,S,N], rirs [B,S,L], gains [B,S], background [B,N]
 //
 // Overlap-save with few large blocks: a block of P complex values holds two stretches of one source, one as
 // real and one as imaginary part (the response is real, so they stay apart), and each yields P - L + 1
@@ -18,7 +18,7 @@
 #include <tuple>
 #include <vector>
 
-#include "common/check.h"
+#include "common/arguments.h"
 #include "common/dispatch.h"
 #include "common/parallel.h"
 #include "cpu/fft.h"
@@ -153,26 +153,17 @@ void mix(const T* images, const T* background, int64_t B, int64_t S, int64_t N, 
 std::tuple<Tensor, Tensor> reverb_mix_cpu(const Tensor& sources_in, const Tensor& rirs_in,
                                           const Tensor& gains_in,
                                           const std::optional<Tensor>& background_in) {
-  TASK_AWARE_CHECK(sources_in.dim() == 3 && rirs_in.dim() == 3 && gains_in.dim() == 2 &&
-                       sources_in.size(0) == rirs_in.size(0) && sources_in.size(1) == rirs_in.size(1) &&
-                       sources_in.size(0) == gains_in.size(0) && sources_in.size(1) == gains_in.size(1),
-                   "reverb_mix: rirs must be [B,S,L] and gains [B,S] of the sources' B and S.");
-  TASK_AWARE_CHECK(rirs_in.size(2) >= 1, "reverb_mix: rirs must hold at least one sample.");
-  TASK_AWARE_CHECK(
-      !background_in || (background_in->dim() == 2 && background_in->size(0) == sources_in.size(0) &&
-                         background_in->size(1) == sources_in.size(2)),
-      "reverb_mix: background must be [B,N].");
+  check_reverb_mix_arguments(sources_in, rirs_in, gains_in, background_in);
   const Tensor sources = torch::stable::contiguous(sources_in), rirs = torch::stable::contiguous(rirs_in);
   const Tensor gains = torch::stable::contiguous(gains_in);
-  const std::optional<Tensor> background =
-      background_in ? std::optional<Tensor>(torch::stable::contiguous(*background_in)) : std::nullopt;
+  const std::optional<Tensor> background = contiguous_if_given(background_in);
   const int64_t B = sources.size(0), S = sources.size(1), N = sources.size(2), stride = rirs.size(2);
   const int64_t L = std::min(stride, N);
   Tensor images = torch::stable::new_empty(sources, {B, S, N});
   Tensor mixture = torch::stable::new_empty(sources, {B, N});
   if (mixture.numel() == 0) return {images, mixture};
 
-  const auto run = [&]<typename T>(TypeTag<T>) {
+  dispatch_real(sources.scalar_type(), "reverb_mix", [&]<typename T>(TypeTag<T>) {
     const T* source = sources.const_data_ptr<T>();
     T* image = images.mutable_data_ptr<T>();
     parallel_for(0, B * S, grain_for(N), [&](int64_t first, int64_t last) {
@@ -189,17 +180,7 @@ std::tuple<Tensor, Tensor> reverb_mix_cpu(const Tensor& sources_in, const Tensor
     });
     mix(image, background ? background->const_data_ptr<T>() : nullptr, B, S, N,
         mixture.mutable_data_ptr<T>());
-  };
-  switch (sources.scalar_type()) {
-    case ScalarType::Float:
-      run(TypeTag<float>{});
-      break;
-    case ScalarType::Double:
-      run(TypeTag<double>{});
-      break;
-    default:
-      fail("reverb_mix: got other tensors than float32 or float64, the types of these kernels.");
-  }
+  });
   return {images, mixture};
 }
 

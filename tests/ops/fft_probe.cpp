@@ -2,7 +2,6 @@
 
 #include <vector>
 
-#include "common/block_fft.h"
 #include "cpu/fft.h"
 
 using namespace task_aware;
@@ -25,15 +24,4 @@ extern "C" {
 
 void transform_float(int64_t size, int64_t lanes, float* re, float* im) { transform(size, lanes, re, im); }
 void transform_double(int64_t size, int64_t lanes, double* re, double* im) { transform(size, lanes, re, im); }
-
-/// What one thread block does, by one thread: data [size] to its transform in natural order and back.
-void block_transform(int size, int stride, const double* twiddles, double* data, double* spectrum) {
-  auto* values = reinterpret_cast<Complex<double>*>(data);
-  const auto* table = reinterpret_cast<const Complex<double>*>(twiddles);
-  block_fft_forward(values, table, stride, size, 0, 1);
-  for (int k = 0; k < size; ++k) {
-    reinterpret_cast<Complex<double>*>(spectrum)[k] = values[block_fft_position(k, size)];
-  }
-  block_fft_inverse(values, table, stride, size, 0, 1);
-}
 }

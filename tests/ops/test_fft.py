@@ -1,4 +1,4 @@
-"""The FFT of the CPU kernels and that of a CUDA thread block (run here by one thread) against numpy."""
+"""The FFT of the CPU kernels against numpy."""
 
 from __future__ import annotations
 
@@ -48,16 +48,3 @@ def test_any_length(library: ctypes.CDLL, size: int, lanes: int, dtype: type, to
     name = "transform_float" if dtype is np.float32 else "transform_double"
     getattr(library, name)(ctypes.c_int64(size), ctypes.c_int64(lanes), pointer(re), pointer(im))
     assert np.abs(re + 1j * im - wanted).max() < tolerance * np.abs(wanted).max()
-
-
-@pytest.mark.parametrize("size", [1, 2, 4, 8, 16, 32, 64, 128, 1024, 2048, 8192])
-@pytest.mark.parametrize("stride", [1, 2])
-def test_thread_block(library: ctypes.CDLL, size: int, stride: int) -> None:
-    generator = np.random.default_rng(size)
-    data = generator.standard_normal(size) + 1j * generator.standard_normal(size)
-    values, spectrum = data.copy(), np.empty_like(data)
-    twiddles = np.exp(-2j * np.pi * np.arange(size * stride) / (size * stride))
-    library.block_transform(size, stride, pointer(twiddles), pointer(values), pointer(spectrum))
-    wanted = np.fft.fft(data)
-    assert np.abs(spectrum - wanted).max() < 1e-14 * np.abs(wanted).max()
-    assert np.abs(values / size - data).max() < 1e-14

@@ -6,27 +6,21 @@
 // block_fft_inverse   decimation in time, its mirror image: that order in, `size` times the signal out
 // A convolution multiplies between the two and never needs the natural order.
 //
-// `twiddles[i * twiddle_stride]` is exp(-2 pi i / size) to the power of i. Call with all threads of the block
-// and synchronise before; the result is synchronised. On the host one thread (0 of 1) does the same
-// arithmetic.
+// `twiddles[i * twiddle_stride]` is exp(-2 pi i / size) to the power of i. Call with all kThreads threads of
+// the block and synchronise before; the result is synchronised.
 
 #include "common/butterflies.h"
+#include "cuda/launch.h"
 
 namespace task_aware {
 
-TASK_AWARE_HOST_DEVICE void block_synchronize() {
-#if defined(__CUDA_ARCH__)
-  __syncthreads();
-#endif
-}
-
-template <typename T>
-TASK_AWARE_HOST_DEVICE void block_fft_forward(Complex<T>* data, const Complex<T>* twiddles,
-                                              int twiddle_stride, int size, int thread, int threads) {
+template <int kThreads, typename T>
+__device__ void block_fft_forward(Complex<T>* data, const Complex<T>* twiddles, int twiddle_stride,
+                                  int size) {
   int length = size;
   for (int step = twiddle_stride; length >= 4; length /= 4, step *= 4) {
     const int quarter = length / 4;
-    for (int i = thread; i < size / 4; i += threads) {
+    for (int i = threadIdx.x; i < size / 4; i += kThreads) {
       const int offset = i & (quarter - 1);
       Complex<T>* first = data + 4 * (i - offset) + offset;
       Complex<T> a[4] = {first[0], first[quarter], first[2 * quarter], first[3 * quarter]};
@@ -34,38 +28,38 @@ TASK_AWARE_HOST_DEVICE void block_fft_forward(Complex<T>* data, const Complex<T>
       first[0] = a[0];
       for (int j = 1; j < 4; ++j) first[j * quarter] = a[j] * twiddles[offset * j * step];
     }
-    block_synchronize();
+    __syncthreads();
   }
   if (length == 2) {
-    for (int i = thread; i < size / 2; i += threads) {
+    for (int i = threadIdx.x; i < size / 2; i += kThreads) {
       Complex<T> a[2] = {data[2 * i], data[2 * i + 1]};
       butterfly(a);
       data[2 * i] = a[0];
       data[2 * i + 1] = a[1];
     }
-    block_synchronize();
+    __syncthreads();
   }
 }
 
-template <typename T>
-TASK_AWARE_HOST_DEVICE void block_fft_inverse(Complex<T>* data, const Complex<T>* twiddles,
-                                              int twiddle_stride, int size, int thread, int threads) {
+template <int kThreads, typename T>
+__device__ void block_fft_inverse(Complex<T>* data, const Complex<T>* twiddles, int twiddle_stride,
+                                  int size) {
   int length = 1;
   for (int rest = size; rest > 1; rest /= 4) {
     if (rest == 2) length = 2;  // size is 2 * 4^k
   }
   if (length == 2) {
-    for (int i = thread; i < size / 2; i += threads) {
+    for (int i = threadIdx.x; i < size / 2; i += kThreads) {
       Complex<T> a[2] = {data[2 * i], data[2 * i + 1]};
       butterfly(a);
       data[2 * i] = a[0];
       data[2 * i + 1] = a[1];
     }
-    block_synchronize();
+    __syncthreads();
   }
   for (length *= 4; length <= size; length *= 4) {
     const int quarter = length / 4, step = size / length * twiddle_stride;
-    for (int i = thread; i < size / 4; i += threads) {
+    for (int i = threadIdx.x; i < size / 4; i += kThreads) {
       const int offset = i & (quarter - 1);
       Complex<T>* first = data + 4 * (i - offset) + offset;
       Complex<T> a[4];
@@ -74,12 +68,12 @@ TASK_AWARE_HOST_DEVICE void block_fft_inverse(Complex<T>* data, const Complex<T>
       butterfly(a);
       for (int j = 0; j < 4; ++j) first[j * quarter] = conjugate(a[j]);
     }
-    block_synchronize();
+    __syncthreads();
   }
 }
 
 /// Where block_fft_forward leaves bin k.
-TASK_AWARE_HOST_DEVICE int block_fft_position(int k, int size) {
+__device__ inline int block_fft_position(int k, int size) {
   int position = 0;
   for (; size >= 4; k >>= 2) {
     size /= 4;

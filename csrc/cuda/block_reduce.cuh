@@ -1,7 +1,8 @@
 #pragma once
 
-// Reductions over a thread block by halving in shared memory: the same order, so the same result, in every
-// run.
+// Reductions over a thread block by halving in shared memory: the same order, so the same result, every run.
+
+#include "cuda/launch.h"
 
 namespace task_aware {
 

@@ -1,0 +1,91 @@
+#pragma once
+
+// The checks of the operators' arguments, for their CPU and their CUDA side.
+
+#include <optional>
+
+#include "common/assignment.h"
+#include "common/tensor.h"
+
+namespace task_aware {
+
+inline void check_pit_loss_arguments(const Tensor& estimates, const Tensor& targets,
+                                     const std::optional<Tensor>& mask, int64_t kind) {
+  TASK_AWARE_CHECK(estimates.dim() >= 2 && same_shape(estimates, targets),
+                   "pit_loss: estimates and targets must both be [B,S,*] of one shape.");
+  TASK_AWARE_CHECK(estimates.scalar_type() == targets.scalar_type() && same_device(estimates, targets),
+                   "pit_loss: estimates and targets must be of one dtype and on one device.");
+  const int64_t S = estimates.size(1);
+  TASK_AWARE_CHECK(S >= 1 && S <= kMaxSources, "pit_loss: got S = ", S, ", expected 1 to ", kMaxSources, ".");
+  TASK_AWARE_CHECK(estimates.size(0) == 0 || estimates.numel() > 0,
+                   "pit_loss: the sources have no elements.");
+  TASK_AWARE_CHECK(kind >= 0 && kind <= 2, "pit_loss: unknown kind ", kind, ".");
+  if (mask.has_value()) {
+    TASK_AWARE_CHECK(mask->dim() == 2 && mask->size(0) == estimates.size(0) && mask->size(1) == S &&
+                         mask->scalar_type() == ScalarType::Bool && same_device(estimates, *mask),
+                     "pit_loss: mask must be a bool [B,S] beside the estimates.");
+  }
+}
+
+/// The loss is kept in float64 for float64 data, otherwise in float32.
+inline ScalarType pit_loss_type(const Tensor& estimates) {
+  return estimates.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+}
+
+inline void check_reorder_arguments(const Tensor& source, const Tensor& permutation) {
+  TASK_AWARE_CHECK(source.dim() >= 2 && permutation.dim() == 2 && source.size(0) == permutation.size(0) &&
+                       source.size(1) == permutation.size(1),
+                   "reorder: the permutation must be [B,S] of the estimates' B and S.");
+  TASK_AWARE_CHECK(permutation.scalar_type() == ScalarType::Long, "reorder: the permutation must be int64.");
+  TASK_AWARE_CHECK(same_device(source, permutation), "reorder: the tensors are on different devices.");
+}
+
+inline void check_mel_mask_arguments(const Tensor& logits, const Tensor& mel, const Tensor& std) {
+  TASK_AWARE_CHECK(logits.dim() == 4 && mel.dim() == 3 && logits.size(0) == mel.size(0) &&
+                       logits.size(2) == mel.size(1) && logits.size(3) == mel.size(2),
+                   "mel_mask: mel must be [B,F,T] of the logits' [B,S,F,T].");
+  TASK_AWARE_CHECK(std.dim() == 1 && std.size(0) == logits.size(2), "mel_mask: mean and std must be [F].");
+  TASK_AWARE_CHECK(logits.scalar_type() == mel.scalar_type(),
+                   "mel_mask: logits and mel must be of one dtype.");
+  TASK_AWARE_CHECK(same_device(logits, mel) && same_device(logits, std),
+                   "mel_mask: the tensors are on different devices.");
+}
+
+/// A gradient that may be absent, contiguous.
+inline std::optional<Tensor> mel_mask_gradient(const std::optional<Tensor>& gradient, const Tensor& logits) {
+  TASK_AWARE_CHECK(!gradient || same_shape(*gradient, logits), "mel_mask: the gradients must be [B,S,F,T].");
+  return contiguous_if_given(gradient);
+}
+
+inline void check_reverb_mix_arguments(const Tensor& sources, const Tensor& rirs, const Tensor& gains,
+                                       const std::optional<Tensor>& background) {
+  TASK_AWARE_CHECK(sources.dim() == 3 && rirs.dim() == 3 && gains.dim() == 2 &&
+                       sources.size(0) == rirs.size(0) && sources.size(1) == rirs.size(1) &&
+                       sources.size(0) == gains.size(0) && sources.size(1) == gains.size(1),
+                   "reverb_mix: rirs must be [B,S,L] and gains [B,S] of the sources' B and S.");
+  TASK_AWARE_CHECK(rirs.size(2) >= 1, "reverb_mix: rirs must hold at least one sample.");
+  TASK_AWARE_CHECK(!background || (background->dim() == 2 && background->size(0) == sources.size(0) &&
+                                   background->size(1) == sources.size(2)),
+                   "reverb_mix: background must be [B,N].");
+  TASK_AWARE_CHECK(same_device(sources, rirs) && same_device(sources, gains) &&
+                       (!background || same_device(sources, *background)),
+                   "reverb_mix: the tensors are on different devices.");
+}
+
+inline void check_mel_spectrogram_arguments(const Tensor& waveform, const Tensor& window,
+                                            const Tensor& twiddles, const Tensor& bank, const Tensor& bands,
+                                            int64_t hop) {
+  const int64_t n_fft = window.size(0);
+  TASK_AWARE_CHECK(
+      waveform.dim() == 2 && waveform.size(1) > n_fft / 2 && n_fft % 2 == 0 && hop >= 1,
+      "mel_spectrogram: the waveform must be [C,N] with N above n_fft/2, n_fft even and hop positive.");
+  TASK_AWARE_CHECK(
+      twiddles.numel() == 2 * n_fft && bank.size(1) == n_fft / 2 + 1 && bands.numel() == 2 * bank.size(0),
+      "mel_spectrogram: the tables do not fit each other.");
+  TASK_AWARE_CHECK(bands.scalar_type() == ScalarType::Int, "mel_spectrogram: bands must be int32.");
+  for (const Tensor* table : {&window, &twiddles, &bank, &bands}) {
+    TASK_AWARE_CHECK(same_device(waveform, *table), "mel_spectrogram: the tensors are on different devices.");
+  }
+}
+
+}  // namespace task_aware

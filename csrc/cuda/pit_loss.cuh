@@ -1,0 +1,271 @@
+#pragma once
+
+// pit_loss: loss[b] = 1/(M*N) * min over permutations of sum over existing targets j and elements n of
+//                     d(estimates[b, permutation[b,j], n], targets[b,j,n])
+//   estimates, targets [B,S,N]; mask [B,S]: the M existing targets of each item; loss [B]
+//   permutation [B,S]: the lexicographically first
+//   d: mse (e-t)^2 · l1 |e-t| · bce -(t*max(log e,-100) + (1-t)*max(log(1-e),-100))
+//
+// Mapping, forward, two launches without atomics, so that results repeat bit for bit:
+//   pair_costs_kernel   a block = one chunk of N of one item and one tile of pairs; a thread strides through
+//                       the chunk with the tile's sums in registers (float32, then float64 across threads)
+//   assignment_kernel   a block = one item: adds the chunks' costs in order, then its first warp solves the
+//                       assignment
+// Mapping, backward: blockIdx.y walks the B*S targets, blockIdx.x and the threads the N elements of the pair.
+// Traffic: forward reads 2*B*S*N elements (once for S <= 5, then from L2 once per tile of 4x4 pairs);
+// backward reads them again and writes up to as many.
+
+#include <limits>
+
+#include "common/accumulate.h"
+#include "common/assignment.h"
+#include "common/pit_cost.h"
+#include "cuda/grid.h"
+#include "cuda/launch.h"
+
+namespace task_aware {
+namespace {
+
+constexpr int kThreads = 256;
+constexpr int kWarps = kThreads / 32;
+constexpr int64_t kChunk = 4096;
+constexpr int kAssignmentThreads = 128;
+constexpr int kElementsPerThread = 8;
+constexpr unsigned int kFullWarp = 0xffffffffu;
+
+struct ForwardParams {
+  const void* estimates;
+  const void* targets;
+  const bool* mask;  // [B,S] or null
+  void* loss;
+  int64_t* permutation;
+  int64_t B, N;
+  int S;
+
+  double* partial;  // the workspace: [B,chunks,S,S], row = target
+
+  __host__ __device__ int64_t chunks() const { return (N + kChunk - 1) / kChunk; }
+  /// A tile of pairs is this wide and high.
+  __host__ __device__ int tile() const { return S <= 2 ? 2 : (S == 5 ? 5 : 4); }
+  __host__ __device__ int tiles_per_side() const { return (S + tile() - 1) / tile(); }
+  int64_t workspace() const { return B * chunks() * S * S; }
+};
+
+template <PitKind kKind, typename Real>
+struct EstimateTerms {
+  Real first, second;  // the estimate itself; for bce its two logarithms
+
+  __device__ explicit EstimateTerms(Real estimate) {
+    if constexpr (kKind == PitKind::kBce) {
+      first = log_clamped(static_cast<Real>(log(estimate)));
+      second = log_clamped(static_cast<Real>(log1p(-estimate)));
+    } else {
+      first = second = estimate;
+    }
+  }
+
+  __device__ Real cost(Real target) const {
+    if constexpr (kKind == PitKind::kBce) {
+      return -(target * first + (1 - target) * second);
+    } else {
+      const Real difference = first - target;
+      return kKind == PitKind::kMse ? difference * difference : fabs(difference);
+    }
+  }
+};
+
+template <PitKind kKind, typename T, int kTile>
+__global__ void __launch_bounds__(kThreads) pair_costs_kernel(ForwardParams p) {
+  using Real = accumulate_t<T>;
+  const int64_t item = blockIdx.x / p.chunks(), chunk = blockIdx.x % p.chunks();
+  const int tiles = p.tiles_per_side();
+  const int first_estimate = blockIdx.y / tiles * kTile, first_target = blockIdx.y % tiles * kTile;
+  const int estimates_here = min(kTile, p.S - first_estimate), targets_here = min(kTile, p.S - first_target);
+  const T* estimates = static_cast<const T*>(p.estimates) + (item * p.S + first_estimate) * p.N;
+  const T* targets = static_cast<const T*>(p.targets) + (item * p.S + first_target) * p.N;
+  const int64_t end = min(p.N, (chunk + 1) * kChunk);
+
+  Real sums[kTile][kTile] = {};
+  for (int64_t n = chunk * kChunk + threadIdx.x; n < end; n += kThreads) {
+    Real target[kTile];
+#pragma unroll
+    for (int j = 0; j < kTile; ++j)
+      target[j] = j < targets_here ? static_cast<Real>(targets[j * p.N + n]) : Real(0);
+#pragma unroll
+    for (int i = 0; i < kTile; ++i) {
+      if (i >= estimates_here) break;
+      const EstimateTerms<kKind, Real> estimate(static_cast<Real>(estimates[i * p.N + n]));
+#pragma unroll
+      for (int j = 0; j < kTile; ++j) sums[i][j] += estimate.cost(target[j]);
+    }
+  }
+
+  __shared__ double shared[kWarps][kTile * kTile];
+#pragma unroll
+  for (int k = 0; k < kTile * kTile; ++k) {
+    double sum = sums[k / kTile][k % kTile];
+#pragma unroll
+    for (int offset = 16; offset > 0; offset /= 2) sum += __shfl_xor_sync(kFullWarp, sum, offset);
+    if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32][k] = sum;
+  }
+  __syncthreads();
+  const int i = threadIdx.x / kTile, j = threadIdx.x % kTile;
+  if (i < estimates_here && j < targets_here) {
+    double sum = 0;
+    for (int warp = 0; warp < kWarps; ++warp) sum += shared[warp][threadIdx.x];
+    p.partial[(blockIdx.x * int64_t{p.S} + first_target + j) * p.S + first_estimate + i] = sum;
+  }
+}
+
+/// A warp as the lanes of Assignment::solve.
+struct Warp {
+  __device__ int lane() const { return threadIdx.x; }
+  __device__ int count() const { return 32; }
+  __device__ void sync() const { __syncwarp(); }
+  __device__ Nearest nearest(Nearest own) const {
+#pragma unroll
+    for (int offset = 16; offset > 0; offset /= 2) {
+      const int64_t distance = __shfl_xor_sync(kFullWarp, own.distance, offset);
+      const int column = __shfl_xor_sync(kFullWarp, own.column, offset);
+      const bool closer =
+          distance < own.distance || (distance == own.distance && column >= 0 && column < own.column);
+      if (closer) own = {distance, column};
+    }
+    return own;
+  }
+};
+
+template <typename Loss>
+__global__ void __launch_bounds__(kAssignmentThreads, 1) assignment_kernel(ForwardParams p) {
+  __shared__ double costs[kMaxSources * kMaxSources];
+  __shared__ Assignment assignment;
+  const int64_t item = blockIdx.x;
+  const int S = p.S;
+  const bool* exists = p.mask == nullptr ? nullptr : p.mask + item * S;
+  for (int k = threadIdx.x; k < S * S; k += kAssignmentThreads) {
+    double sum = 0;
+    if (exists == nullptr || exists[k / S]) {
+      for (int64_t c = 0; c < p.chunks(); ++c) sum += p.partial[(item * p.chunks() + c) * S * S + k];
+    }
+    costs[k] = sum;
+  }
+  __syncthreads();
+  if (threadIdx.x >= 32) return;
+
+  double largest = 0;
+  bool broken = false;
+  for (int k = threadIdx.x; k < S * S; k += 32) {
+    const double size = fabs(costs[k]);
+    broken |= isnan(size);
+    if (size > largest && !isinf(size)) largest = size;
+  }
+#pragma unroll
+  for (int offset = 16; offset > 0; offset /= 2)
+    largest = fmax(largest, __shfl_xor_sync(kFullWarp, largest, offset));
+  broken = __any_sync(kFullWarp, broken);
+
+  const int j = threadIdx.x;
+  if (!broken) {
+    const int exponent = cost_exponent(largest);
+    for (int k = j; k < S * S; k += 32) assignment.set(k / S, k % S, round_cost(costs[k], exponent));
+    assignment.solve(S, Warp{});
+  }
+  if (j < S) p.permutation[item * S + j] = broken ? j : assignment.match[j];
+  if (j == 0) {
+    double total = 0;
+    int existing = 0;
+    for (int k = 0; k < S; ++k) {
+      if (exists != nullptr && !exists[k]) continue;
+      ++existing;
+      if (!broken) total += costs[k * S + assignment.match[k]];
+    }
+    const double mean =
+        existing == 0 ? 0.0 : total / (static_cast<double>(existing) * static_cast<double>(p.N));
+    static_cast<Loss*>(p.loss)[item] =
+        static_cast<Loss>(broken ? std::numeric_limits<double>::quiet_NaN() : mean);
+  }
+}
+
+struct BackwardParams {
+  const void* grad;
+  const void* loss;
+  const void* estimates;
+  const void* targets;
+  const int64_t* permutation;
+  const bool* mask;      // [B,S] or null
+  void* grad_estimates;  // null where not wanted
+  void* grad_targets;
+  int64_t rows;  // B*S
+  int64_t N;
+  int S;
+};
+
+template <PitKind kKind, typename T>
+__global__ void __launch_bounds__(kThreads) backward_kernel(BackwardParams p) {
+  using Real = accumulate_t<T>;
+  const auto* estimates = static_cast<const T*>(p.estimates);
+  const auto* targets = static_cast<const T*>(p.targets);
+  auto* grad_estimates = static_cast<T*>(p.grad_estimates);
+  auto* grad_targets = static_cast<T*>(p.grad_targets);
+  for (int64_t row = blockIdx.y; row < p.rows; row += gridDim.y) {
+    const int64_t item = row / p.S;
+    int existing = p.S;
+    bool exists = true;
+    if (p.mask != nullptr) {
+      existing = 0;
+      for (int j = 0; j < p.S; ++j) existing += p.mask[item * p.S + j];
+      exists = p.mask[row];
+    }
+    const Real loss = static_cast<const Real*>(p.loss)[item];
+    const double mean = static_cast<double>(static_cast<const Real*>(p.grad)[item]) /
+                        (static_cast<double>(existing) * static_cast<double>(p.N));
+    const Real scale = isnan(loss) ? loss : static_cast<Real>(mean);
+    const int64_t estimate_row = (item * p.S + p.permutation[row]) * p.N, target_row = row * p.N;
+    for (int64_t n = blockIdx.x * int64_t{kThreads} + threadIdx.x; n < p.N;
+         n += int64_t{kThreads} * gridDim.x) {
+      Real to_estimate = 0, to_target = 0;
+      if (exists) {
+        const Real e = static_cast<Real>(estimates[estimate_row + n]),
+                   t = static_cast<Real>(targets[target_row + n]);
+        to_estimate = scale * estimate_derivative<kKind>(e, t);
+        if (grad_targets != nullptr) to_target = scale * target_derivative<kKind>(e, t);
+      }
+      if (grad_estimates != nullptr) grad_estimates[estimate_row + n] = static_cast<T>(to_estimate);
+      if (grad_targets != nullptr) grad_targets[target_row + n] = static_cast<T>(to_target);
+    }
+  }
+}
+
+template <PitKind kKind, typename T>
+void launch_pit_loss(const ForwardParams& p, cudaStream_t stream) {
+  const dim3 grid(exact_grid(p.B * p.chunks(), "pit_loss"), p.tiles_per_side() * p.tiles_per_side());
+  const auto kernel = p.tile() == 2   ? pair_costs_kernel<kKind, T, 2>
+                      : p.tile() == 5 ? pair_costs_kernel<kKind, T, 5>
+                                      : pair_costs_kernel<kKind, T, 4>;
+  launch({"pair_costs_kernel", grid, kThreads, stream}, kernel, p);
+  launch({"assignment_kernel", static_cast<unsigned int>(p.B), kAssignmentThreads, stream},
+         assignment_kernel<accumulate_t<T>>, p);
+}
+
+template <PitKind kKind, typename T>
+void launch_pit_loss_backward(const BackwardParams& p, cudaStream_t stream) {
+  const dim3 grid(block_count(p.N, kThreads * kElementsPerThread),
+                  static_cast<unsigned int>(std::min(p.rows, kMaxGridY)));
+  launch({"backward_kernel", grid, kThreads, stream}, backward_kernel<kKind, T>, p);
+}
+
+/// function.operator()<PitKind>() of the kind that Python passed by number.
+template <typename Function>
+void dispatch_kind(int64_t kind, Function&& function) {
+  switch (static_cast<PitKind>(kind)) {
+    case PitKind::kMse:
+      return function.template operator()<PitKind::kMse>();
+    case PitKind::kL1:
+      return function.template operator()<PitKind::kL1>();
+    case PitKind::kBce:
+      return function.template operator()<PitKind::kBce>();
+  }
+}
+
+}  // namespace
+}  // namespace task_aware
