@@ -1,0 +1,33 @@
+#pragma once
+
+// The threads of one block, between execution.cpp, which says what they run, and device.h, which they call.
+
+#include <cstddef>
+#include <random>
+
+#include "execution.h"
+
+namespace cuda_host {
+
+/// The launch that is going on.
+struct Running {
+  const char* kernel = nullptr;  // null between launches
+  Body body;
+  const void* params;
+  unsigned int threads;  // of a block
+  void* shared_memory;
+  size_t shared_bytes;
+  int schedule;
+  std::mt19937 random;
+};
+extern Running running;
+
+constexpr char kUnwritten = -1;  // NaN in every floating type
+
+/// Runs the block `blockIdx`; ends the process if its threads wait for each other for ever.
+void run_block();
+
+/// Writes which thread is running, or nothing.
+void print_thread();
+
+}  // namespace cuda_host

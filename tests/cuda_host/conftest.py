@@ -1,0 +1,48 @@
+"""Programs around the CUDA kernels, compiled once per session."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
+
+import pytest
+
+from .compiling import BUILDS, HERE, MissingTool, compile_program
+from .running import Program
+
+
+class Programs(Protocol):
+    def __call__(self, kernel: str, build: str) -> Program:
+        """The program of kernels/<kernel>.cpp; skips where the machine lacks what it takes."""
+        ...
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
+    folder = tmp_path_factory.mktemp("cuda_host")
+    sources = sorted((HERE / "kernels").glob("*.cpp"))
+    with ThreadPoolExecutor(os.cpu_count()) as compilers:
+        futures = {
+            (source.stem, kind): compilers.submit(compile_program, source, kind, folder)
+            for source, kind in itertools.product(sources, BUILDS)
+        }
+
+        def program(kernel: str, kind: str) -> Program:
+            try:
+                result = Program(futures[kernel, kind].result())
+                result.check_that_it_runs()
+                return result
+            except MissingTool as missing:
+                pytest.skip(str(missing))
+
+        yield program
+        compilers.shutdown(cancel_futures=True)
+
+
+@pytest.fixture(params=list(BUILDS))
+def build(request: pytest.FixtureRequest) -> str:
+    """Values under several schedules; the address and undefined behaviour sanitizers; the thread sanitizer."""
+    return request.param

@@ -1,0 +1,145 @@
+#include "execution.h"
+
+#include <signal.h>
+
+#include <algorithm>
+#include <cstdarg>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+#include <numeric>
+#include <vector>
+
+#include "block.h"
+
+namespace cuda_host {
+namespace {
+
+constexpr unsigned int kMaxThreads = 1024;
+constexpr size_t kMaxSharedBytes = 99 * 1024;  // what every architecture since sm_80 grants
+constexpr std::align_val_t kAlignment{256};    // that of cudaMalloc
+
+struct Memory {
+  const char* name;
+  char* begin;
+  size_t bytes;
+};
+
+std::vector<Memory> device;
+int schedules = 1;
+
+void print_place() {
+  if (running.kernel == nullptr) return;
+  std::fprintf(stderr, "cuda_host: in %s, schedule %d", running.kernel, running.schedule);
+  print_thread();
+  std::fprintf(stderr, "\n");
+}
+
+/// Where a sanitizer's report ends.
+void on_abort(int) {
+  print_place();
+  std::_Exit(1);
+}
+
+void check_limits(const Grid& grid) {
+  const dim3& blocks = grid.blocks;
+  if (blocks.x < 1 || blocks.x > 0x7fffffffu || blocks.y < 1 || blocks.y > 65535 || blocks.z < 1 ||
+      blocks.z > 65535) {
+    fail("a grid of (%u,%u,%u) blocks cannot be launched", blocks.x, blocks.y, blocks.z);
+  }
+  if (grid.threads < 1 || grid.threads > kMaxThreads) {
+    fail("a block of %u threads cannot be launched", grid.threads);
+  }
+  if (grid.shared_bytes > kMaxSharedBytes)
+    fail("%zu bytes of shared memory cannot be had", grid.shared_bytes);
+}
+
+void run_grid(int schedule) {
+  running.schedule = schedule;
+  running.random.seed(schedule);
+  std::vector<uint64_t> order(uint64_t{gridDim.x} * gridDim.y * gridDim.z);
+  std::iota(order.begin(), order.end(), uint64_t{0});
+  if (schedule == 1) std::reverse(order.begin(), order.end());
+  if (schedule > 1) std::shuffle(order.begin(), order.end(), running.random);
+  for (const uint64_t block : order) {
+    blockIdx = dim3(block % gridDim.x, block / gridDim.x % gridDim.y, block / gridDim.x / gridDim.y);
+    run_block();
+  }
+}
+
+using Content = std::vector<std::vector<char>>;
+
+Content read_device() {
+  Content content;
+  for (const Memory& memory : device) content.emplace_back(memory.begin, memory.begin + memory.bytes);
+  return content;
+}
+
+void write_device(const Content& content) {
+  for (size_t k = 0; k < device.size(); ++k) {
+    std::copy(content[k].begin(), content[k].end(), device[k].begin);
+  }
+}
+
+void check_same(const Content& first, const Content& now) {
+  for (size_t k = 0; k < device.size(); ++k) {
+    if (first[k] == now[k]) continue;
+    const auto at = std::mismatch(first[k].begin(), first[k].end(), now[k].begin()).first - first[k].begin();
+    fail("a race: schedules 0 and %d leave different results, first at byte %td of %s", running.schedule, at,
+         device[k].name);
+  }
+}
+
+}  // namespace
+
+void run_kernel(const Grid& grid, Body body, const void* params) {
+  signal(SIGABRT, on_abort);
+  running.kernel = grid.kernel;
+  running.body = body;
+  running.params = params;
+  running.threads = grid.threads;
+  running.shared_bytes = grid.shared_bytes;
+  gridDim = grid.blocks;
+  blockDim = dim3(grid.threads);
+  check_limits(grid);
+
+  const Content before = read_device();
+  Content first;
+  for (int schedule = 0; schedule < schedules; ++schedule) {
+    write_device(before);
+    running.shared_memory = ::operator new(grid.shared_bytes, kAlignment);
+    run_grid(schedule);
+    ::operator delete(running.shared_memory, kAlignment);
+    if (schedule == 0) first = read_device();
+    check_same(first, read_device());
+  }
+  running.kernel = nullptr;
+}
+
+void set_schedules(int count) { schedules = count; }
+
+void* device_memory(const char* name, size_t bytes) {
+  void* begin = ::operator new(bytes, kAlignment);
+  std::memset(begin, kUnwritten, bytes);
+  device.push_back({name, static_cast<char*>(begin), bytes});
+  return begin;
+}
+
+void free_device_memory() {
+  for (const Memory& memory : device) ::operator delete(memory.begin, kAlignment);
+  device.clear();
+}
+
+void fail(const char* format, ...) {
+  va_list arguments;
+  va_start(arguments, format);
+  std::fprintf(stderr, "cuda_host: ");
+  std::vfprintf(stderr, format, arguments);
+  std::fprintf(stderr, "\n");
+  va_end(arguments);
+  print_place();
+  std::_Exit(1);
+}
+
+}  // namespace cuda_host

@@ -1,0 +1,42 @@
+// mel_mask.cuh: `logits` [B,S,F,T], `mel` [B,F,T], `mean`, `std` [F] -> `masked`, `features`, `maximum` [B,S];
+// backward: also `maximum` and any of `grad_masked`, `grad_features` -> `grad_logits`, `grad_mel`.
+
+#include "cuda/mel_mask.cuh"
+
+#include "case.h"
+
+using namespace task_aware;
+
+void run(cuda_host::Case& test) {
+  test.floating_type([&]<typename T>(cuda_host::Type<T>) {
+    using A = accumulate_t<T>;
+    MaskParams<A> p{};
+    p.logits = test.array<T>("logits");
+    p.mel = test.array<T>("mel");
+    p.mean = test.array<A>("mean");
+    p.std = test.array<A>("std");
+    p.B = test.integer("B");
+    p.S = test.integer("S");
+    p.F = test.integer("F");
+    p.frames = test.integer("T");
+    p.set_options(test.real("floor"), test.real("amin"), test.real("top_db"));
+    const size_t bytes = p.plan_chunks() * sizeof(A);
+    auto* workspace = static_cast<A*>(cuda_host::device_memory("workspace", bytes));
+    const int64_t count = p.B * p.S * p.row();
+    if (test.word("operation") == "forward") {
+      p.maximum = test.output<A>("maximum", p.B * p.S);
+      p.out_masked = test.output<T>("masked", count);
+      p.out_other = test.output<T>("features", count);
+      launch_mel_mask<T>(p, workspace, nullptr);
+    } else {
+      p.maximum = const_cast<A*>(test.array<A>("maximum"));
+      p.grad_masked = test.array<T>("grad_masked");
+      p.grad_features = test.array<T>("grad_features");
+      p.out_masked = test.output<T>("grad_logits", count);
+      p.out_other = test.output<T>("grad_mel", p.B * p.row());
+      launch_mel_mask_backward<T>(p, workspace, nullptr);
+    }
+  });
+}
+
+int main() { return cuda_host::run_cases(run); }

@@ -1,0 +1,124 @@
+"""The kernels of pit_loss.cuh, run on the host."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor
+
+from task_aware import ops
+
+from .conftest import Programs
+from .running import Case, check, dtype_name
+
+KINDS = ("mse", "l1", "bce")
+SIDES = ("estimates", "targets")
+DTYPES = [torch.float32, torch.float64, torch.bfloat16]
+# float32 sums of 16 elements, then float64; a gradient is rounded once to its dtype, bce's after a quotient.
+LOSS_TOLERANCE = {torch.float32: 1e-6, torch.bfloat16: 1e-6, torch.float64: 1e-12}
+GRADIENT_TOLERANCE = {torch.float32: 3e-6, torch.bfloat16: 2**-8, torch.float64: 1e-12}
+
+
+@dataclass
+class Sources:
+    name: str
+    estimates: Tensor
+    targets: Tensor
+    mask: Tensor | None = None
+
+
+def sources(dtype: torch.dtype) -> list[Sources]:
+    """S = 1 to 8 and 32, one element, odd lengths, two chunks of elements, masks, ties, NaN, infinite costs."""
+    generator = torch.Generator().manual_seed(0)
+
+    def random(*shape: int) -> Tensor:
+        return torch.rand(*shape, generator=generator).to(dtype)
+
+    found = [Sources(f"S={S}", random(1, S, 13), random(1, S, 13)) for S in range(1, 9)]
+    found += [
+        Sources("one of everything", random(1, 1, 1), random(1, 1, 1)),
+        Sources("32 sources", random(1, 32, 5), random(1, 32, 5)),
+        Sources("two chunks", random(1, 3, 4099), random(1, 3, 4099)),
+        Sources("mask", random(3, 4, 33), random(3, 4, 33), torch.tensor([[1, 0, 1, 1], [0] * 4, [1] * 4]).bool()),
+        Sources("all equal", torch.full((1, 9, 3), 0.25, dtype=dtype), torch.full((1, 9, 3), 0.5, dtype=dtype)),
+    ]
+    broken = Sources("NaN", random(3, 5, 40), random(3, 5, 40))
+    broken.estimates[1, 2, 7] = torch.nan
+    absent = Sources("NaN in an absent target", random(1, 3, 9), random(1, 3, 9), torch.tensor([[True, False, True]]))
+    absent.targets[0, 1, 4] = torch.nan
+    far = Sources("infinite", random(1, 3, 9), random(1, 3, 9))
+    far.targets[0, 0, 0] = torch.inf
+    extremes = Sources("0 and 1", random(1, 3, 9).round(), random(1, 3, 9).round())
+    return [*found, broken, absent, extremes, *([] if dtype == torch.bfloat16 else [far])]
+
+
+def inputs(operation: str, kind: str, item: Sources) -> dict[str, Tensor | str | int | None]:
+    B, S, N = item.estimates.shape
+    names = {"operation": operation, "kind": KINDS.index(kind), "dtype": dtype_name(item.estimates.dtype)}
+    return names | {"B": B, "S": S, "N": N} | {k: getattr(item, k) for k in ("estimates", "targets", "mask")}
+
+
+def reference(item: Sources, kind: str) -> tuple[Tensor, Tensor, ops.PITResult]:
+    """Estimates and targets in float64, as leaves, and their result: NaN and the identity for an item with NaN."""
+    exists = torch.ones(item.targets.shape[:2], dtype=torch.bool) if item.mask is None else item.mask
+    broken = (item.estimates.isnan() | item.targets.isnan() & exists[..., None]).flatten(1).any(1)
+    # torch's binary_cross_entropy refuses NaN.
+    e, t = (x.double().nan_to_num(0.5, posinf=torch.inf).requires_grad_() for x in (item.estimates, item.targets))
+    loss, permutation = ops.pit_loss_reference(e, t, kind=kind, mask=item.mask)
+    identity = torch.arange(exists.shape[1]).expand_as(permutation)
+    loss = loss + torch.where(broken, torch.nan, 0.0)
+    return e, t, ops.PITResult(loss, torch.where(broken[:, None], identity, permutation))
+
+
+def loss_dtype(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def outputs(item: Sources) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
+    B, S, _ = item.estimates.shape
+    return {"loss": (loss_dtype(item.estimates.dtype), (B,)), "permutation": (torch.int64, (B, S))}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_forward(programs: Programs, build: str, dtype: torch.dtype) -> None:
+    cases, wanted = [], []
+    for kind, item in itertools.product(KINDS, sources(dtype)):
+        if kind == "bce" and item.name == "infinite":  # no probability
+            continue
+        if item.name == "32 sources" and (kind, dtype) != ("mse", torch.float32):  # a thousand pairs take their time
+            continue
+        cases.append(Case(f"{kind}, {item.name}", inputs("forward", kind, item), outputs(item)))
+        wanted.append(reference(item, kind)[2])
+    results = programs("pit_loss", build).run(cases, schedules=3 if build == "plain" else 1)
+    for case, result, want in zip(cases, results, wanted, strict=True):
+        assert torch.equal(result["permutation"], want.permutation), case.name
+        check(case.name, result["loss"], want.loss, LOSS_TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_backward(programs: Programs, build: str, dtype: torch.dtype) -> None:
+    cases, wanted = [], []
+    for kind, (k, item) in itertools.product(KINDS, enumerate(sources(dtype))):
+        if item.name in ("infinite", "0 and 1"):  # no finite gradients to compare
+            continue
+        e, t, (loss, permutation) = reference(item, kind)
+        grad = torch.linspace(-1, 2, len(loss), dtype=torch.float64)
+        gradients = dict(zip(SIDES, torch.autograd.grad(loss, [e, t], grad), strict=True))
+        sides = [SIDES, SIDES[:1], SIDES[1:]][k % 3]
+        given = {
+            "loss": loss.detach().to(loss_dtype(dtype)),
+            "grad": grad.to(loss_dtype(dtype)),
+            "permutation": permutation,
+        }
+        given |= {f"wants_{side}": int(side in sides) for side in SIDES}
+        gradients_out = {f"grad_{side}": (dtype, tuple(e.shape)) for side in sides}
+        cases.append(Case(f"{kind}, {item.name}", inputs("backward", kind, item) | given, gradients_out))
+        broken = loss.isnan()[:, None, None]
+        wanted.append({f"grad_{side}": gradients[side].masked_fill(broken, torch.nan) for side in sides})
+    results = programs("pit_loss", build).run(cases, schedules=2 if build == "plain" else 1)
+    for case, result, want in zip(cases, results, wanted, strict=True):
+        for name, gradient in want.items():
+            check(f"{case.name}, {name}", result[name], gradient, GRADIENT_TOLERANCE[dtype])
