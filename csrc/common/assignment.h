@@ -99,7 +99,7 @@ class Assignment {
         if (k == best.column) done_[k] = true;
       }
       if (lanes.lane() == 0) row_dual_[row] += best.distance;
-      lanes.sync();
+      // No barrier: of what the lanes have just changed none reads another's before the next one.
       column = previous = best.column;
       current_row = owner_[column];
       if (current_row < 0) break;

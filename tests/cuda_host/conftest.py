@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 import pytest
+import torch
 
 from .compiling import BUILDS, HERE, MissingTool, compile_program
 from .running import Program
@@ -40,6 +41,12 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
 
         yield program
         compilers.shutdown(cancel_futures=True)
+
+
+def every_build(dtypes: Sequence[torch.dtype]) -> pytest.MarkDecorator:
+    """Parametrizes a test by build and dtype. What orders memory accesses does not depend on their dtype."""
+    pairs = [(build, dtype) for build in BUILDS for dtype in dtypes if build != "thread" or dtype == torch.float32]
+    return pytest.mark.parametrize(("build", "dtype"), pairs)
 
 
 @pytest.fixture(params=list(BUILDS))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 from torch import Tensor
 
 from task_aware import ops
 
-from .conftest import Programs
+from .conftest import Programs, every_build
 from .running import Case, Shifted, check, dtype_name
 
 # Groups of four and their tails (F*T = 592, 903), one element, several chunks of a row, the group path refused.
@@ -44,7 +43,7 @@ def forward(tensors: list[Tensor], shift: int = 0) -> Case:
     return Case(name, inputs("forward", tensors, shift), outputs | {"maximum": (mean.dtype, tuple(logits.shape[:2]))})
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@every_build(DTYPES)
 def test_forward(programs: Programs, build: str, dtype: torch.dtype) -> None:
     samples = [sample_inputs(dtype, shape) for shape in SHAPES]
     silent = sample_inputs(dtype, (1, 2, 4, 5))
@@ -89,7 +88,7 @@ def backward(
     return Case(f"{tuple(logits.shape)}, {which}", inputs("backward", tensors, shift) | given, outputs)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@every_build(DTYPES)
 def test_backward(programs: Programs, build: str, dtype: torch.dtype) -> None:
     program = programs("mel_mask", build)
     samples = [(sample_inputs(dtype, shape), 0) for shape in SHAPES] + [(sample_inputs(dtype, SHAPES[0]), 1)]

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 import torch
 from torch import Tensor
 
 from task_aware import ops
 from task_aware.ops.mel_spectrogram import _cached_tables
 
-from .conftest import Programs
+from .conftest import Programs, every_build
 from .running import Case, check, dtype_name
 
 # The detector's configuration, the shortest clip, both kinds of powers of two from the shortest on, frames by
@@ -45,7 +44,7 @@ def case(waveform: Tensor, options: dict[str, Any]) -> Case:
     return Case(f"{(C, N)} {options}", sizes | {"waveform": waveform} | tables._asdict(), outputs)
 
 
-@pytest.mark.parametrize("dtype", list(TOLERANCE))
+@every_build(list(TOLERANCE))
 def test_kernel(programs: Programs, build: str, dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(0)
     fitting = [(shape, o) for shape, o in CASES if dtype == torch.float32 or o.get("n_fft") != 16384]

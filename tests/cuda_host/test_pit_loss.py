@@ -5,13 +5,12 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 
-import pytest
 import torch
 from torch import Tensor
 
 from task_aware import ops
 
-from .conftest import Programs
+from .conftest import Programs, every_build
 from .running import Case, check, dtype_name
 
 KINDS = ("mse", "l1", "bce")
@@ -82,7 +81,7 @@ def outputs(item: Sources) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
     return {"loss": (loss_dtype(item.estimates.dtype), (B,)), "permutation": (torch.int64, (B, S))}
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@every_build(DTYPES)
 def test_forward(programs: Programs, build: str, dtype: torch.dtype) -> None:
     cases, wanted = [], []
     for kind, item in itertools.product(KINDS, sources(dtype)):
@@ -98,7 +97,7 @@ def test_forward(programs: Programs, build: str, dtype: torch.dtype) -> None:
         check(case.name, result["loss"], want.loss, LOSS_TOLERANCE[dtype])
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@every_build(DTYPES)
 def test_backward(programs: Programs, build: str, dtype: torch.dtype) -> None:
     cases, wanted = [], []
     for kind, (k, item) in itertools.product(KINDS, enumerate(sources(dtype))):

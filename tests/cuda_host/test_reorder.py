@@ -7,13 +7,13 @@ import torch
 
 from task_aware import ops
 
-from .conftest import Programs
+from .conftest import Programs, every_build
 from .running import Case, check, dtype_name
 
 SHAPES = [(1, 1, 1), (2, 5, 129), (3, 2, 2049), (1, 32, 70), (1, 3, 4100)]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@every_build([torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("operation", ["forward", "backward"])
 def test_kernel(programs: Programs, build: str, dtype: torch.dtype, operation: str) -> None:
     cases, wanted = [], []

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 import torch
 from torch import Tensor
 
-from .conftest import Programs
+from .conftest import Programs, every_build
 from .running import Case, check, dtype_name
 
 # (B, S, N, L): one of everything, odd and prime lengths, a response longer than the clip (its rows are further
@@ -55,7 +54,7 @@ def case(tensors: dict[str, Tensor], name: str = "") -> Case:
     return Case(f"{(B, S, N, L)} {name}", sizes | tensors, {"images": (dtype, (B, S, N)), "mixture": (dtype, (B, N))})
 
 
-@pytest.mark.parametrize("dtype", list(TOLERANCE))
+@every_build(list(TOLERANCE))
 def test_kernels(programs: Programs, build: str, dtype: torch.dtype) -> None:
     samples = [sample(dtype, shape) for shape in SHAPES]
     quiet = sample(dtype, (2, 2, 300, 20))
