@@ -1,8 +1,9 @@
-"""pit_loss and reorder: against torchmetrics and Asteroid, which find permutations on the host."""
+"""pit_loss and reorder: against PyTorch, and torchmetrics and Asteroid, which find permutations on the host."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import itertools
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -11,7 +12,10 @@ from torch import Tensor
 
 from task_aware import ops
 
-from .side_by_side import Case, Implementation, SideBySide, peer
+from .side_by_side import Case, Implementation, Settings, SideBySide, peer
+
+#: Sources up to which listing all permutations is the faster way in PyTorch.
+EXHAUSTIVE_UP_TO = 6
 
 
 class Shape(NamedTuple):
@@ -38,8 +42,52 @@ def mean_distance(estimates: Tensor, targets: Tensor, kind: str) -> Tensor:
     return distance(estimates, targets, reduction="none").flatten(1).mean(1)
 
 
-def make_peers(kind: str) -> dict[str, Implementation]:
+def pair_costs(estimates: Tensor, targets: Tensor, kind: str) -> Tensor:
+    """Costs `[B, target, estimate]` by broadcasting, a mean over the elements."""
+    e, t = torch.broadcast_tensors(estimates.flatten(2)[:, None], targets.flatten(2)[:, :, None])
+    distance = F.binary_cross_entropy if kind == "bce" else F.mse_loss
+    return distance(e, t, reduction="none").mean(-1)
+
+
+def exhaustive_form(kind: str, n_sources: int, device: str) -> Implementation:
+    """All permutations of the cost matrix, then the loss of the chosen pairs alone, so that the backward is short.
+
+    The best form in PyTorch that we know, made to be compiled.
+    """
+    table = torch.tensor(list(itertools.permutations(range(n_sources))), device=device)
+    rows = torch.arange(n_sources, device=device)
+
+    def pit_loss(estimates: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            totals = pair_costs(estimates, targets, kind)[:, rows, table].sum(-1)
+            permutation = table[totals.argmin(-1)]
+        matched = ops.reorder_reference(estimates, permutation)
+        return mean_distance(matched, targets, kind), permutation
+
+    return pit_loss
+
+
+def host_form(kind: str, solve: Any) -> Implementation:
+    """Costs on the device, an assignment by scipy on the host for each item, as detection transformers do."""
+
+    def pit_loss(estimates: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            costs = pair_costs(estimates, targets, kind).cpu().numpy()
+            permutation = torch.stack([torch.from_numpy(solve(cost)[1]) for cost in costs]).to(estimates.device)
+        return mean_distance(ops.reorder_reference(estimates, permutation), targets, kind), permutation
+
+    return pit_loss
+
+
+def make_peers(shape: Shape, settings: Settings, device: str) -> dict[str, Implementation]:
+    kind, n_sources = shape.kind, shape.sizes[1]
     peers: dict[str, Implementation] = {}
+    if settings.full and n_sources <= EXHAUSTIVE_UP_TO:
+        form = exhaustive_form(kind, n_sources, device)
+        peers["exhaustive PyTorch"] = form
+        peers["torch.compile of it"] = torch.compile(form)
+    if n_sources > EXHAUSTIVE_UP_TO and (scipy := peer("scipy.optimize")):
+        peers["costs in PyTorch, scipy on the host"] = host_form(kind, scipy.linear_sum_assignment)
     if torchmetrics := peer("torchmetrics.functional.audio"):
         peers["torchmetrics, speaker-wise"] = lambda estimates, targets: torchmetrics.permutation_invariant_training(
             estimates,
@@ -49,8 +97,14 @@ def make_peers(kind: str) -> dict[str, Implementation]:
             eval_func="min",
         )
     if kind == "mse" and (asteroid := peer("asteroid.losses")):
-        peers["Asteroid, pw_mtx"] = lambda estimates, targets: asteroid.PITLossWrapper.find_best_perm(
+        wrapper = asteroid.PITLossWrapper
+        peers["Asteroid, pw_mtx"] = lambda estimates, targets: wrapper.find_best_perm(
             asteroid.pairwise_mse(estimates.flatten(2), targets.flatten(2))
+        )
+        peers["Asteroid, pw_pt"] = lambda estimates, targets: wrapper.find_best_perm(
+            wrapper(asteroid.singlesrc_mse, pit_from="pw_pt").get_pw_losses(
+                asteroid.singlesrc_mse, estimates.flatten(2), targets.flatten(2)
+            )
         )
     return peers
 
@@ -61,6 +115,8 @@ def make_peers(kind: str) -> dict[str, Implementation]:
         Shape((12, 5, 128, 628)),
         Shape((4, 10, 128, 628)),
         Shape((4, 20, 128, 157)),
+        Shape((64, 20, 16)),
+        Shape((1, 5, 4_000_000)),
         Shape((12, 5, 10), "bce"),
         Shape((12, 5, 157, 10), "bce"),
     ],
@@ -84,7 +140,7 @@ def test_pit_loss(side_by_side: SideBySide, shape: Shape, backward: bool) -> Non
         case,
         lambda e, t: ops.pit_loss(e, t, kind=shape.kind, backend="native"),
         lambda e, t: ops.pit_loss_reference(e, t, kind=shape.kind),
-        make_peers(shape.kind),
+        make_peers(shape, side_by_side.settings, side_by_side.device),
         backward=backward,
     )
 

@@ -6,7 +6,8 @@
 //
 // Traffic: forward reads 2*B*S*N elements once; backward reads them again and writes up to as many.
 // Pair costs come from direct differences. One task is a chunk of one item: blocks of it stay in L1 while all
-// S*S pairs pass over them, a block's sums are held in float32 vector registers and then added in float64.
+// S*S pairs pass over them, a block's sums are held in float32 vector registers and then added in float64
+// vectors, whose elements are added at the end of the chunk.
 // Chunks are added in order, so the result does not depend on the number of threads; every pair is summed in
 // the same order, so equal rows have equal costs.
 
@@ -31,7 +32,11 @@ namespace {
 
 constexpr int64_t kChunk = 8192;        // elements of a row per task
 constexpr int64_t kStepsPerFlush = 32;  // vectors added in float32 before a flush to float64
-constexpr int kTile = 8;                // targets that one pass compares with an estimate
+constexpr int kTile = 5;  // targets that pass a group of estimates, whose sums stay in registers
+
+/// Estimates of such a group, by the bytes of a vector: AVX-512 has 32 registers, the others 16.
+template <size_t kBytes>
+constexpr int kMostEstimates = kBytes == 64 ? 5 : 2;
 
 struct ChunkParams {
   const void* estimates;  // row 0 of the item, at the chunk's first element
@@ -74,58 +79,71 @@ TASK_AWARE_INLINE auto absolute(typename Vector<Real, kWidth>::type value) {
   return value;
 }
 
-// Sums of d over `steps` vectors for one estimate and kTargets targets. For bce the estimate is given as its
-// two logarithms, `first` = log e and `second` = log(1-e).
-template <PitKind kKind, typename E, typename T, int kWidth, int kTargets>
-TASK_AWARE_INLINE void add_block(const E* first, const E* second, const T* const* targets, int64_t steps,
-                                 double* costs) {
+/// Rows of estimates and of targets that pass each other. For bce an estimate is given as its two logarithms,
+/// `first` = log e and `second` = log(1-e).
+template <typename E, typename T>
+struct Rows {
+  const E* first[kTile];
+  const E* second[kTile];
+  const T* target[kTile];
+};
+
+// Sums of d over `steps` vectors for every pair of a tile; `sums` are float64 [kEstimates, stride].
+template <PitKind kKind, typename E, typename T, int kWidth, int kEstimates, int kTargets>
+TASK_AWARE_INLINE void add_tile(const Rows<E, T>& rows, int64_t steps,
+                                typename Vector<double, kWidth>::type* sums, int64_t stride) {
   using Real = accumulate_t<T>;
-  typename Vector<Real, kWidth>::type sums[kTargets] = {};
+  typename Vector<Real, kWidth>::type held[kEstimates][kTargets] = {};
   for (int64_t step = 0; step < steps; ++step) {
-    const auto e = load<E, kWidth>(first + step * kWidth);
-    for (int j = 0; j < kTargets; ++j) {
-      const auto t = load<T, kWidth>(targets[j] + step * kWidth);
-      if constexpr (kKind == PitKind::kBce) {
-        const auto l = load<E, kWidth>(second + step * kWidth);
-        sums[j] -= t * e + (1 - t) * l;
-      } else {
-        const auto difference = e - t;
-        if constexpr (kKind == PitKind::kMse) {
-          sums[j] += difference * difference;
+    typename Vector<Real, kWidth>::type t[kTargets];
+    for (int j = 0; j < kTargets; ++j) t[j] = load<T, kWidth>(rows.target[j] + step * kWidth);
+    for (int i = 0; i < kEstimates; ++i) {
+      const auto e = load<E, kWidth>(rows.first[i] + step * kWidth);
+      for (int j = 0; j < kTargets; ++j) {
+        if constexpr (kKind == PitKind::kBce) {
+          const auto l = load<E, kWidth>(rows.second[i] + step * kWidth);
+          held[i][j] -= t[j] * e + (1 - t[j]) * l;
         } else {
-          sums[j] += absolute<Real, kWidth>(difference);
+          const auto difference = e - t[j];
+          if constexpr (kKind == PitKind::kMse) {
+            held[i][j] += difference * difference;
+          } else {
+            held[i][j] += absolute<Real, kWidth>(difference);
+          }
         }
       }
     }
   }
-  for (int j = 0; j < kTargets; ++j) {
-    double total = 0;
-    for (int k = 0; k < kWidth; ++k) total += sums[j][k];
-    costs[j] += total;
+  for (int i = 0; i < kEstimates; ++i) {
+    for (int j = 0; j < kTargets; ++j) {
+      sums[i * stride + j] += __builtin_convertvector(held[i][j], typename Vector<double, kWidth>::type);
+    }
   }
 }
 
-template <PitKind kKind, typename E, typename T, int kWidth>
-TASK_AWARE_INLINE void add_targets(int count, const E* first, const E* second, const T* const* targets,
-                                   int64_t steps, double* costs) {
-  switch (count) {
-    case 1:
-      return add_block<kKind, E, T, kWidth, 1>(first, second, targets, steps, costs);
-    case 2:
-      return add_block<kKind, E, T, kWidth, 2>(first, second, targets, steps, costs);
-    case 3:
-      return add_block<kKind, E, T, kWidth, 3>(first, second, targets, steps, costs);
-    case 4:
-      return add_block<kKind, E, T, kWidth, 4>(first, second, targets, steps, costs);
-    case 5:
-      return add_block<kKind, E, T, kWidth, 5>(first, second, targets, steps, costs);
-    case 6:
-      return add_block<kKind, E, T, kWidth, 6>(first, second, targets, steps, costs);
-    case 7:
-      return add_block<kKind, E, T, kWidth, 7>(first, second, targets, steps, costs);
-    default:
-      return add_block<kKind, E, T, kWidth, 8>(first, second, targets, steps, costs);
+/// add_tile with the tile's sizes as constants.
+template <PitKind kKind, typename E, typename T, int kWidth, int kEstimates = 1, int kTargets = 1>
+TASK_AWARE_INLINE void add_tile_of(int estimates, int targets, const Rows<E, T>& rows, int64_t steps,
+                                   typename Vector<double, kWidth>::type* sums, int64_t stride) {
+  if (kEstimates < estimates) {
+    if constexpr (kEstimates < kMostEstimates<kWidth * sizeof(accumulate_t<T>)>) {
+      add_tile_of<kKind, E, T, kWidth, kEstimates + 1, kTargets>(estimates, targets, rows, steps, sums,
+                                                                 stride);
+    }
+  } else if (kTargets < targets) {
+    if constexpr (kTargets < kTile) {
+      add_tile_of<kKind, E, T, kWidth, kEstimates, kTargets + 1>(estimates, targets, rows, steps, sums,
+                                                                 stride);
+    }
+  } else {
+    add_tile<kKind, E, T, kWidth, kEstimates, kTargets>(rows, steps, sums, stride);
   }
+}
+
+/// The size of the groups that `count` rows fall into, as equal as they can be and none above `most`.
+inline int group_size(int count, int most) {
+  const int groups = (count + most - 1) / most;
+  return groups == 0 ? 1 : (count + groups - 1) / groups;
 }
 
 template <PitKind kKind, typename T, int kBytes>
@@ -134,57 +152,70 @@ TASK_AWARE_INLINE void chunk_costs(const ChunkParams& p) {
   using E = std::conditional_t<kKind == PitKind::kBce, Real, T>;
   constexpr int kWidth = kBytes / sizeof(Real);
   constexpr int64_t kBlock = kWidth * kStepsPerFlush;
+  using Wide = typename Vector<double, kWidth>::type;
   const auto* estimates = static_cast<const T*>(p.estimates);
   const auto* targets = static_cast<const T*>(p.targets);
 
-  // The last, incomplete vector is padded: to e = t for differences, to log e = log(1-e) = 0 for bce.
-  T padded[kMaxSources][kWidth];
-  alignas(64) Real logarithms[2][kBlock];
-  int rows[kMaxSources], existing = 0;
-  for (int j = 0; j < p.S; ++j) {
-    if (p.exists == nullptr || p.exists[j]) rows[existing++] = j;
+  const int S = static_cast<int>(p.S);
+  int existing_rows[kMaxSources], existing = 0;
+  for (int j = 0; j < S; ++j) {
+    if (p.exists == nullptr || p.exists[j]) existing_rows[existing++] = j;
   }
-  std::fill(p.costs, p.costs + p.S * p.S, 0.0);
+  const int estimate_group = group_size(S, kMostEstimates<kBytes>),
+            target_group = group_size(existing, kTile);
+  Wide sums[kMaxSources * kMaxSources];  // [estimate, existing target], added across at the end
+  std::fill(sums, sums + S * existing, Wide{});
 
+  // The last, incomplete vector is padded: to e = t for differences, to log e = log(1-e) = 0 for bce.
+  E padded_first[kTile][kWidth], padded_second[kTile][kWidth];
+  T padded_target[kTile][kWidth];
+  alignas(64) Real logarithms[2][kKind == PitKind::kBce ? kTile : 1][kBlock];
   for (int64_t begin = 0; begin < p.length; begin += kBlock) {
     const int64_t length = std::min(kBlock, p.length - begin);
     const int64_t steps = length / kWidth, rest = length % kWidth;
-    for (int i = 0; i < p.S; ++i) {
-      const T* row = estimates + i * p.N + begin;
-      T padded_row[kWidth] = {};
-      if (rest > 0) std::copy(row + steps * kWidth, row + length, padded_row);
-      const E *first, *second, *first_rest, *second_rest;
-      if constexpr (kKind == PitKind::kBce) {
-        std::fill(logarithms[0], logarithms[0] + kBlock, Real(0));
-        std::fill(logarithms[1], logarithms[1] + kBlock, Real(0));
-        for (int64_t n = 0; n < length; ++n) {
-          const Real e = row[n];
-          logarithms[0][n] = log_clamped(std::log(e));
-          logarithms[1][n] = log_clamped(std::log1p(-e));
-        }
-        first = logarithms[0], second = logarithms[1];
-        first_rest = first + steps * kWidth, second_rest = second + steps * kWidth;
-      } else {
-        first = second = row;
-        first_rest = second_rest = padded_row;
-      }
-      for (int tile = 0; tile < existing; tile += kTile) {
-        const int count = std::min(kTile, existing - tile);
-        const T *at[kTile], *at_rest[kTile];
-        double sums[kTile] = {};
-        for (int k = 0; k < count; ++k) {
-          const int j = rows[tile + k];
-          at[k] = targets + j * p.N + begin;
-          if (rest > 0 && i == 0) {
-            std::fill(padded[j], padded[j] + kWidth, T(0));
-            std::copy(at[k] + steps * kWidth, at[k] + length, padded[j]);
+    const auto pad = [&](const auto* row, auto* padded) {
+      std::fill(padded, padded + kWidth, 0);
+      std::copy(row + steps * kWidth, row + length, padded);
+      return padded;
+    };
+    for (int i = 0; i < S; i += estimate_group) {
+      const int estimates_here = std::min(estimate_group, S - i);
+      Rows<E, T> whole, last;
+      for (int k = 0; k < estimates_here; ++k) {
+        const T* row = estimates + (i + k) * p.N + begin;
+        if constexpr (kKind == PitKind::kBce) {
+          for (int64_t n = 0; n < length; ++n) {
+            const Real e = row[n];
+            logarithms[0][k][n] = log_clamped(std::log(e));
+            logarithms[1][k][n] = log_clamped(std::log1p(-e));
           }
-          at_rest[k] = padded[j];
+          whole.first[k] = logarithms[0][k], whole.second[k] = logarithms[1][k];
+        } else {
+          whole.first[k] = whole.second[k] = row;
         }
-        add_targets<kKind, E, T, kWidth>(count, first, second, at, steps, sums);
-        if (rest > 0) add_targets<kKind, E, T, kWidth>(count, first_rest, second_rest, at_rest, 1, sums);
-        for (int k = 0; k < count; ++k) p.costs[rows[tile + k] * p.S + i] += sums[k];
+        if (rest > 0) {
+          last.first[k] = pad(whole.first[k], padded_first[k]);
+          last.second[k] = pad(whole.second[k], padded_second[k]);
+        }
       }
+      for (int j = 0; j < existing; j += target_group) {
+        const int targets_here = std::min(target_group, existing - j);
+        for (int k = 0; k < targets_here; ++k) {
+          whole.target[k] = targets + existing_rows[j + k] * p.N + begin;
+          if (rest > 0) last.target[k] = pad(whole.target[k], padded_target[k]);
+        }
+        Wide* const to = sums + i * existing + j;
+        add_tile_of<kKind, E, T, kWidth>(estimates_here, targets_here, whole, steps, to, existing);
+        if (rest > 0) add_tile_of<kKind, E, T, kWidth>(estimates_here, targets_here, last, 1, to, existing);
+      }
+    }
+  }
+
+  std::fill(p.costs, p.costs + S * S, 0.0);
+  for (int i = 0; i < S; ++i) {
+    for (int k = 0; k < existing; ++k) {
+      for (int lane = 0; lane < kWidth; ++lane)
+        p.costs[existing_rows[k] * S + i] += sums[i * existing + k][lane];
     }
   }
 }
@@ -402,8 +433,9 @@ std::tuple<Tensor, Tensor> pit_loss_backward_cpu(const Tensor& grad_in, const Te
       wants_estimates ? static_cast<char*>(grad_estimates.mutable_data_ptr()) : nullptr;
   auto* grad_target_data = wants_targets ? static_cast<char*>(grad_targets.mutable_data_ptr()) : nullptr;
   dispatch_floating(estimates.scalar_type(), "pit_loss", [&]<typename T>(TypeTag<T>) {
+    // Backwards, because the forward, which often has just ended, left the last rows in the caches.
     parallel_for(0, B * S * chunks, grain_for(std::min(N, kChunk)), [&](int64_t first, int64_t last) {
-      for (int64_t task = first; task < last; ++task) {
+      for (int64_t task = last - 1; task >= first; --task) {
         const int64_t row = task / chunks, begin = task % chunks * kChunk, b = row / S;
         const int64_t length = std::min(kChunk, N - begin);
         const int64_t at_target = (row * N + begin) * bytes;
