@@ -23,6 +23,7 @@
 #include "cuda/block_reduce.cuh"
 #include "cuda/grid.h"
 #include "cuda/launch.h"
+#include "cuda/vector.cuh"
 
 namespace task_aware {
 namespace {
@@ -79,11 +80,6 @@ struct MaskParams {
   }
 };
 
-template <typename T, int kCount>
-struct alignas(kCount * sizeof(T)) Vector {
-  T values[kCount];
-};
-
 __device__ __forceinline__ float exponential(float x) { return expf(x); }
 __device__ __forceinline__ double exponential(double x) { return exp(x); }
 __device__ __forceinline__ float logarithm(float x) { return logf(x); }
@@ -119,16 +115,6 @@ __device__ __forceinline__ void for_chunk(const MaskParams<A>& p, int64_t chunk,
   const int64_t begin = chunk * p.chunk_elements, row = p.row();
   const int64_t end = begin + p.chunk_elements < row ? begin + p.chunk_elements : row;
   for (int64_t i = begin + threadIdx.x * kCount; i < end; i += kThreads * kCount) visit(i);
-}
-
-template <typename T, int kCount>
-__device__ __forceinline__ Vector<T, kCount> load(const void* tensor, int64_t index) {
-  return *reinterpret_cast<const Vector<T, kCount>*>(static_cast<const T*>(tensor) + index);
-}
-
-template <typename T, int kCount>
-__device__ __forceinline__ void store(void* tensor, int64_t index, const Vector<T, kCount>& values) {
-  *reinterpret_cast<Vector<T, kCount>*>(static_cast<T*>(tensor) + index) = values;
 }
 
 template <typename T, int kCount, typename A = accumulate_t<T>>
@@ -266,14 +252,10 @@ __global__ void __launch_bounds__(kThreads, 2) gradient_kernel(MaskParams<A> p) 
   });
 }
 
-/// Whether groups of kWidth elements are whole and aligned in all the tensors.
 template <typename T, typename A>
 bool can_group(const MaskParams<A>& p) {
-  const void* tensors[] = {p.logits, p.mel, p.grad_masked, p.grad_features, p.out_masked, p.out_other};
-  const auto aligned = [](const void* tensor) {
-    return reinterpret_cast<uintptr_t>(tensor) % (kWidth * sizeof(T)) == 0;
-  };
-  return p.row() % kWidth == 0 && std::all_of(std::begin(tensors), std::end(tensors), aligned);
+  return falls_into_groups<T, kWidth>(
+      p.row(), {p.logits, p.mel, p.grad_masked, p.grad_features, p.out_masked, p.out_other});
 }
 
 template <typename T, int kCount, typename A>

@@ -22,6 +22,7 @@
 #include "common/pit_cost.h"
 #include "cuda/grid.h"
 #include "cuda/launch.h"
+#include "cuda/vector.cuh"
 
 namespace task_aware {
 namespace {
@@ -31,6 +32,7 @@ constexpr int kWarps = kThreads / 32;
 constexpr int64_t kChunk = 4096;
 constexpr int kAssignmentThreads = 128;
 constexpr int kElementsPerThread = 8;
+constexpr int kGroupBytes = 16;  // that a thread reads at once where addresses allow
 constexpr unsigned int kFullWarp = 0xffffffffu;
 
 struct ForwardParams {
@@ -74,29 +76,35 @@ struct EstimateTerms {
   }
 };
 
-template <PitKind kKind, typename T, int kTile>
+template <PitKind kKind, typename T, int kTile, int kCount>
 __global__ void __launch_bounds__(kThreads) pair_costs_kernel(ForwardParams p) {
   using Real = accumulate_t<T>;
   const int64_t item = blockIdx.x / p.chunks(), chunk = blockIdx.x % p.chunks();
   const int tiles = p.tiles_per_side();
   const int first_estimate = blockIdx.y / tiles * kTile, first_target = blockIdx.y % tiles * kTile;
   const int estimates_here = min(kTile, p.S - first_estimate), targets_here = min(kTile, p.S - first_target);
-  const T* estimates = static_cast<const T*>(p.estimates) + (item * p.S + first_estimate) * p.N;
-  const T* targets = static_cast<const T*>(p.targets) + (item * p.S + first_target) * p.N;
+  const int64_t estimates = (item * p.S + first_estimate) * p.N, targets = (item * p.S + first_target) * p.N;
   const int64_t end = min(p.N, (chunk + 1) * kChunk);
 
   Real sums[kTile][kTile] = {};
-  for (int64_t n = chunk * kChunk + threadIdx.x; n < end; n += kThreads) {
-    Real target[kTile];
+  for (int64_t n = chunk * kChunk + threadIdx.x * kCount; n < end; n += kThreads * kCount) {
+    Vector<T, kCount> target[kTile];
 #pragma unroll
-    for (int j = 0; j < kTile; ++j)
-      target[j] = j < targets_here ? static_cast<Real>(targets[j * p.N + n]) : Real(0);
+    for (int j = 0; j < kTile; ++j) {
+      if (j < targets_here) target[j] = load<T, kCount>(p.targets, targets + j * p.N + n);
+    }
 #pragma unroll
     for (int i = 0; i < kTile; ++i) {
       if (i >= estimates_here) break;
-      const EstimateTerms<kKind, Real> estimate(static_cast<Real>(estimates[i * p.N + n]));
+      const auto estimate = load<T, kCount>(p.estimates, estimates + i * p.N + n);
 #pragma unroll
-      for (int j = 0; j < kTile; ++j) sums[i][j] += estimate.cost(target[j]);
+      for (int k = 0; k < kCount; ++k) {
+        const EstimateTerms<kKind, Real> terms(static_cast<Real>(estimate.values[k]));
+#pragma unroll
+        for (int j = 0; j < kTile; ++j) {
+          if (j < targets_here) sums[i][j] += terms.cost(static_cast<Real>(target[j].values[k]));
+        }
+      }
     }
   }
 
@@ -200,13 +208,9 @@ struct BackwardParams {
   int S;
 };
 
-template <PitKind kKind, typename T>
+template <PitKind kKind, typename T, int kCount>
 __global__ void __launch_bounds__(kThreads) backward_kernel(BackwardParams p) {
   using Real = accumulate_t<T>;
-  const auto* estimates = static_cast<const T*>(p.estimates);
-  const auto* targets = static_cast<const T*>(p.targets);
-  auto* grad_estimates = static_cast<T*>(p.grad_estimates);
-  auto* grad_targets = static_cast<T*>(p.grad_targets);
   for (int64_t row = blockIdx.y; row < p.rows; row += gridDim.y) {
     const int64_t item = row / p.S;
     int existing = p.S;
@@ -221,27 +225,41 @@ __global__ void __launch_bounds__(kThreads) backward_kernel(BackwardParams p) {
                         (static_cast<double>(existing) * static_cast<double>(p.N));
     const Real scale = isnan(loss) ? loss : static_cast<Real>(mean);
     const int64_t estimate_row = (item * p.S + p.permutation[row]) * p.N, target_row = row * p.N;
-    for (int64_t n = blockIdx.x * int64_t{kThreads} + threadIdx.x; n < p.N;
-         n += int64_t{kThreads} * gridDim.x) {
-      Real to_estimate = 0, to_target = 0;
+    const int64_t first = (blockIdx.x * int64_t{kThreads} + threadIdx.x) * kCount;
+    for (int64_t n = first; n < p.N; n += int64_t{kThreads} * kCount * gridDim.x) {
+      Vector<T, kCount> to_estimate, to_target, estimate{}, target{};
       if (exists) {
-        const Real e = static_cast<Real>(estimates[estimate_row + n]),
-                   t = static_cast<Real>(targets[target_row + n]);
-        to_estimate = scale * estimate_derivative<kKind>(e, t);
-        if (grad_targets != nullptr) to_target = scale * target_derivative<kKind>(e, t);
+        estimate = load<T, kCount>(p.estimates, estimate_row + n);
+        target = load<T, kCount>(p.targets, target_row + n);
       }
-      if (grad_estimates != nullptr) grad_estimates[estimate_row + n] = static_cast<T>(to_estimate);
-      if (grad_targets != nullptr) grad_targets[target_row + n] = static_cast<T>(to_target);
+#pragma unroll
+      for (int k = 0; k < kCount; ++k) {
+        const Real e = static_cast<Real>(estimate.values[k]), t = static_cast<Real>(target.values[k]);
+        to_estimate.values[k] = static_cast<T>(exists ? scale * estimate_derivative<kKind>(e, t) : Real(0));
+        if (p.grad_targets != nullptr) {
+          to_target.values[k] = static_cast<T>(exists ? scale * target_derivative<kKind>(e, t) : Real(0));
+        }
+      }
+      if (p.grad_estimates != nullptr) store<T, kCount>(p.grad_estimates, estimate_row + n, to_estimate);
+      if (p.grad_targets != nullptr) store<T, kCount>(p.grad_targets, target_row + n, to_target);
     }
   }
 }
 
+template <PitKind kKind, typename T, int kCount>
+auto pair_costs_kernel_of(int tile) {
+  return tile == 2   ? pair_costs_kernel<kKind, T, 2, kCount>
+         : tile == 5 ? pair_costs_kernel<kKind, T, 5, kCount>
+                     : pair_costs_kernel<kKind, T, 4, kCount>;
+}
+
 template <PitKind kKind, typename T>
 void launch_pit_loss(const ForwardParams& p, cudaStream_t stream) {
+  constexpr int kCount = kGroupBytes / sizeof(T);
   const dim3 grid(exact_grid(p.B * p.chunks(), "pit_loss"), p.tiles_per_side() * p.tiles_per_side());
-  const auto kernel = p.tile() == 2   ? pair_costs_kernel<kKind, T, 2>
-                      : p.tile() == 5 ? pair_costs_kernel<kKind, T, 5>
-                                      : pair_costs_kernel<kKind, T, 4>;
+  const auto kernel = falls_into_groups<T, kCount>(p.N, {p.estimates, p.targets})
+                          ? pair_costs_kernel_of<kKind, T, kCount>(p.tile())
+                          : pair_costs_kernel_of<kKind, T, 1>(p.tile());
   launch({"pair_costs_kernel", grid, kThreads, stream}, kernel, p);
   launch({"assignment_kernel", static_cast<unsigned int>(p.B), kAssignmentThreads, stream},
          assignment_kernel<accumulate_t<T>>, p);
@@ -249,9 +267,14 @@ void launch_pit_loss(const ForwardParams& p, cudaStream_t stream) {
 
 template <PitKind kKind, typename T>
 void launch_pit_loss_backward(const BackwardParams& p, cudaStream_t stream) {
+  constexpr int kCount = kGroupBytes / sizeof(T);
   const dim3 grid(block_count(p.N, kThreads * kElementsPerThread),
                   static_cast<unsigned int>(std::min(p.rows, kMaxGridY)));
-  launch({"backward_kernel", grid, kThreads, stream}, backward_kernel<kKind, T>, p);
+  const auto kernel =
+      falls_into_groups<T, kCount>(p.N, {p.estimates, p.targets, p.grad_estimates, p.grad_targets})
+          ? backward_kernel<kKind, T, kCount>
+          : backward_kernel<kKind, T, 1>;
+  launch({"backward_kernel", grid, kThreads, stream}, kernel, p);
 }
 
 /// function.operator()<PitKind>() of the kind that Python passed by number.

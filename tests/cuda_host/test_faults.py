@@ -48,7 +48,7 @@ def test_a_fault_is_found_with_its_kernel(programs: Programs, fault: str, build:
 # The same in the package's own kernels: file, what stands there, what takes its place, build, finding.
 MUTANTS = [
     ("cuda/reorder.cuh", "n < p.N;", "n <= p.N;", "address", "heap-buffer-overflow"),
-    ("cuda/mel_mask.cuh", "p.row() % kWidth == 0 &&", "true &&", "address", "misaligned address"),
+    ("cuda/vector.cuh", "bool aligned = row % kCount == 0;", "bool aligned = true;", "address", "misaligned address"),
     ("cuda/block_reduce.cuh", "__syncthreads();  // the last", "// the last", "thread", "data race"),
     ("cuda/pit_loss.cuh", "void sync() const { __syncwarp(); }", "void sync() const {}", "thread", "data race"),
     ("common/assignment.h", "nearest(best);\n      lanes.sync();", "nearest(best);", "thread", "data race"),
@@ -69,7 +69,7 @@ def pit_loss_case() -> Case:
 # Program and a case for it, by the file that a fault is planted in.
 CASES: dict[str, tuple[str, Callable[[], Case]]] = {
     "cuda/reorder.cuh": ("reorder", reorder_case),
-    "cuda/mel_mask.cuh": (
+    "cuda/vector.cuh": (
         "mel_mask",
         lambda: test_mel_mask.forward(test_mel_mask.sample_inputs(torch.float32, (2, 2, 7, 129))),
     ),

@@ -30,7 +30,7 @@ class Sources:
 
 
 def sources(dtype: torch.dtype) -> list[Sources]:
-    """S = 1 to 8 and 32, one element, odd lengths, two chunks of elements, masks, ties, NaN, infinite costs."""
+    """S = 1 to 8 and 32, one element, odd lengths, whole groups, two chunks, masks, ties, NaN, infinite costs."""
     generator = torch.Generator().manual_seed(0)
 
     def random(*shape: int) -> Tensor:
@@ -41,10 +41,13 @@ def sources(dtype: torch.dtype) -> list[Sources]:
         Sources("one of everything", random(1, 1, 1), random(1, 1, 1)),
         Sources("32 sources", random(1, 32, 5), random(1, 32, 5)),
         Sources("two chunks", random(1, 3, 4099), random(1, 3, 4099)),
+        # Rows of whole groups of 16 bytes, the last chunk not full.
+        *(Sources(f"groups, S={S}", random(2, S, 48), random(2, S, 48)) for S in (2, 5, 6)),
+        Sources("groups, two chunks", random(1, 2, 4112), random(1, 2, 4112)),
         Sources("mask", random(3, 4, 33), random(3, 4, 33), torch.tensor([[1, 0, 1, 1], [0] * 4, [1] * 4]).bool()),
         Sources("all equal", torch.full((1, 9, 3), 0.25, dtype=dtype), torch.full((1, 9, 3), 0.5, dtype=dtype)),
     ]
-    broken = Sources("NaN", random(3, 5, 40), random(3, 5, 40))
+    broken = Sources("NaN", random(3, 5, 39), random(3, 5, 39))
     broken.estimates[1, 2, 7] = torch.nan
     absent = Sources("NaN in an absent target", random(1, 3, 9), random(1, 3, 9), torch.tensor([[True, False, True]]))
     absent.targets[0, 1, 4] = torch.nan
