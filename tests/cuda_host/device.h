@@ -1,7 +1,7 @@
 #pragma once
 
-// What kernels may use of CUDA, in the meaning of CUDA. Anything else is an error: test_features.py looks for
-// reserved names (__nanosleep, cudaMalloc, asm) that are not written here, the compiler for the rest.
+// What kernels may use of CUDA, in the meaning of CUDA. Anything else is an error: compiling.py refuses
+// reserved names (__nanosleep, cudaMalloc, asm) that are not written here, the compiler the rest.
 
 #include <math.h>
 
@@ -9,6 +9,7 @@
 #include <bit>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #include "execution.h"
 

@@ -2,7 +2,8 @@
 
 // Runs CUDA kernels on the host: blocks one after the other, the threads of a block as fibres of one operating
 // system thread. A fibre runs until it needs another one (a barrier, an exchange within its warp) or returns;
-// which one runs next is the schedule: seed 0 takes them in order, 1 backwards, others at random, blocks too.
+// which one runs next is the schedule: 0 takes the first that could go on, 1 the last, others one at random;
+// so with the blocks.
 //
 // Every launch is repeated under several schedules from the same memory. A kernel whose result depends on the
 // schedule has a race, and the process ends with a sentence that names it; so does one that cannot go on.
