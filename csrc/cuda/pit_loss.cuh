@@ -12,7 +12,7 @@
 //   assignment_kernel   a block = one item: adds the chunks' costs in order, then its first warp solves the
 //                       assignment
 // Mapping, backward: blockIdx.y walks the B*S targets, blockIdx.x and the threads the N elements of the pair.
-// Traffic: forward reads 2*B*S*N elements (once for S <= 5, then from L2 once per tile of 4x4 pairs);
+// Traffic: forward reads 2*B*S*N elements (once for S <= 5, then from L2 once per tile of pairs);
 // backward reads them again and writes up to as many.
 
 #include <limits>
@@ -47,8 +47,11 @@ struct ForwardParams {
   double* partial;  // the workspace: [B,chunks,S,S], row = target
 
   __host__ __device__ int64_t chunks() const { return (N + kChunk - 1) / kChunk; }
-  /// A tile of pairs is this wide and high.
-  __host__ __device__ int tile() const { return S <= 2 ? 2 : (S == 5 ? 5 : 4); }
+  /// A tile of pairs is this wide and high: 5 where that covers S with no more of them than 4 does.
+  __host__ __device__ int tile() const {
+    if (S <= 2) return 2;
+    return (S + 4) / 5 * 5 <= (S + 3) / 4 * 4 ? 5 : 4;
+  }
   __host__ __device__ int tiles_per_side() const { return (S + tile() - 1) / tile(); }
   int64_t workspace() const { return B * chunks() * S * S; }
 };
