@@ -433,9 +433,8 @@ std::tuple<Tensor, Tensor> pit_loss_backward_cpu(const Tensor& grad_in, const Te
       wants_estimates ? static_cast<char*>(grad_estimates.mutable_data_ptr()) : nullptr;
   auto* grad_target_data = wants_targets ? static_cast<char*>(grad_targets.mutable_data_ptr()) : nullptr;
   dispatch_floating(estimates.scalar_type(), "pit_loss", [&]<typename T>(TypeTag<T>) {
-    // Backwards, because the forward, which often has just ended, left the last rows in the caches.
     parallel_for(0, B * S * chunks, grain_for(std::min(N, kChunk)), [&](int64_t first, int64_t last) {
-      for (int64_t task = last - 1; task >= first; --task) {
+      for (int64_t task = first; task < last; ++task) {
         const int64_t row = task / chunks, begin = task % chunks * kChunk, b = row / S;
         const int64_t length = std::min(kChunk, N - begin);
         const int64_t at_target = (row * N + begin) * bytes;
