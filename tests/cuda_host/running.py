@@ -97,7 +97,7 @@ class Program:
         if b"unexpected memory mapping" in done.stderr:
             raise MissingTool("the thread sanitizer does not run under this system's address randomisation")
 
-    def run(self, cases: Sequence[Case], *, schedules: int = 1, timeout: float = 60) -> list[dict[str, Tensor]]:
+    def run(self, cases: Sequence[Case], *, schedules: int = 1, timeout: float = 120) -> list[dict[str, Tensor]]:
         """Runs `cases` in one process, every launch under `schedules` orders of its threads; returns their outputs.
 
         Raises KernelError with what was found and in which case.
@@ -112,7 +112,7 @@ class Program:
         answer = io.BytesIO(done.stdout)
         results = [case.decode(answer) for case in cases]
         if done.returncode:
-            finished = sum(1 for case, result in zip(cases, results, strict=True) if len(result) == len(case.outputs))
+            unanswered = [case.name for case, result in zip(cases, results, strict=True) if not result]
             report = done.stderr.decode(errors="replace")
-            raise KernelError(f"{self.path.name}, case {cases[finished].name}:\n{report}")
+            raise KernelError(f"{self.path.name}, case {[*unanswered, 'none'][0]}:\n{report}")
         return results
