@@ -39,7 +39,7 @@ struct Serial {
 
 class Assignment {
  public:
-  /// Sets one cost, already rounded by `round_cost`; any lane may: before `solve` reads costs it has a barrier.
+  /// Sets one cost, already rounded by `round_cost`. Any lane may: `solve` has a barrier before it reads them.
   TASK_AWARE_HOST_DEVICE void set(int target, int estimate, int64_t cost) { cost_[target][estimate] = cost; }
 
   /// After the call (all lanes take part) `match` holds the result.

@@ -14,6 +14,18 @@
 
 namespace task_aware {
 
+/// The stage of neighbouring pairs, of a size that is 2 * 4^k: the last of the forward, the first of the inverse.
+template <int kThreads, typename T>
+__device__ void block_fft_pairs(Complex<T>* data, int size) {
+  for (int i = threadIdx.x; i < size / 2; i += kThreads) {
+    Complex<T> a[2] = {data[2 * i], data[2 * i + 1]};
+    butterfly(a);
+    data[2 * i] = a[0];
+    data[2 * i + 1] = a[1];
+  }
+  __syncthreads();
+}
+
 template <int kThreads, typename T>
 __device__ void block_fft_forward(Complex<T>* data, const Complex<T>* twiddles, int twiddle_stride,
                                   int size) {
@@ -30,15 +42,7 @@ __device__ void block_fft_forward(Complex<T>* data, const Complex<T>* twiddles, 
     }
     __syncthreads();
   }
-  if (length == 2) {
-    for (int i = threadIdx.x; i < size / 2; i += kThreads) {
-      Complex<T> a[2] = {data[2 * i], data[2 * i + 1]};
-      butterfly(a);
-      data[2 * i] = a[0];
-      data[2 * i + 1] = a[1];
-    }
-    __syncthreads();
-  }
+  if (length == 2) block_fft_pairs<kThreads>(data, size);
 }
 
 template <int kThreads, typename T>
@@ -48,15 +52,7 @@ __device__ void block_fft_inverse(Complex<T>* data, const Complex<T>* twiddles, 
   for (int rest = size; rest > 1; rest /= 4) {
     if (rest == 2) length = 2;  // size is 2 * 4^k
   }
-  if (length == 2) {
-    for (int i = threadIdx.x; i < size / 2; i += kThreads) {
-      Complex<T> a[2] = {data[2 * i], data[2 * i + 1]};
-      butterfly(a);
-      data[2 * i] = a[0];
-      data[2 * i + 1] = a[1];
-    }
-    __syncthreads();
-  }
+  if (length == 2) block_fft_pairs<kThreads>(data, size);
   for (length *= 4; length <= size; length *= 4) {
     const int quarter = length / 4, step = size / length * twiddle_stride;
     for (int i = threadIdx.x; i < size / 4; i += kThreads) {

@@ -72,6 +72,15 @@ __global__ void __launch_bounds__(kThreads) twiddle_kernel(Complex<T>* twiddles,
   twiddles[i] = {static_cast<T>(value.re), static_cast<T>(value.im)};
 }
 
+/// The transform of what the threads have just put into `block`, to this block's place in `spectra`.
+template <typename T>
+__device__ void transform_into(Complex<T>* spectra, Complex<T>* block, const ReverbParams<T>& p) {
+  __syncthreads();
+  block_fft_forward<kThreads>(block, p.twiddles, 1, p.points);
+  Complex<T>* out = spectra + int64_t{blockIdx.x} * p.points;
+  for (int i = threadIdx.x; i < p.points; i += kThreads) out[i] = block[i];
+}
+
 template <typename T>
 __global__ void __launch_bounds__(kThreads) response_kernel(ReverbParams<T> p) {
   auto* block = static_cast<Complex<T>*>(dynamic_shared_memory());
@@ -84,10 +93,7 @@ __global__ void __launch_bounds__(kThreads) response_kernel(ReverbParams<T> p) {
     const int64_t l = part * hop + i;
     block[i] = {i < hop && l < p.L ? scale * rir[l] : T(0), T(0)};
   }
-  __syncthreads();
-  block_fft_forward<kThreads>(block, p.twiddles, 1, p.points);
-  Complex<T>* out = p.responses + int64_t{blockIdx.x} * p.points;
-  for (int i = threadIdx.x; i < p.points; i += kThreads) out[i] = block[i];
+  transform_into(p.responses, block, p);
 }
 
 template <typename T>
@@ -102,10 +108,7 @@ __global__ void __launch_bounds__(kThreads) window_kernel(ReverbParams<T> p) {
     block[i] = {early >= 0 && early < p.N ? source[early] : T(0),
                 late >= 0 && late < p.N ? source[late] : T(0)};
   }
-  __syncthreads();
-  block_fft_forward<kThreads>(block, p.twiddles, 1, p.points);
-  Complex<T>* out = p.windows + int64_t{blockIdx.x} * p.points;
-  for (int i = threadIdx.x; i < p.points; i += kThreads) out[i] = block[i];
+  transform_into(p.windows, block, p);
 }
 
 template <typename T>

@@ -6,6 +6,7 @@ import itertools
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Protocol
 
 import pytest
@@ -24,18 +25,22 @@ class Programs(Protocol):
 @pytest.fixture(scope="session")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
     folder = tmp_path_factory.mktemp("cuda_host")
+
+    def make(source: Path, kind: str) -> Program:
+        program = Program(compile_program(source, kind, folder))
+        program.check_that_it_runs()
+        return program
+
     sources = sorted((HERE / "kernels").glob("*.cpp"))
     with ThreadPoolExecutor(os.cpu_count()) as compilers:
         futures = {
-            (source.stem, kind): compilers.submit(compile_program, source, kind, folder)
+            (source.stem, kind): compilers.submit(make, source, kind)
             for source, kind in itertools.product(sources, BUILDS)
         }
 
         def program(kernel: str, kind: str) -> Program:
             try:
-                result = Program(futures[kernel, kind].result())
-                result.check_that_it_runs()
-                return result
+                return futures[kernel, kind].result()
             except MissingTool as missing:
                 pytest.skip(str(missing))
 
