@@ -29,5 +29,6 @@ inline int64_t grain_for(int64_t elements) {
 #define TASK_AWARE_CLONES
 #endif
 #define TASK_AWARE_INLINE inline __attribute__((always_inline))
+#define TASK_AWARE_LAMBDA __attribute__((always_inline))  // after a lambda's parameters
 
 }  // namespace task_aware

@@ -4,7 +4,8 @@
 //   permutation [B,S]: the lexicographically first
 //   d: mse (e-t)^2 · l1 |e-t| · bce -(t*max(log e,-100) + (1-t)*max(log(1-e),-100))
 //
-// Traffic: forward reads 2*B*S*N elements once; backward reads them again and writes up to as many.
+// Traffic: forward reads 2*B*S*N elements once; backward reads them again and writes up to as many (past the
+// caches where they are too many to stay there).
 // Pair costs come from direct differences. One task is a chunk of one item: blocks of it stay in L1 while all
 // S*S pairs pass over them, a block's sums are held in float32 vector registers and then added in float64
 // vectors, whose elements are added at the end of the chunk.
@@ -26,6 +27,7 @@
 #include "common/dispatch.h"
 #include "common/parallel.h"
 #include "common/pit_cost.h"
+#include "cpu/streaming.h"
 
 namespace task_aware {
 namespace {
@@ -348,6 +350,7 @@ struct BackwardParams {
   void* grad_target;
   int64_t length;
   double scale;
+  bool streams;
 };
 
 template <PitKind kKind, typename T>
@@ -359,14 +362,14 @@ TASK_AWARE_INLINE void backward_row(const BackwardParams& p) {
   auto* grad_target = static_cast<T*>(p.grad_target);
   const Real scale = static_cast<Real>(p.scale);
   if (grad_estimate != nullptr) {
-    for (int64_t n = 0; n < p.length; ++n) {
-      grad_estimate[n] = static_cast<T>(scale * estimate_derivative<kKind, Real>(estimate[n], target[n]));
-    }
+    write_values(grad_estimate, p.length, p.streams, [=](int64_t n) TASK_AWARE_LAMBDA {
+      return static_cast<T>(scale * estimate_derivative<kKind, Real>(estimate[n], target[n]));
+    });
   }
   if (grad_target != nullptr) {
-    for (int64_t n = 0; n < p.length; ++n) {
-      grad_target[n] = static_cast<T>(scale * target_derivative<kKind, Real>(estimate[n], target[n]));
-    }
+    write_values(grad_target, p.length, p.streams, [=](int64_t n) TASK_AWARE_LAMBDA {
+      return static_cast<T>(scale * target_derivative<kKind, Real>(estimate[n], target[n]));
+    });
   }
 }
 
@@ -426,6 +429,7 @@ std::tuple<Tensor, Tensor> pit_loss_backward_cpu(const Tensor& grad_in, const Te
                       : static_cast<double>(upstream[b]) / (static_cast<double>(existing) * N);
     }
   });
+  const bool streams = (2 + wants_estimates + wants_targets) * estimates.numel() * bytes > kCacheBytes;
   const int64_t* match = permutation.const_data_ptr<int64_t>();
   const auto* estimate_data = static_cast<const char*>(estimates.const_data_ptr());
   const auto* target_data = static_cast<const char*>(targets.const_data_ptr());
@@ -446,9 +450,9 @@ std::tuple<Tensor, Tensor> pit_loss_backward_cpu(const Tensor& grad_in, const Te
           if (wants_targets) std::memset(to_target, 0, length * bytes);
           continue;
         }
-        backward_row_of_kind<T>(
-            {estimate_data + at_estimate, target_data + at_target, to_estimate, to_target, length, scales[b]},
-            static_cast<PitKind>(kind));
+        backward_row_of_kind<T>({estimate_data + at_estimate, target_data + at_target, to_estimate, to_target,
+                                 length, scales[b], streams},
+                                static_cast<PitKind>(kind));
       }
     });
   });

@@ -45,7 +45,8 @@ def pit_loss(
     32.
 
     The gradient is that of the chosen pairs; none flows through the choice. Ties go to the lexicographically
-    first permutation, where totals are compared to ``2**-47`` of the item's largest pair cost.
+    first permutation, where totals are compared to ``2**-47`` of the item's largest pair cost. A weight w for
+    each element belongs to the arguments: both times ``sqrt(w)`` for ``mse``, times w for ``l1``.
 
     Args:
         estimates, targets: ``[B,S,*]``, float32, float64 or bfloat16; the wider dtype of the two is used.

@@ -81,6 +81,24 @@ def test_value_and_gradients_match_the_reference_in_float64(device: str, dtype: 
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_gradients_too_large_for_the_caches(device: str, dtype: torch.dtype, kind: str) -> None:
+    """Written past the caches on the CPU; odd rows begin at any address."""
+    generator = torch.Generator().manual_seed(2)
+    estimates, targets = (torch.rand(1, 3, 1_900_003, generator=generator).to(device, dtype) for _ in range(2))
+    mask = torch.tensor([[True, True, False]], device=device)
+    e, t = estimates.clone().requires_grad_(), targets.clone().requires_grad_()
+    wide_e, wide_t = estimates.double().requires_grad_(), targets.double().requires_grad_()
+    ops.pit_loss(e, t, kind=kind, mask=mask, backend="native").loss.sum().backward()
+    in_float64(wide_e, wide_t, kind, mask).loss.sum().backward()
+    for got, wanted in ((e.grad, wide_e.grad), (t.grad, wide_t.grad)):
+        tolerance = GRADIENT_TOLERANCE[dtype]
+        torch.testing.assert_close(
+            got.double(), wanted, rtol=tolerance, atol=tolerance * 1e-2 * float(wanted.abs().amax())
+        )
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_reference_is_the_minimum_over_permutations(kind: str) -> None:
     estimates, targets = torch.rand(4, 4, 9, dtype=torch.float64), torch.rand(4, 4, 9, dtype=torch.float64)
     elementwise = {
