@@ -9,8 +9,10 @@
 //   grad_logits = to_masked * mel * (1 - floor) sigmoid (1 - sigmoid)
 //   grad_mel    = sum over S of to_masked * mask
 //
-// Traffic: logits once, both outputs once; the second look at a (b,s) row finds it in the L2 cache. The
-// backward reads its inputs twice and recomputes the mask. Threads share the (b,s) rows, then the (b,f) rows.
+// Traffic: forward reads the logits once and writes both outputs once; a (b,s) row waits for its maximum in the
+// L2 cache. Backward reads logits and gradients once, computes the mask again and writes once: what the elements
+// at a maximum receive is known after that, so the bands that hold one are computed twice. Threads share the
+// (b,s) rows, then the (b,f) bands.
 
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
@@ -18,6 +20,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 #include <optional>
 #include <tuple>
 #include <type_traits>
@@ -26,7 +29,7 @@
 #include "common/arguments.h"
 #include "common/dispatch.h"
 #include "common/parallel.h"
-#include "cpu/mel_mask_tiles.h"
+#include "cpu/mel_mask_rows.h"
 
 namespace task_aware {
 namespace {
@@ -40,34 +43,6 @@ struct Options {
 Options make_options(double floor, double amin, double top_db) {
   // Below the normal numbers of float32 there is no logarithm here.
   return {floor, std::max<double>(amin, std::numeric_limits<float>::min()), std::pow(10.0, -top_db / 20)};
-}
-
-/// `count` values in the compute type: the source itself, or its values converted into `buffer`.
-template <typename T>
-const accumulate_t<T>* read(const T* source, std::vector<accumulate_t<T>>& buffer, int64_t count) {
-  if constexpr (std::is_same_v<T, accumulate_t<T>>) {
-    return source;
-  } else {
-    std::copy(source, source + count, buffer.begin());
-    return buffer.data();
-  }
-}
-
-/// Where to compute `count` values that `write` brings to `target`.
-template <typename T>
-accumulate_t<T>* place(T* target, std::vector<accumulate_t<T>>& buffer) {
-  if constexpr (std::is_same_v<T, accumulate_t<T>>) {
-    return target;
-  } else {
-    return buffer.data();
-  }
-}
-
-template <typename T>
-void write(const accumulate_t<T>* values, T* target, int64_t count) {
-  if constexpr (!std::is_same_v<T, accumulate_t<T>>) {
-    for (int64_t i = 0; i < count; ++i) target[i] = static_cast<T>(values[i]);
-  }
 }
 
 std::tuple<Tensor, Tensor, Tensor> mel_mask_cpu(const Tensor& logits_in, const Tensor& mel_in,
@@ -85,78 +60,21 @@ std::tuple<Tensor, Tensor, Tensor> mel_mask_cpu(const Tensor& logits_in, const T
 
   dispatch_floating(logits.scalar_type(), "mel_mask", [&]<typename T>(TypeTag<T>) {
     using A = accumulate_t<T>;
-    const A* means = mean.const_data_ptr<A>();
-    const A* stds = std.const_data_ptr<A>();
     parallel_for(0, B * S, grain_for(row), [&](int64_t first, int64_t last) {
-      std::vector<A> logit_buffer(frames), mel_buffer(frames), feature_buffer(frames);
-      std::vector<A> row_buffer(std::is_same_v<T, A> ? 0 : row);
+      std::vector<A> unrounded(std::is_same_v<T, A> ? 0 : row);
       for (int64_t index = first; index < last; ++index) {
-        const T* row_logits = logits.const_data_ptr<T>() + index * row;
-        const T* row_mel = mel.const_data_ptr<T>() + index / S * row;
-        A* row_masked = place(masked.mutable_data_ptr<T>() + index * row, row_buffer);
-        A largest = static_cast<A>(options.amin);
-        for (int64_t f = 0; f < F; ++f) {
-          const int64_t at = f * frames;
-          mask_tile(
-              MaskTile<A>{read(row_logits + at, logit_buffer, frames), read(row_mel + at, mel_buffer, frames),
-                          static_cast<A>(options.floor), frames},
-              row_masked + at);
-          largest = largest_tile(row_masked + at, frames, largest);
-        }
-        maximum.mutable_data_ptr<A>()[index] = largest;
-        const A least = larger(static_cast<A>(options.amin), largest * static_cast<A>(options.ratio));
-        T* row_features = features.mutable_data_ptr<T>() + index * row;
-        for (int64_t f = 0; f < F; ++f) {
-          A* tile = place(row_features + f * frames, feature_buffer);
-          if (std::isnan(largest)) {
-            std::fill(tile, tile + frames, largest);
-          } else {
-            feature_tile(row_masked + f * frames, least, means[f], stds[f], tile, frames);
-          }
-          write(tile, row_features + f * frames, frames);
-        }
-        write(row_masked, masked.mutable_data_ptr<T>() + index * row, row);
+        T* row_masked = masked.mutable_data_ptr<T>() + index * row;
+        A* row_unrounded = unrounded.data();
+        if constexpr (std::is_same_v<T, A>) row_unrounded = row_masked;
+        run_vectorised<ForwardRow<T>>(RowParams<T>{
+            logits.const_data_ptr<T>() + index * row, mel.const_data_ptr<T>() + index / S * row,
+            mean.const_data_ptr<A>(), std.const_data_ptr<A>(), F, frames, static_cast<A>(options.floor),
+            static_cast<A>(options.amin), static_cast<A>(options.ratio), row_masked, row_unrounded,
+            features.mutable_data_ptr<T>() + index * row, maximum.mutable_data_ptr<A>() + index});
       }
     });
   });
   return {masked, features, maximum};
-}
-
-/// The constants of every (b,s) row; those that need the gradient of the features look at each row once.
-template <typename T, typename A = accumulate_t<T>>
-std::vector<RowGradient<A>> row_gradients(const Tensor& logits, const Tensor& mel, const Tensor& std,
-                                          const Tensor& maximum, const T* grad_features,
-                                          const Options& options) {
-  const int64_t S = logits.size(1), F = logits.size(2), frames = logits.size(3), row = F * frames;
-  std::vector<RowGradient<A>> result(logits.size(0) * S);
-  parallel_for(0, static_cast<int64_t>(result.size()), grain_for(row), [&](int64_t first, int64_t last) {
-    std::vector<A> logit_buffer(frames), mel_buffer(frames), grad_buffer(frames), masked(frames);
-    for (int64_t index = first; index < last; ++index) {
-      RowGradient<A>& constants = result[index];
-      const A largest = maximum.const_data_ptr<A>()[index];
-      constants = {static_cast<A>(options.amin), largest, largest * static_cast<A>(options.ratio), A(0),
-                   A(0)};
-      if (grad_features == nullptr) continue;
-      if (std::isnan(largest)) {
-        constants.poison = largest;
-        continue;
-      }
-      A sum = 0, ties = 0;
-      for (int64_t f = 0; f < F; ++f) {
-        const int64_t at = f * frames;
-        mask_tile(MaskTile<A>{read(logits.const_data_ptr<T>() + index * row + at, logit_buffer, frames),
-                              read(mel.const_data_ptr<T>() + index / S * row + at, mel_buffer, frames),
-                              static_cast<A>(options.floor), frames},
-                  masked.data());
-        A held = 0;
-        held_tile(masked.data(), read(grad_features + index * row + at, grad_buffer, frames), constants,
-                  frames, held, ties);
-        sum += held / std.const_data_ptr<A>()[f];
-      }
-      if (ties > 0) constants.share = static_cast<A>(kDecibelsPerNeper) * sum / (largest * ties);
-    }
-  });
-  return result;
 }
 
 std::tuple<Tensor, Tensor> mel_mask_backward_cpu(const std::optional<Tensor>& grad_masked_in,
@@ -177,33 +95,54 @@ std::tuple<Tensor, Tensor> mel_mask_backward_cpu(const std::optional<Tensor>& gr
 
   dispatch_floating(logits.scalar_type(), "mel_mask", [&]<typename T>(TypeTag<T>) {
     using A = accumulate_t<T>;
-    const T* to_masked = grad_masked ? grad_masked->const_data_ptr<T>() : nullptr;
-    const T* to_features = grad_features ? grad_features->const_data_ptr<T>() : nullptr;
-    const auto constants = row_gradients<T>(logits, mel, std, maximum, to_features, options);
-    parallel_for(0, B * F, grain_for(S * frames), [&](int64_t first, int64_t last) {
-      std::vector<A> logit_buffer(frames), mel_buffer(frames), masked_buffer(frames), feature_buffer(frames);
-      std::vector<A> logit_grads(frames), mel_grads(frames);
-      const std::vector<A> zeros(frames);
-      for (int64_t band = first; band < last; ++band) {
-        const int64_t b = band / F, f = band % F;
-        const A* band_mel = read(mel.const_data_ptr<T>() + band * frames, mel_buffer, frames);
-        std::fill(mel_grads.begin(), mel_grads.end(), A(0));
-        const A scale = to_features ? static_cast<A>(kDecibelsPerNeper) / std.const_data_ptr<A>()[f] : A(0);
-        for (int64_t s = 0; s < S; ++s) {
-          const int64_t at = (b * S + s) * row + f * frames;
-          const MaskTile<A> tile{read(logits.const_data_ptr<T>() + at, logit_buffer, frames), band_mel,
-                                 static_cast<A>(options.floor), frames};
-          T* target = grad_logits.mutable_data_ptr<T>() + at;
-          A* values = place(target, logit_grads);
-          gradient_tile(tile, to_masked ? read(to_masked + at, masked_buffer, frames) : zeros.data(),
-                        to_features ? read(to_features + at, feature_buffer, frames) : zeros.data(), scale,
-                        constants[b * S + s], values, mel_grads.data());
-          write(values, target, frames);
-        }
-        T* target = grad_mel.mutable_data_ptr<T>() + band * frames;
-        for (int64_t t = 0; t < frames; ++t) target[t] = static_cast<T>(mel_grads[t]);
+    const A *stds = std.const_data_ptr<A>(), *maxima = maximum.const_data_ptr<A>();
+    const T* const to_masked = grad_masked ? grad_masked->const_data_ptr<T>() : nullptr;
+    const T* const to_features = grad_features ? grad_features->const_data_ptr<T>() : nullptr;
+    std::vector<BandStatistics> statistics(to_features == nullptr ? 0 : B * S * F);
+    const auto band = [&](int64_t index, const A* shares, A* scratch) {
+      const int64_t b = index / F, f = index % F, at = b * S * row + f * frames;
+      run_vectorised<BackwardBand<T>>(BandParams<T>{
+          logits.const_data_ptr<T>() + at, to_masked == nullptr ? nullptr : to_masked + at,
+          to_features == nullptr ? nullptr : to_features + at, mel.const_data_ptr<T>() + index * frames,
+          maxima + b * S, shares == nullptr ? nullptr : shares + b * S, S, row, frames,
+          static_cast<A>(options.floor), static_cast<A>(options.amin), static_cast<A>(options.ratio),
+          static_cast<A>(kDecibelsPerNeper) / stds[f], scratch, grad_logits.mutable_data_ptr<T>() + at,
+          grad_mel.mutable_data_ptr<T>() + index * frames, statistics.data() + b * S * F + f, F,
+          4 * logits.numel() * logits.element_size() > kCacheBytes});
+    };
+    const auto bands = [&](const std::vector<int64_t>& chosen, const A* shares) {
+      parallel_for(0, static_cast<int64_t>(chosen.size()), grain_for(S * frames),
+                   [&](int64_t first, int64_t last) {
+                     std::vector<A> scratch(2 * frames);
+                     for (int64_t k = first; k < last; ++k) band(chosen[k], shares, scratch.data());
+                     finish_streaming();
+                   });
+    };
+    std::vector<int64_t> chosen(B * F);
+    std::iota(chosen.begin(), chosen.end(), int64_t{0});
+    bands(chosen, nullptr);
+    if (to_features == nullptr) return;
+
+    // Once more the bands whose elements at the maximum receive for others: one or a few of each item.
+    std::vector<A> shares(B * S);
+    std::vector<bool> again(B * F);
+    for (int64_t index = 0; index < B * S; ++index) {
+      const BandStatistics* of_row = statistics.data() + index * F;
+      double held = 0, ties = 0;
+      for (int64_t f = 0; f < F; ++f) {
+        held += of_row[f].held / stds[f];
+        ties += of_row[f].ties;
       }
-    });
+      if (held == 0 || ties == 0) continue;
+      shares[index] = static_cast<A>(kDecibelsPerNeper * held / (maxima[index] * ties));
+      for (int64_t f = 0; f < F; ++f)
+        again[index / S * F + f] = again[index / S * F + f] || of_row[f].ties > 0;
+    }
+    chosen.clear();
+    for (int64_t index = 0; index < B * F; ++index) {
+      if (again[index]) chosen.push_back(index);
+    }
+    bands(chosen, shares.data());
   });
   return {grad_logits, grad_mel};
 }

@@ -19,6 +19,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <numbers>
 #include <tuple>
 #include <type_traits>
 #include <vector>
@@ -27,7 +28,9 @@
 #include "common/dispatch.h"
 #include "common/parallel.h"
 #include "common/pit_cost.h"
+#include "cpu/fast_math.h"
 #include "cpu/streaming.h"
+#include "cpu/vectors.h"
 
 namespace task_aware {
 namespace {
@@ -40,9 +43,10 @@ constexpr int kTile = 5;  // targets that pass a group of estimates, whose sums 
 template <size_t kBytes>
 constexpr int kMostEstimates = kBytes == 64 ? 5 : 2;
 
+template <typename T>
 struct ChunkParams {
-  const void* estimates;  // row 0 of the item, at the chunk's first element
-  const void* targets;
+  const T* estimates;  // row 0 of the item, at the chunk's first element
+  const T* targets;
   const bool* exists;  // [S] or null
   double* costs;       // [S,S], row = target
   int64_t S;
@@ -51,34 +55,24 @@ struct ChunkParams {
   PitKind kind;
 };
 
-template <typename Real, int kWidth>
-struct Vector {
-  typedef Real type __attribute__((vector_size(kWidth * sizeof(Real))));
-};
-
-template <typename T, int kWidth>
-TASK_AWARE_INLINE auto load(const T* source) {
-  using Real = accumulate_t<T>;
-  typename Vector<Real, kWidth>::type result;
-  if constexpr (std::is_same_v<T, BFloat16>) {
-    typename Vector<uint16_t, kWidth>::type bits;
-    std::memcpy(&bits, source, sizeof(bits));
-    const auto wide = __builtin_convertvector(bits, typename Vector<uint32_t, kWidth>::type) << 16;
-    std::memcpy(&result, &wide, sizeof(result));
-  } else {
-    std::memcpy(&result, source, sizeof(result));
-  }
-  return result;
+/// max(log e, -100) of a probability; NaN below 0.
+template <typename V>
+TASK_AWARE_INLINE V log_of(V e) {
+  using Real = element_t<V>;
+  constexpr Real kNormal = std::numeric_limits<Real>::min(), kShift = 1 << 24;
+  const V lifted = e < kNormal ? e * kShift : e;  // fast_log wants normal numbers
+  V result = fast_log(lifted);
+  result = e < kNormal ? result - static_cast<Real>(24 * std::numbers::ln2) : result;
+  result = e > 0 ? result : (e == 0 ? V{} - 100 : V{} + std::numeric_limits<Real>::quiet_NaN());
+  return result < -100 ? V{} - 100 : result;
 }
 
-template <typename Real, int kWidth>
-TASK_AWARE_INLINE auto absolute(typename Vector<Real, kWidth>::type value) {
-  using Bits = std::conditional_t<sizeof(Real) == 4, uint32_t, uint64_t>;
-  typename Vector<Bits, kWidth>::type bits;
-  std::memcpy(&bits, &value, sizeof(bits));
-  bits &= ~(Bits{1} << (8 * sizeof(Bits) - 1));
-  std::memcpy(&value, &bits, sizeof(bits));
-  return value;
+/// max(log(1 - e), -100), accurate also for small e.
+template <typename V>
+TASK_AWARE_INLINE V log_of_rest(V e) {
+  const V rest = 1 - e, error = (1 - rest) - e;  // 1 - e = rest + error, exactly
+  const V correction = rest > 0 ? error / rest : V{};
+  return log_of(rest) + correction;
 }
 
 /// Rows of estimates and of targets that pass each other. For bce an estimate is given as its two logarithms,
@@ -92,12 +86,12 @@ struct Rows {
 
 // Sums of d over `steps` vectors for every pair of a tile; `sums` are float64 [kEstimates, stride].
 template <PitKind kKind, typename E, typename T, int kWidth, int kEstimates, int kTargets>
-TASK_AWARE_INLINE void add_tile(const Rows<E, T>& rows, int64_t steps,
-                                typename Vector<double, kWidth>::type* sums, int64_t stride) {
+TASK_AWARE_INLINE void add_tile(const Rows<E, T>& rows, int64_t steps, vector_t<double, kWidth>* sums,
+                                int64_t stride) {
   using Real = accumulate_t<T>;
-  typename Vector<Real, kWidth>::type held[kEstimates][kTargets] = {};
+  vector_t<Real, kWidth> held[kEstimates][kTargets] = {};
   for (int64_t step = 0; step < steps; ++step) {
-    typename Vector<Real, kWidth>::type t[kTargets];
+    vector_t<Real, kWidth> t[kTargets];
     for (int j = 0; j < kTargets; ++j) t[j] = load<T, kWidth>(rows.target[j] + step * kWidth);
     for (int i = 0; i < kEstimates; ++i) {
       const auto e = load<E, kWidth>(rows.first[i] + step * kWidth);
@@ -110,7 +104,7 @@ TASK_AWARE_INLINE void add_tile(const Rows<E, T>& rows, int64_t steps,
           if constexpr (kKind == PitKind::kMse) {
             held[i][j] += difference * difference;
           } else {
-            held[i][j] += absolute<Real, kWidth>(difference);
+            held[i][j] += absolute(difference);
           }
         }
       }
@@ -118,7 +112,7 @@ TASK_AWARE_INLINE void add_tile(const Rows<E, T>& rows, int64_t steps,
   }
   for (int i = 0; i < kEstimates; ++i) {
     for (int j = 0; j < kTargets; ++j) {
-      sums[i * stride + j] += __builtin_convertvector(held[i][j], typename Vector<double, kWidth>::type);
+      sums[i * stride + j] += __builtin_convertvector(held[i][j], vector_t<double, kWidth>);
     }
   }
 }
@@ -126,7 +120,7 @@ TASK_AWARE_INLINE void add_tile(const Rows<E, T>& rows, int64_t steps,
 /// add_tile with the tile's sizes as constants.
 template <PitKind kKind, typename E, typename T, int kWidth, int kEstimates = 1, int kTargets = 1>
 TASK_AWARE_INLINE void add_tile_of(int estimates, int targets, const Rows<E, T>& rows, int64_t steps,
-                                   typename Vector<double, kWidth>::type* sums, int64_t stride) {
+                                   vector_t<double, kWidth>* sums, int64_t stride) {
   if (kEstimates < estimates) {
     if constexpr (kEstimates < kMostEstimates<kWidth * sizeof(accumulate_t<T>)>) {
       add_tile_of<kKind, E, T, kWidth, kEstimates + 1, kTargets>(estimates, targets, rows, steps, sums,
@@ -149,15 +143,12 @@ inline int group_size(int count, int most) {
 }
 
 template <PitKind kKind, typename T, int kBytes>
-TASK_AWARE_INLINE void chunk_costs(const ChunkParams& p) {
+TASK_AWARE_INLINE void chunk_costs(const ChunkParams<T>& p) {
   using Real = accumulate_t<T>;
   using E = std::conditional_t<kKind == PitKind::kBce, Real, T>;
   constexpr int kWidth = kBytes / sizeof(Real);
   constexpr int64_t kBlock = kWidth * kStepsPerFlush;
-  using Wide = typename Vector<double, kWidth>::type;
-  const auto* estimates = static_cast<const T*>(p.estimates);
-  const auto* targets = static_cast<const T*>(p.targets);
-
+  using Wide = vector_t<double, kWidth>;
   const int S = static_cast<int>(p.S);
   int existing_rows[kMaxSources], existing = 0;
   for (int j = 0; j < S; ++j) {
@@ -184,13 +175,13 @@ TASK_AWARE_INLINE void chunk_costs(const ChunkParams& p) {
       const int estimates_here = std::min(estimate_group, S - i);
       Rows<E, T> whole, last;
       for (int k = 0; k < estimates_here; ++k) {
-        const T* row = estimates + (i + k) * p.N + begin;
+        const T* row = p.estimates + (i + k) * p.N + begin;
         if constexpr (kKind == PitKind::kBce) {
-          for (int64_t n = 0; n < length; ++n) {
-            const Real e = row[n];
-            logarithms[0][k][n] = log_clamped(std::log(e));
-            logarithms[1][k][n] = log_clamped(std::log1p(-e));
-          }
+          for_vectors<kWidth>(length, [&](int64_t n, int count) TASK_AWARE_LAMBDA {
+            const auto e = load<T, kWidth>(row + n, count);
+            store(logarithms[0][k] + n, log_of(e), count);
+            store(logarithms[1][k] + n, log_of_rest(e), count);
+          });
           whole.first[k] = logarithms[0][k], whole.second[k] = logarithms[1][k];
         } else {
           whole.first[k] = whole.second[k] = row;
@@ -203,7 +194,7 @@ TASK_AWARE_INLINE void chunk_costs(const ChunkParams& p) {
       for (int j = 0; j < existing; j += target_group) {
         const int targets_here = std::min(target_group, existing - j);
         for (int k = 0; k < targets_here; ++k) {
-          whole.target[k] = targets + existing_rows[j + k] * p.N + begin;
+          whole.target[k] = p.targets + existing_rows[j + k] * p.N + begin;
           if (rest > 0) last.target[k] = pad(whole.target[k], padded_target[k]);
         }
         Wide* const to = sums + i * existing + j;
@@ -222,50 +213,20 @@ TASK_AWARE_INLINE void chunk_costs(const ChunkParams& p) {
   }
 }
 
-template <typename T, int kBytes>
-TASK_AWARE_INLINE void chunk_costs_of_kind(const ChunkParams& p) {
-  switch (p.kind) {
-    case PitKind::kMse:
-      return chunk_costs<PitKind::kMse, T, kBytes>(p);
-    case PitKind::kL1:
-      return chunk_costs<PitKind::kL1, T, kBytes>(p);
-    case PitKind::kBce:
-      return chunk_costs<PitKind::kBce, T, kBytes>(p);
+template <typename T>
+struct ChunkCosts {
+  template <int kBytes>
+  static TASK_AWARE_INLINE void run(const ChunkParams<T>& p) {
+    switch (p.kind) {
+      case PitKind::kMse:
+        return chunk_costs<PitKind::kMse, T, kBytes>(p);
+      case PitKind::kL1:
+        return chunk_costs<PitKind::kL1, T, kBytes>(p);
+      case PitKind::kBce:
+        return chunk_costs<PitKind::kBce, T, kBytes>(p);
+    }
   }
-}
-
-template <int kBytes>
-TASK_AWARE_INLINE void chunk_costs_of_type(const ChunkParams& p, ScalarType type) {
-  switch (type) {
-    case ScalarType::Double:
-      return chunk_costs_of_kind<double, kBytes>(p);
-    case ScalarType::BFloat16:
-      return chunk_costs_of_kind<BFloat16, kBytes>(p);
-    default:
-      return chunk_costs_of_kind<float, kBytes>(p);
-  }
-}
-
-#if TASK_AWARE_X86_LEVELS
-__attribute__((target("arch=x86-64-v4,prefer-vector-width=512"))) void chunk_costs_v4(const ChunkParams& p,
-                                                                                      ScalarType type) {
-  chunk_costs_of_type<64>(p, type);
-}
-__attribute__((target("arch=x86-64-v3"))) void chunk_costs_v3(const ChunkParams& p, ScalarType type) {
-  chunk_costs_of_type<32>(p, type);
-}
-#endif
-void chunk_costs_base(const ChunkParams& p, ScalarType type) { chunk_costs_of_type<16>(p, type); }
-
-using ChunkFunction = void (*)(const ChunkParams&, ScalarType);
-
-ChunkFunction choose_chunk_costs() {
-#if TASK_AWARE_X86_LEVELS
-  if (__builtin_cpu_supports("x86-64-v4")) return chunk_costs_v4;
-  if (__builtin_cpu_supports("x86-64-v3")) return chunk_costs_v3;
-#endif
-  return chunk_costs_base;
-}
+};
 
 // Pair costs [S,S] of one item to its permutation and loss; `exists` may be null.
 double match_item(const double* costs, const bool* exists, int S, int64_t N, int64_t* permutation) {
@@ -305,26 +266,23 @@ std::tuple<Tensor, Tensor> pit_loss_cpu(const Tensor& estimates_in, const Tensor
   const std::optional<Tensor> mask = contiguous_if_given(mask_in);
   const bool* exists = mask.has_value() ? mask->const_data_ptr<bool>() : nullptr;
   const int64_t B = estimates.size(0), S = estimates.size(1), N = elements_from(estimates, 2);
-  const auto type = estimates.scalar_type();
 
   Tensor loss = torch::stable::new_empty(estimates, {B}, pit_loss_type(estimates));
   Tensor permutation = torch::stable::new_empty(estimates, {B, S}, ScalarType::Long);
   if (B == 0) return {loss, permutation};
 
-  static const ChunkFunction chunk_function = choose_chunk_costs();
-  const int64_t chunks = (N + kChunk - 1) / kChunk, item_bytes = S * N * estimates.element_size();
-  const auto* estimate_data = static_cast<const char*>(estimates.const_data_ptr());
-  const auto* target_data = static_cast<const char*>(targets.const_data_ptr());
+  const int64_t chunks = (N + kChunk - 1) / kChunk;
   std::vector<double> costs(B * chunks * S * S);
-  parallel_for(0, B * chunks, grain_for(S * S * std::min(N, kChunk)), [&](int64_t first, int64_t last) {
-    for (int64_t task = first; task < last; ++task) {
-      const int64_t b = task / chunks, begin = task % chunks * kChunk;
-      const int64_t offset = b * item_bytes + begin * static_cast<int64_t>(estimates.element_size());
-      chunk_function(
-          {estimate_data + offset, target_data + offset, exists ? exists + b * S : nullptr,
-           costs.data() + task * S * S, S, N, std::min(kChunk, N - begin), static_cast<PitKind>(kind)},
-          type);
-    }
+  dispatch_floating(estimates.scalar_type(), "pit_loss", [&]<typename T>(TypeTag<T>) {
+    parallel_for(0, B * chunks, grain_for(S * S * std::min(N, kChunk)), [&](int64_t first, int64_t last) {
+      for (int64_t task = first; task < last; ++task) {
+        const int64_t b = task / chunks, begin = task % chunks * kChunk, at = b * S * N + begin;
+        run_vectorised<ChunkCosts<T>>(
+            ChunkParams<T>{estimates.const_data_ptr<T>() + at, targets.const_data_ptr<T>() + at,
+                           exists ? exists + b * S : nullptr, costs.data() + task * S * S, S, N,
+                           std::min(kChunk, N - begin), static_cast<PitKind>(kind)});
+      }
+    });
   });
 
   int64_t* match = permutation.mutable_data_ptr<int64_t>();
@@ -343,59 +301,49 @@ std::tuple<Tensor, Tensor> pit_loss_cpu(const Tensor& estimates_in, const Tensor
   return {loss, permutation};
 }
 
+template <typename T>
 struct BackwardParams {
-  const void* estimate;  // the matched row
-  const void* target;
-  void* grad_estimate;  // null where not wanted
-  void* grad_target;
+  const T* estimate;  // the matched row
+  const T* target;
+  T* grad_estimate;  // null where not wanted
+  T* grad_target;
   int64_t length;
   double scale;
+  PitKind kind;
   bool streams;
 };
 
-template <PitKind kKind, typename T>
-TASK_AWARE_INLINE void backward_row(const BackwardParams& p) {
-  using Real = accumulate_t<T>;
-  const auto* estimate = static_cast<const T*>(p.estimate);
-  const auto* target = static_cast<const T*>(p.target);
-  auto* grad_estimate = static_cast<T*>(p.grad_estimate);
-  auto* grad_target = static_cast<T*>(p.grad_target);
-  const Real scale = static_cast<Real>(p.scale);
-  if (grad_estimate != nullptr) {
-    write_values(grad_estimate, p.length, p.streams, [=](int64_t n) TASK_AWARE_LAMBDA {
-      return static_cast<T>(scale * estimate_derivative<kKind, Real>(estimate[n], target[n]));
-    });
-  }
-  if (grad_target != nullptr) {
-    write_values(grad_target, p.length, p.streams, [=](int64_t n) TASK_AWARE_LAMBDA {
-      return static_cast<T>(scale * target_derivative<kKind, Real>(estimate[n], target[n]));
-    });
-  }
-}
-
-TASK_AWARE_CLONES void backward_mse_float(const BackwardParams& p) { backward_row<PitKind::kMse, float>(p); }
-TASK_AWARE_CLONES void backward_l1_float(const BackwardParams& p) { backward_row<PitKind::kL1, float>(p); }
-TASK_AWARE_CLONES void backward_bce_float(const BackwardParams& p) { backward_row<PitKind::kBce, float>(p); }
-TASK_AWARE_CLONES void backward_mse_bfloat16(const BackwardParams& p) {
-  backward_row<PitKind::kMse, BFloat16>(p);
-}
-
 template <typename T>
-void backward_row_of_kind(const BackwardParams& p, PitKind kind) {
-  constexpr bool kFloat = std::is_same_v<T, float>;
-  switch (kind) {
-    case PitKind::kMse:
-      if constexpr (kFloat) return backward_mse_float(p);
-      if constexpr (std::is_same_v<T, BFloat16>) return backward_mse_bfloat16(p);
-      return backward_row<PitKind::kMse, T>(p);
-    case PitKind::kL1:
-      if constexpr (kFloat) return backward_l1_float(p);
-      return backward_row<PitKind::kL1, T>(p);
-    case PitKind::kBce:
-      if constexpr (kFloat) return backward_bce_float(p);
-      return backward_row<PitKind::kBce, T>(p);
+struct BackwardRow {
+  template <int kBytes>
+  static TASK_AWARE_INLINE void run(const BackwardParams<T>& p) {
+    switch (p.kind) {
+      case PitKind::kMse:
+        return of_kind<PitKind::kMse>(p);
+      case PitKind::kL1:
+        return of_kind<PitKind::kL1>(p);
+      case PitKind::kBce:
+        return of_kind<PitKind::kBce>(p);
+    }
   }
-}
+
+  template <PitKind kKind>
+  static TASK_AWARE_INLINE void of_kind(const BackwardParams<T>& p) {
+    using Real = accumulate_t<T>;
+    const T *estimate = p.estimate, *target = p.target;
+    const Real scale = static_cast<Real>(p.scale);
+    if (p.grad_estimate != nullptr) {
+      write_values(p.grad_estimate, p.length, p.streams, [=](int64_t n) TASK_AWARE_LAMBDA {
+        return static_cast<T>(scale * estimate_derivative<kKind, Real>(estimate[n], target[n]));
+      });
+    }
+    if (p.grad_target != nullptr) {
+      write_values(p.grad_target, p.length, p.streams, [=](int64_t n) TASK_AWARE_LAMBDA {
+        return static_cast<T>(scale * target_derivative<kKind, Real>(estimate[n], target[n]));
+      });
+    }
+  }
+};
 
 std::tuple<Tensor, Tensor> pit_loss_backward_cpu(const Tensor& grad_in, const Tensor& loss_in,
                                                  const Tensor& estimates_in, const Tensor& targets_in,
@@ -410,7 +358,7 @@ std::tuple<Tensor, Tensor> pit_loss_backward_cpu(const Tensor& grad_in, const Te
   const std::optional<Tensor> mask = contiguous_if_given(mask_in);
   const bool* exists = mask.has_value() ? mask->const_data_ptr<bool>() : nullptr;
   const int64_t B = estimates.size(0), S = estimates.size(1), N = elements_from(estimates, 2);
-  const int64_t bytes = estimates.element_size(), chunks = (N + kChunk - 1) / kChunk;
+  const int64_t chunks = (N + kChunk - 1) / kChunk;
 
   Tensor grad_estimates = wants_estimates ? torch::stable::new_empty(estimates, estimates.sizes())
                                           : torch::stable::new_empty(estimates, {0});
@@ -429,31 +377,29 @@ std::tuple<Tensor, Tensor> pit_loss_backward_cpu(const Tensor& grad_in, const Te
                       : static_cast<double>(upstream[b]) / (static_cast<double>(existing) * N);
     }
   });
-  const bool streams = (2 + wants_estimates + wants_targets) * estimates.numel() * bytes > kCacheBytes;
+  const bool streams =
+      (2 + wants_estimates + wants_targets) * estimates.numel() * estimates.element_size() > kCacheBytes;
   const int64_t* match = permutation.const_data_ptr<int64_t>();
-  const auto* estimate_data = static_cast<const char*>(estimates.const_data_ptr());
-  const auto* target_data = static_cast<const char*>(targets.const_data_ptr());
-  auto* grad_estimate_data =
-      wants_estimates ? static_cast<char*>(grad_estimates.mutable_data_ptr()) : nullptr;
-  auto* grad_target_data = wants_targets ? static_cast<char*>(grad_targets.mutable_data_ptr()) : nullptr;
   dispatch_floating(estimates.scalar_type(), "pit_loss", [&]<typename T>(TypeTag<T>) {
+    T* const to_estimates = wants_estimates ? grad_estimates.mutable_data_ptr<T>() : nullptr;
+    T* const to_targets = wants_targets ? grad_targets.mutable_data_ptr<T>() : nullptr;
     parallel_for(0, B * S * chunks, grain_for(std::min(N, kChunk)), [&](int64_t first, int64_t last) {
       for (int64_t task = first; task < last; ++task) {
         const int64_t row = task / chunks, begin = task % chunks * kChunk, b = row / S;
         const int64_t length = std::min(kChunk, N - begin);
-        const int64_t at_target = (row * N + begin) * bytes;
-        const int64_t at_estimate = ((b * S + match[row]) * N + begin) * bytes;
-        char* to_estimate = wants_estimates ? grad_estimate_data + at_estimate : nullptr;
-        char* to_target = wants_targets ? grad_target_data + at_target : nullptr;
+        const int64_t at_target = row * N + begin, at_estimate = (b * S + match[row]) * N + begin;
+        T* to_estimate = wants_estimates ? to_estimates + at_estimate : nullptr;
+        T* to_target = wants_targets ? to_targets + at_target : nullptr;
         if (exists != nullptr && !exists[row]) {
-          if (wants_estimates) std::memset(to_estimate, 0, length * bytes);
-          if (wants_targets) std::memset(to_target, 0, length * bytes);
+          if (wants_estimates) std::fill(to_estimate, to_estimate + length, T(0));
+          if (wants_targets) std::fill(to_target, to_target + length, T(0));
           continue;
         }
-        backward_row_of_kind<T>({estimate_data + at_estimate, target_data + at_target, to_estimate, to_target,
-                                 length, scales[b], streams},
-                                static_cast<PitKind>(kind));
+        run_vectorised<BackwardRow<T>>(BackwardParams<T>{
+            estimates.const_data_ptr<T>() + at_estimate, targets.const_data_ptr<T>() + at_target, to_estimate,
+            to_target, length, scales[b], static_cast<PitKind>(kind), streams});
       }
+      finish_streaming();
     });
   });
   return {grad_estimates, grad_targets};

@@ -19,8 +19,8 @@ namespace task_aware {
 /// Bytes read and written by one pass beyond which its output is not expected to stay in a cache.
 constexpr int64_t kCacheBytes = int64_t{32} << 20;
 
-/// to[n] = value(n) for n in [0, count), past the caches if `streams`. `value` must be inlined
-/// (TASK_AWARE_LAMBDA) where the caller is compiled for several instruction sets.
+/// to[n] = value(n) for n in [0, count), past the caches if `streams`; then finish_streaming() must follow before
+/// another thread may read them. `value` must be TASK_AWARE_LAMBDA.
 template <typename T, typename Value>
 TASK_AWARE_INLINE void write_values(T* to, int64_t count, bool streams, Value value) {
   int64_t n = 0;
@@ -37,11 +37,17 @@ TASK_AWARE_INLINE void write_values(T* to, int64_t count, bool streams, Value va
                          _mm_load_si128(reinterpret_cast<const __m128i*>(line) + part));
       }
     }
-    _mm_sfence();  // such stores are ordered with no others
   }
 #endif
 #pragma GCC ivdep
   for (; n < count; ++n) to[n] = value(n);
+}
+
+/// Stores past the caches are ordered with no others: this one waits for them.
+inline void finish_streaming() {
+#if defined(__SSE2__)
+  _mm_sfence();
+#endif
 }
 
 }  // namespace task_aware

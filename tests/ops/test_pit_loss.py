@@ -225,6 +225,27 @@ def test_bce_at_zero_and_one_is_clamped_as_in_torch(device: str, backend: str) -
     torch.testing.assert_close(estimates.grad, plain.grad)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_bce_of_probabilities_near_zero_and_one(device: str, dtype: torch.dtype) -> None:
+    """Down to the smallest number, and up to the last one before 1; each row alone shows its relative error."""
+    probabilities = [2.0**-k for k in range(1, 149)] + [1 - 2.0**-k for k in range(1, 25)]
+    estimates = torch.tensor(probabilities, dtype=dtype, device=device).reshape(-1, 1, 1)
+    for target in (0.0, 1.0, 0.3):
+        targets = torch.full_like(estimates, target)
+        loss = ops.pit_loss(estimates, targets, kind="bce", backend="native").loss
+        expected = in_float64(estimates, targets, "bce", None).loss
+        torch.testing.assert_close(loss.double(), expected, rtol=LOSS_TOLERANCE[dtype], atol=0)
+
+
+@pytest.mark.parametrize("value", [-0.25, 1.25, float("nan"), float("inf")])
+@pytest.mark.parametrize("backend", ["native", "reference"])
+def test_bce_of_what_is_no_probability_is_nan(device: str, value: float, backend: str) -> None:
+    estimates, targets = torch.full((2, 1, 5), 0.5, device=device), torch.full((2, 1, 5), 0.5, device=device)
+    estimates[1, 0, 3] = value
+    loss = ops.pit_loss(estimates, targets, kind="bce", backend=backend).loss
+    assert loss.isnan().tolist() == [False, True]
+
+
 def test_estimates_and_targets_of_two_dtypes_use_the_wider(device: str) -> None:
     estimates = torch.rand(2, 3, 8, device=device, dtype=torch.bfloat16, requires_grad=True)
     targets = torch.rand(2, 3, 8, device=device)

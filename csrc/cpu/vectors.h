@@ -1,0 +1,124 @@
+#pragma once
+
+// Vectors of kWidth values as GCC and Clang have them: operators and comparisons are elementwise, and
+// `a < b ? x : y` chooses elementwise. All is inlined into callers that are compiled for one instruction set.
+
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+
+#include "common/accumulate.h"
+#include "common/dispatch.h"
+#include "common/parallel.h"
+
+namespace task_aware {
+
+template <typename Real, int kWidth>
+struct VectorOf {
+  typedef Real type __attribute__((vector_size(kWidth * sizeof(Real))));
+};
+template <typename Real, int kWidth>
+using vector_t = typename VectorOf<Real, kWidth>::type;
+
+template <typename V>
+using element_t = std::remove_cv_t<std::remove_reference_t<decltype(std::declval<V&>()[0])>>;
+template <typename V>
+inline constexpr int kLanesOf = sizeof(V) / sizeof(element_t<V>);
+
+/// Signed integers of the size of V's elements, which comparisons of V give: -1 for true, 0 for false.
+template <typename V>
+using integers_t = vector_t<std::conditional_t<sizeof(element_t<V>) == 4, int32_t, int64_t>, kLanesOf<V>>;
+
+/// The same bits as another type.
+template <typename To, typename From>
+TASK_AWARE_INLINE To as(From from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  std::memcpy(&to, &from, sizeof(to));
+  return to;
+}
+
+/// The first `count` values of `source` in the type of sums; zeros follow.
+template <typename T, int kWidth>
+TASK_AWARE_INLINE auto load(const T* source, int64_t count = kWidth) {
+  if constexpr (std::is_same_v<T, BFloat16>) {
+    vector_t<uint16_t, kWidth> bits{};
+    std::memcpy(&bits, source, count * sizeof(T));
+    return as<vector_t<float, kWidth>>(__builtin_convertvector(bits, vector_t<uint32_t, kWidth>) << 16);
+  } else {
+    vector_t<T, kWidth> values{};
+    std::memcpy(&values, source, count * sizeof(T));
+    return values;
+  }
+}
+
+/// The first `count` of `values` to `target`, rounded to its type.
+template <typename T, typename V>
+TASK_AWARE_INLINE void store(T* target, V values, int64_t count = kLanesOf<V>) {
+  if constexpr (std::is_same_v<T, BFloat16>) {
+    const auto bits = as<vector_t<uint32_t, kLanesOf<V>>>(values);
+    const auto rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;  // to the nearest, ties to even
+    const auto kept = values == values ? rounded : rounded * 0 + 0x7fc0;
+    const auto narrow = __builtin_convertvector(kept, vector_t<uint16_t, kLanesOf<V>>);
+    std::memcpy(target, &narrow, count * sizeof(T));
+  } else {
+    std::memcpy(target, &values, count * sizeof(T));
+  }
+}
+
+template <typename V>
+TASK_AWARE_INLINE V absolute(V value) {
+  using Bits = integers_t<V>;
+  return as<V>(as<Bits>(value) & ~(Bits{} + (element_t<Bits>{1} << (8 * sizeof(element_t<V>) - 1))));
+}
+
+/// Elementwise min(a, b); where one is NaN, it is a.
+template <typename V>
+TASK_AWARE_INLINE V smaller(V a, V b) {
+  return b < a ? b : a;
+}
+
+/// Elementwise max(a, b); where one is NaN, it is a.
+template <typename V>
+TASK_AWARE_INLINE V larger(V a, V b) {
+  return b > a ? b : a;
+}
+
+template <typename V>
+TASK_AWARE_INLINE bool any(V condition) {
+  element_t<V> result = 0;
+  for (int k = 0; k < kLanesOf<V>; ++k) result |= condition[k];
+  return result != 0;
+}
+
+/// visit(n, count) for each vector of a row of `length`: `count` is kWidth but for the last, incomplete one.
+template <int kWidth, typename Visit>
+TASK_AWARE_INLINE void for_vectors(int64_t length, Visit visit) {
+  int64_t n = 0;
+  for (; n + kWidth <= length; n += kWidth) visit(n, kWidth);
+  if (n < length) visit(n, static_cast<int>(length - n));
+}
+
+#if TASK_AWARE_X86_LEVELS
+template <typename Kernel, typename Params>
+__attribute__((target("arch=x86-64-v4,prefer-vector-width=512"))) void run_v4(const Params& params) {
+  Kernel::template run<64>(params);
+}
+template <typename Kernel, typename Params>
+__attribute__((target("arch=x86-64-v3"))) void run_v3(const Params& params) {
+  Kernel::template run<32>(params);
+}
+#endif
+
+/// Kernel::run<bytes of a vector>(params), compiled for this processor; `run` must be TASK_AWARE_INLINE.
+template <typename Kernel, typename Params>
+void run_vectorised(const Params& params) {
+#if TASK_AWARE_X86_LEVELS
+  static const bool v4 = __builtin_cpu_supports("x86-64-v4"), v3 = __builtin_cpu_supports("x86-64-v3");
+  if (v4) return run_v4<Kernel>(params);
+  if (v3) return run_v3<Kernel>(params);
+#endif
+  Kernel::template run<16>(params);
+}
+
+}  // namespace task_aware
