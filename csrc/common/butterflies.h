@@ -1,10 +1,11 @@
 #pragma once
 
-// The arithmetic of every FFT here, for the host and the device alike: complex numbers and the short
-// transforms
+// The arithmetic of every FFT here, for the host and the device alike: complex numbers, and the short transforms
 //   b[j] = sum over k of a[k] exp(-2 pi i j k / R),   R = 2, 3, 4, 5, in place.
+// T is a number, or on the host a vector of them.
 
 #include "common/host_device.h"
+#include "common/scalar.h"
 
 namespace task_aware {
 
@@ -30,7 +31,7 @@ TASK_AWARE_HOST_DEVICE_INLINE Complex<T> operator*(Complex<T> a, Complex<T> b) {
 }
 
 template <typename T>
-TASK_AWARE_HOST_DEVICE_INLINE Complex<T> operator*(T scale, Complex<T> a) {
+TASK_AWARE_HOST_DEVICE_INLINE Complex<T> operator*(scalar_t<T> scale, Complex<T> a) {
   return {scale * a.re, scale * a.im};
 }
 
@@ -53,10 +54,10 @@ TASK_AWARE_HOST_DEVICE_INLINE void butterfly(Complex<T> (&a)[2]) {
 
 template <typename T>
 TASK_AWARE_HOST_DEVICE_INLINE void butterfly(Complex<T> (&a)[3]) {
-  constexpr T kSine = T(0.866025403784438646763723170752936183);  // sin(2 pi / 3)
+  constexpr scalar_t<T> kSine = scalar_t<T>(0.866025403784438646763723170752936183);  // sin(2 pi / 3)
   const Complex<T> sum = a[1] + a[2];
   const Complex<T> turned = times_minus_i(kSine * (a[1] - a[2]));
-  const Complex<T> middle = a[0] - T(0.5) * sum;
+  const Complex<T> middle = a[0] - scalar_t<T>(0.5) * sum;
   a[0] = a[0] + sum;
   a[1] = middle + turned;
   a[2] = middle - turned;
@@ -74,10 +75,10 @@ TASK_AWARE_HOST_DEVICE_INLINE void butterfly(Complex<T> (&a)[4]) {
 
 template <typename T>
 TASK_AWARE_HOST_DEVICE_INLINE void butterfly(Complex<T> (&a)[5]) {
-  constexpr T kCosine1 = T(0.309016994374947424102293417182819059);   // cos(2 pi / 5)
-  constexpr T kCosine2 = T(-0.809016994374947424102293417182819059);  // cos(4 pi / 5)
-  constexpr T kSine1 = T(0.951056516295153572116439333379382143);     // sin(2 pi / 5)
-  constexpr T kSine2 = T(0.587785252292473129168705954639072769);     // sin(4 pi / 5)
+  constexpr scalar_t<T> kCosine1 = scalar_t<T>(0.309016994374947424102293417182819059);   // cos(2 pi / 5)
+  constexpr scalar_t<T> kCosine2 = scalar_t<T>(-0.809016994374947424102293417182819059);  // cos(4 pi / 5)
+  constexpr scalar_t<T> kSine1 = scalar_t<T>(0.951056516295153572116439333379382143);     // sin(2 pi / 5)
+  constexpr scalar_t<T> kSine2 = scalar_t<T>(0.587785252292473129168705954639072769);     // sin(4 pi / 5)
   const Complex<T> outer_sum = a[1] + a[4], outer_difference = a[1] - a[4];
   const Complex<T> inner_sum = a[2] + a[3], inner_difference = a[2] - a[3];
   const Complex<T> middle1 = a[0] + kCosine1 * outer_sum + kCosine2 * inner_sum;

@@ -22,8 +22,11 @@ inline int64_t grain_for(int64_t elements) {
 
 // Functions marked so are compiled for several instruction sets and chosen when the library is loaded. They
 // must be plain (no templates); what they call must be inlined into them (TASK_AWARE_INLINE).
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 12
+#if defined(TASK_AWARE_X86_LEVELS)  // a test has chosen
+#elif defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 12
 #define TASK_AWARE_X86_LEVELS 1
+#endif
+#if TASK_AWARE_X86_LEVELS
 #define TASK_AWARE_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
 #define TASK_AWARE_CLONES

@@ -13,7 +13,7 @@ namespace task_aware {
 /// exp(x) for x within [-87, 88]; NaN stays NaN.
 template <typename V>
 TASK_AWARE_INLINE V fast_exp(V x) {
-  if constexpr (std::is_same_v<element_t<V>, double>) {
+  if constexpr (std::is_same_v<scalar_t<V>, double>) {
     for (int k = 0; k < kLanesOf<V>; ++k) x[k] = std::exp(x[k]);
     return x;
   } else {
@@ -34,7 +34,7 @@ TASK_AWARE_INLINE V fast_exp(V x) {
 /// log(x) of normal positive x; infinity and NaN stay what they are.
 template <typename V>
 TASK_AWARE_INLINE V fast_log(V x) {
-  if constexpr (std::is_same_v<element_t<V>, double>) {
+  if constexpr (std::is_same_v<scalar_t<V>, double>) {
     for (int k = 0; k < kLanesOf<V>; ++k) x[k] = std::log(x[k]);
     return x;
   } else {

@@ -1,14 +1,13 @@
 #pragma once
 
-// Complex FFT of any length on the CPU, for many interleaved transforms at once.
+// Complex FFT of any length on the CPU.
 //
 //   X[k] = sum over n of x[n] exp(-2 pi i n k / size)
 //
 // Stockham's self-sorting form: each stage reads one pair of arrays and writes another, so there is no
-// reordering and the inner loop runs over neighbouring values. Real and imaginary parts lie in arrays of
-// their own; element n of lane q is at [n * lanes + q]. Radices 4, 2, 3 and 5 have butterflies; other prime
-// factors r cost O(r) per element. The inverse is the forward transform with real and imaginary parts
-// swapped, unscaled.
+// reordering, and reads and writes neighbouring values in vectors. Real and imaginary parts lie in arrays of
+// their own. Radices 4, 2, 3 and 5 have butterflies; other prime factors r cost O(r) per element. The inverse is
+// the forward transform with real and imaginary parts swapped, unscaled.
 
 #include <cstdint>
 #include <memory>
@@ -24,6 +23,18 @@ struct SplitComplex {
   SplitComplex swapped() const { return {im, re}; }
 };
 
+/// One stage. With i = p * stride + q, p below length / radix and q below stride:
+///   out[(p * radix + j) * stride + q] = w^(j p) * sum over k of in[i + k * size / radix] exp(-2 pi i j k / radix)
+/// where w = exp(-2 pi i / length) and `length` is what the stages before leave to be transformed.
+struct FftStage {
+  int64_t radix;
+  int64_t length;
+  int64_t stride;  // the product of the radices before
+  int64_t
+      roots;  // where the stage's powers w^(j p) begin among the plan's: [radix-1, length/radix * repeats]
+  int64_t repeats;  // of each power: `stride` where a vector may span several p, else 1
+};
+
 template <typename T>
 class FftPlan {
  public:
@@ -31,15 +42,14 @@ class FftPlan {
 
   int64_t size() const { return size_; }
 
-  /// Transforms `data` (size * lanes elements), using `work` of the same length; returns the one that holds
-  /// the result.
-  SplitComplex<T> transform(SplitComplex<T> data, SplitComplex<T> work, int64_t lanes) const;
+  /// Transforms `data` (`size` elements), using `work` of the same length; returns the one that holds the result.
+  SplitComplex<T> transform(SplitComplex<T> data, SplitComplex<T> work) const;
 
  private:
   int64_t size_;
-  std::vector<int64_t> radices_;
-  std::vector<T> cosines_;  // cos(2 pi i / size)
-  std::vector<T> sines_;    // -sin(2 pi i / size)
+  std::vector<FftStage> stages_;
+  std::vector<T> cosines_;  // real parts of the roots of unity
+  std::vector<T> sines_;    // imaginary parts
 };
 
 /// The plan of this length; the last few plans are kept.

@@ -18,7 +18,7 @@ constexpr double kDecibelsPerNeper = 20.0 / std::numbers::ln10;
 /// exp(-x), finite.
 template <typename V>
 TASK_AWARE_INLINE V odds_against(V x) {
-  using Real = element_t<V>;
+  using Real = scalar_t<V>;
   constexpr Real kLimit = sizeof(Real) == 4 ? Real(87) : Real(700);
   return fast_exp(smaller(larger(-x, V{} - kLimit), V{} + kLimit));
 }
@@ -33,7 +33,7 @@ struct Mask {
 /// For the forward and the backward, which must agree in every bit for the backward to find the maximum again: no
 /// product that is added to something here is of use elsewhere, or the compiler might fuse it in one of them only.
 template <typename V>
-TASK_AWARE_INLINE Mask<V> mask_of(V logits, element_t<V> floor) {
+TASK_AWARE_INLINE Mask<V> mask_of(V logits, scalar_t<V> floor) {
   const V odds = odds_against(logits);
   const V open = 1 / (1 + odds);
   return {open, odds * open, (1 + floor * odds) * open};

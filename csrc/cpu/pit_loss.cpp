@@ -58,7 +58,7 @@ struct ChunkParams {
 /// max(log e, -100) of a probability; NaN below 0.
 template <typename V>
 TASK_AWARE_INLINE V log_of(V e) {
-  using Real = element_t<V>;
+  using Real = scalar_t<V>;
   constexpr Real kNormal = std::numeric_limits<Real>::min(), kShift = 1 << 24;
   const V lifted = e < kNormal ? e * kShift : e;  // fast_log wants normal numbers
   V result = fast_log(lifted);

@@ -100,17 +100,17 @@ class RowConvolution {
     std::transform(rir, rir + L_, free[0].re, [&](T value) { return scale * value; });
     std::fill(free[0].re + L_, free[0].re + P, T(0));
     std::fill(free[0].im, free[0].im + P, T(0));
-    const SplitComplex<T> response = plan_->transform(free[0], free[1], 1);
+    const SplitComplex<T> response = plan_->transform(free[0], free[1]);
     if (response.re == free[1].re) std::swap(free[0], free[1]);  // free[0] holds the response from here on
 
     for (int64_t pair = 0; pair < blocks_.pairs; ++pair) {
       const int64_t start = 2 * pair * blocks_.advance;  // first new sample
       copy_stretch(source, N_, start - (L_ - 1), P, free[1].re);
       copy_stretch(source, N_, start + blocks_.advance - (L_ - 1), P, free[1].im);
-      SplitComplex<T> block = plan_->transform(free[1], free[2], 1);
+      SplitComplex<T> block = plan_->transform(free[1], free[2]);
       multiply(block.re, block.im, response.re, response.im, P);
       const SplitComplex<T> other = block.re == free[1].re ? free[2] : free[1];
-      block = plan_->transform(block.swapped(), other.swapped(), 1).swapped();
+      block = plan_->transform(block.swapped(), other.swapped()).swapped();
       store(block.re, start, image);
       store(block.im, start + blocks_.advance, image);
     }

@@ -10,6 +10,7 @@
 #include "common/accumulate.h"
 #include "common/dispatch.h"
 #include "common/parallel.h"
+#include "common/scalar.h"
 
 namespace task_aware {
 
@@ -21,13 +22,11 @@ template <typename Real, int kWidth>
 using vector_t = typename VectorOf<Real, kWidth>::type;
 
 template <typename V>
-using element_t = std::remove_cv_t<std::remove_reference_t<decltype(std::declval<V&>()[0])>>;
-template <typename V>
-inline constexpr int kLanesOf = sizeof(V) / sizeof(element_t<V>);
+inline constexpr int kLanesOf = sizeof(V) / sizeof(scalar_t<V>);
 
 /// Signed integers of the size of V's elements, which comparisons of V give: -1 for true, 0 for false.
 template <typename V>
-using integers_t = vector_t<std::conditional_t<sizeof(element_t<V>) == 4, int32_t, int64_t>, kLanesOf<V>>;
+using integers_t = vector_t<std::conditional_t<sizeof(scalar_t<V>) == 4, int32_t, int64_t>, kLanesOf<V>>;
 
 /// The same bits as another type.
 template <typename To, typename From>
@@ -69,7 +68,7 @@ TASK_AWARE_INLINE void store(T* target, V values, int64_t count = kLanesOf<V>) {
 template <typename V>
 TASK_AWARE_INLINE V absolute(V value) {
   using Bits = integers_t<V>;
-  return as<V>(as<Bits>(value) & ~(Bits{} + (element_t<Bits>{1} << (8 * sizeof(element_t<V>) - 1))));
+  return as<V>(as<Bits>(value) & ~(Bits{} + (scalar_t<Bits>{1} << (8 * sizeof(scalar_t<V>) - 1))));
 }
 
 /// Elementwise min(a, b); where one is NaN, it is a.
@@ -86,9 +85,23 @@ TASK_AWARE_INLINE V larger(V a, V b) {
 
 template <typename V>
 TASK_AWARE_INLINE bool any(V condition) {
-  element_t<V> result = 0;
+  scalar_t<V> result = 0;
   for (int k = 0; k < kLanesOf<V>; ++k) result |= condition[k];
   return result != 0;
+}
+
+/// The sum of a vector's elements, in pairs.
+template <typename V>
+TASK_AWARE_INLINE scalar_t<V> total(V values) {
+  if constexpr (kLanesOf<V> == 1) {
+    return values[0];
+  } else {
+    using Half = vector_t<scalar_t<V>, kLanesOf<V> / 2>;
+    Half low, high;
+    std::memcpy(&low, &values, sizeof(Half));
+    std::memcpy(&high, reinterpret_cast<const char*>(&values) + sizeof(Half), sizeof(Half));
+    return total<Half>(low + high);
+  }
 }
 
 /// visit(n, count) for each vector of a row of `length`: `count` is kWidth but for the last, incomplete one.
