@@ -43,7 +43,7 @@ std::tuple<Tensor, Tensor, Tensor> mel_mask_cuda(const Tensor& logits_in, const 
   dispatch_floating(logits.scalar_type(), "mel_mask", [&]<typename T>(TypeTag<T>) {
     using A = accumulate_t<T>;
     MaskParams<A> p = params_of<A>(logits, mel, std, floor, amin, top_db);
-    const Tensor workspace = torch::stable::new_empty(std, {p.plan_chunks()});
+    const Tensor workspace = torch::stable::new_empty(std, {p.forward_workspace()});
     p.mean = mean.const_data_ptr<A>();
     p.maximum = maximum.mutable_data_ptr<A>();
     p.out_masked = masked.mutable_data_ptr();
@@ -71,7 +71,7 @@ std::tuple<Tensor, Tensor> mel_mask_backward_cuda(const std::optional<Tensor>& g
   dispatch_floating(logits.scalar_type(), "mel_mask", [&]<typename T>(TypeTag<T>) {
     using A = accumulate_t<T>;
     MaskParams<A> p = params_of<A>(logits, mel, std, floor, amin, top_db);
-    const Tensor workspace = torch::stable::new_empty(std, {p.plan_chunks()});
+    const Tensor workspace = torch::stable::new_empty(std, {p.backward_workspace()});
     p.maximum = const_cast<A*>(maximum.const_data_ptr<A>());
     p.grad_masked = grad_masked ? grad_masked->const_data_ptr() : nullptr;
     p.grad_features = grad_features ? grad_features->const_data_ptr() : nullptr;

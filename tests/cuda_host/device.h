@@ -6,6 +6,7 @@
 #include <math.h>
 
 #include <algorithm>
+#include <atomic>
 #include <bit>
 #include <cstdint>
 #include <cstring>
@@ -34,6 +35,15 @@ using std::max;
 using std::min;
 
 inline void __syncthreads() { cuda_host::sync_threads(); }
+inline int __syncthreads_or(int predicate) {
+  static std::atomic<int> votes;
+  __syncthreads();  // the last result has been read
+  votes.store(0, std::memory_order_relaxed);
+  __syncthreads();
+  votes.fetch_or(predicate != 0, std::memory_order_relaxed);
+  __syncthreads();
+  return votes.load(std::memory_order_relaxed);
+}
 inline void __syncwarp(uint32_t mask = 0xffffffffu) { cuda_host::sync_warp(mask); }
 
 // ---- exchange within a warp -----------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -29,18 +31,33 @@ def sample_inputs(dtype: torch.dtype, shape: tuple[int, ...]) -> list[Tensor]:
     return [logits.to(dtype), mel.to(dtype), mean.to(compute), std.to(compute)]
 
 
-def inputs(operation: str, tensors: list[Tensor], shift: int = 0) -> dict[str, Tensor | Shifted | str | float]:
+def with_ties(dtype: torch.dtype) -> list[Tensor]:
+    """Equal maxima in several warps, blocks and bands, and much that is held below them."""
+    logits, mel, mean, std = sample_inputs(dtype, (2, 3, 8, 300))
+    mel = mel * 1e-3
+    mel[0, [0, 0, 3, 7], [0, 299, 150, 299]] = 1.0
+    mel[1, 5] = 1.0
+    return [torch.full_like(logits, 3), mel, mean, std]
+
+
+def inputs(operation: str, tensors: list[Tensor], shift: int = 0, cache_bytes: int = 1 << 24) -> dict[str, Any]:
     logits, mel, mean, std = tensors
     sizes = dict(zip(("B", "S", "F", "T"), logits.shape, strict=True))
     names = {"operation": operation, "dtype": dtype_name(logits.dtype), "mean": mean, "std": std, "mel": mel}
-    return names | sizes | OPTIONS | {"logits": Shifted(logits, shift) if shift else logits}
+    return (
+        names | sizes | OPTIONS | {"cache_bytes": cache_bytes} | {"logits": Shifted(logits, shift) if shift else logits}
+    )
 
 
-def forward(tensors: list[Tensor], shift: int = 0) -> Case:
+def forward(tensors: list[Tensor], shift: int = 0, cache_bytes: int = 1 << 24) -> Case:
     logits, _, mean, _ = tensors
     outputs = {name: (logits.dtype, tuple(logits.shape)) for name in ("masked", "features")}
     name = f"{tuple(logits.shape)} shifted by {shift}"
-    return Case(name, inputs("forward", tensors, shift), outputs | {"maximum": (mean.dtype, tuple(logits.shape[:2]))})
+    return Case(
+        name,
+        inputs("forward", tensors, shift, cache_bytes),
+        outputs | {"maximum": (mean.dtype, tuple(logits.shape[:2]))},
+    )
 
 
 @every_build(DTYPES)
@@ -50,8 +67,9 @@ def test_forward(programs: Programs, build: str, dtype: torch.dtype) -> None:
     silent[1].zero_()
     samples.append(silent)
     cases = [forward(tensors) for tensors in samples] + [forward(samples[0], shift) for shift in (1, 2, 4)]
+    cases += [forward(samples[0], cache_bytes=5000)]  # two rows at a time in float32, four in bfloat16
     results = programs("mel_mask", build).run(cases, schedules=3 if build == "plain" else 1)
-    for case, result, tensors in zip(cases, results, [*samples, *[samples[0]] * 3], strict=True):
+    for case, result, tensors in zip(cases, results, [*samples, *[samples[0]] * 4], strict=True):
         wanted = ops.mel_mask_reference(*(x.double() for x in tensors), **OPTIONS)
         check(case.name, result["masked"], wanted.mel, TOLERANCE[dtype])
         check(case.name, result["features"], wanted.features, TOLERANCE[dtype])
@@ -92,6 +110,7 @@ def backward(
 def test_backward(programs: Programs, build: str, dtype: torch.dtype) -> None:
     program = programs("mel_mask", build)
     samples = [(sample_inputs(dtype, shape), 0) for shape in SHAPES] + [(sample_inputs(dtype, SHAPES[0]), 1)]
+    samples.append((with_ties(dtype), 0))
     maxima = [result["maximum"] for result in program.run([forward(tensors) for tensors, _ in samples])]
     cases, wanted = [], []
     for which in (("masked", "features"), ("masked",), ("features",)):

@@ -19,11 +19,13 @@ void run(cuda_host::Case& test) {
     p.S = test.integer("S");
     p.F = test.integer("F");
     p.frames = test.integer("T");
+    p.cache_bytes = test.integer("cache_bytes");
     p.set_options(test.real("floor"), test.real("amin"), test.real("top_db"));
-    const size_t bytes = p.plan_chunks() * sizeof(A);
-    auto* workspace = static_cast<A*>(cuda_host::device_memory("workspace", bytes));
+    const bool forward = test.word("operation") == "forward";
+    const size_t values = forward ? p.forward_workspace() : p.backward_workspace();
+    auto* workspace = static_cast<A*>(cuda_host::device_memory("workspace", values * sizeof(A)));
     const int64_t count = p.B * p.S * p.row();
-    if (test.word("operation") == "forward") {
+    if (forward) {
       p.maximum = test.output<A>("maximum", p.B * p.S);
       p.out_masked = test.output<T>("masked", count);
       p.out_other = test.output<T>("features", count);
