@@ -6,8 +6,12 @@ The table at the end is the result; `--benchmark-json FILE` keeps it.
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Sequence
+
+# Peers' BLAS threads go to sleep at once (2^4 cycles): spinning, they would take a core from whoever runs next.
+os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
 
 import pytest
 import torch

@@ -73,21 +73,15 @@ template <int kGroup, bool kHigh, typename V, int... kLane>
 TASK_AWARE_INLINE V zip_half(V a, V b, std::integer_sequence<int, kLane...>) {
   constexpr int kLanes = sizeof...(kLane);
   // Output lane l belongs to group l / kGroup: an even one is of a, an odd one of b.
-#if defined(__clang__)
-  return __builtin_shufflevector(
-      a, b,
-      ((kLane / kGroup % 2) * kLanes + kHigh * kLanes / 2 + kLane / kGroup / 2 * kGroup + kLane % kGroup)...);
-#else
-  return __builtin_shuffle(a, b,
-                           integers_t<V>{((kLane / kGroup % 2) * kLanes + kHigh * kLanes / 2 +
-                                          kLane / kGroup / 2 * kGroup + kLane % kGroup)...});
-#endif
+  return shuffle(a, b,
+                 std::integer_sequence<int, ((kLane / kGroup % 2) * kLanes + kHigh * kLanes / 2 +
+                                             kLane / kGroup / 2 * kGroup + kLane % kGroup)...>{});
 }
 
 /// Interleaves four vectors in groups of kGroup lanes: a b c d a b c d ...
 template <int kGroup, typename V>
 TASK_AWARE_INLINE void interleave(V (&a)[4]) {
-  constexpr auto lanes = std::make_integer_sequence<int, kLanesOf<V>>{};
+  constexpr auto lanes = kLaneNumbers<V>;
   const V even_low = zip_half<kGroup, false>(a[0], a[2], lanes),
           even_high = zip_half<kGroup, true>(a[0], a[2], lanes);
   const V odd_low = zip_half<kGroup, false>(a[1], a[3], lanes),

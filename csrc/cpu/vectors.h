@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
+#include <utility>
 
 #include "common/accumulate.h"
 #include "common/dispatch.h"
@@ -89,6 +90,33 @@ TASK_AWARE_INLINE bool any(V condition) {
   for (int k = 0; k < kLanesOf<V>; ++k) result |= condition[k];
   return result != 0;
 }
+
+/// Elements of `a` followed by `b`, chosen by their indices.
+template <typename V, int... kIndex>
+TASK_AWARE_INLINE V shuffle(V a, V b, std::integer_sequence<int, kIndex...>) {
+#if defined(__clang__)
+  return __builtin_shufflevector(a, b, kIndex...);
+#else
+  return __builtin_shuffle(a, b, integers_t<V>{kIndex...});
+#endif
+}
+
+template <typename V, int... kLane>
+TASK_AWARE_INLINE V evens(V a, V b, std::integer_sequence<int, kLane...>) {
+  return shuffle(a, b, std::integer_sequence<int, (2 * kLane)...>{});
+}
+template <typename V, int... kLane>
+TASK_AWARE_INLINE V odds(V a, V b, std::integer_sequence<int, kLane...>) {
+  return shuffle(a, b, std::integer_sequence<int, (2 * kLane + 1)...>{});
+}
+template <typename V, int... kLane>
+TASK_AWARE_INLINE V reversed(V a, std::integer_sequence<int, kLane...>) {
+  return shuffle(a, a, std::integer_sequence<int, (kLanesOf<V> - 1 - kLane)...>{});
+}
+
+/// The lanes' numbers, for evens, odds and reversed.
+template <typename V>
+inline constexpr auto kLaneNumbers = std::make_integer_sequence<int, kLanesOf<V>>{};
 
 /// The sum of a vector's elements, in pairs.
 template <typename V>

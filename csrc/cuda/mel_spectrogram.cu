@@ -12,7 +12,8 @@ namespace {
 
 Tensor mel_spectrogram_cuda(const Tensor& waveform_in, const Tensor& window_in, const Tensor& twiddles_in,
                             const Tensor& bank_in, const Tensor& bands_in, int64_t hop) {
-  check_mel_spectrogram_arguments(waveform_in, window_in, twiddles_in, bank_in, bands_in, hop);
+  check_mel_spectrogram_arguments(waveform_in, window_in, twiddles_in, bank_in, bands_in, hop,
+                                  waveform_in.scalar_type());
   const int64_t n_fft = window_in.size(0), F = bank_in.size(0);
   const CudaScope scope(waveform_in);
   const Tensor waveform = torch::stable::contiguous(waveform_in),

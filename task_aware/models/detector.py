@@ -82,6 +82,17 @@ class CRNNConfig:
             )
 
 
+class TimeMelConv2d(nn.Conv2d):
+    """A convolution whose kernel is stored as (time, mel), as the baseline's, over features laid out as (mel, time).
+
+    So the features are read as the operators write them, without being transposed first.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[B, C, F, T]` -> `[B, C', F, T]`."""
+        return self._conv_forward(x, self.weight.transpose(2, 3), self.bias)
+
+
 class GatedLinear(nn.Module):
     """The baseline's GLU: a linear map over channels at each position, gated by the sigmoid of its own input."""
 
@@ -90,7 +101,7 @@ class GatedLinear(nn.Module):
         self.linear = nn.Linear(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[B, C, T, F]` -> `[B, C, T, F]`."""
+        """`[B, C, F, T]` -> `[B, C, F, T]`."""
         linear = nn.functional.conv2d(x, self.linear.weight[:, :, None, None], self.linear.bias)
         return linear * torch.sigmoid(x)
 
@@ -123,14 +134,14 @@ class CRNN(nn.Module):
 
         self.blocks = nn.ModuleList()
         channels = 1
-        for filters, pooling in zip(config.filters, config.pooling, strict=True):
+        for filters, (time, mel) in zip(config.filters, config.pooling, strict=True):
             self.blocks.append(
                 nn.Sequential(
-                    nn.Conv2d(channels, filters, 3, padding=1),
+                    TimeMelConv2d(channels, filters, 3, padding=1),
                     nn.BatchNorm2d(filters, eps=1e-3, momentum=config.batch_norm_momentum),
                     GatedLinear(filters),
                     nn.Dropout(config.dropout),
-                    nn.AvgPool2d(pooling),
+                    nn.AvgPool2d((mel, time)),
                 )
             )
             channels = filters
@@ -174,12 +185,12 @@ class CRNN(nn.Module):
 
     def forward(self, features: Tensor) -> Detection:
         """Scaled log-mel `[B, F, T]` -> `Detection`; the activations are the seven blocks' and the GRU's."""
-        x = features.transpose(1, 2).unsqueeze(1)
+        x = features.unsqueeze(1)
         activations = []
         for block in self.blocks:
             x = block(x)
             activations.append(x)
-        x, _ = self.rnn(x.squeeze(-1).transpose(1, 2))
+        x, _ = self.rnn(x.squeeze(2).transpose(1, 2))
         activations.append(x)
         x = self.dropout(x)
         frame = torch.sigmoid(self.dense(x))

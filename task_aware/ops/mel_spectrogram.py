@@ -182,7 +182,8 @@ def mel_spectrogram(
             waveform, sample_rate=sample_rate, n_fft=n_fft, hop=hop, n_mels=n_mels, f_min=f_min, f_max=f_max
         )
     compute = torch.promote_types(waveform.dtype, torch.float32)
-    tables = _tables(sample_rate, n_fft, n_mels, f_min, f_max, compute, waveform.device)
+    table_dtype = torch.float64 if waveform.device.type == "cpu" else compute
+    tables = _tables(sample_rate, n_fft, n_mels, f_min, f_max, table_dtype, waveform.device)
     flat = waveform.to(compute).reshape(math.prod(waveform.shape[:-1]), waveform.shape[-1])
     mel = torch.ops.task_aware.mel_spectrogram(flat, *tables, hop)
     return mel.reshape(*waveform.shape[:-1], *mel.shape[-2:]).to(waveform.dtype)
@@ -200,6 +201,7 @@ def _setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, Tensor, Tenso
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     """Through filters, amplitude, Fourier transform, overlapping frames and reflection, back to front."""
     waveform, window, bank = ctx.saved_tensors
+    window, bank = window.to(waveform.dtype), bank.to(waveform.dtype)
     if waveform.numel() == 0:
         return (torch.zeros_like(waveform), None, None, None, None, None)
     n_fft, half, N = window.shape[0], window.shape[0] // 2, waveform.shape[-1]
