@@ -81,7 +81,7 @@ std::tuple<Tensor, Tensor> mel_mask_backward_cpu(const std::optional<Tensor>& gr
                                                  const std::optional<Tensor>& grad_features_in,
                                                  const Tensor& logits_in, const Tensor& mel_in,
                                                  const Tensor& std_in, const Tensor& maximum_in, double floor,
-                                                 double amin, double top_db) {
+                                                 double amin, double top_db, bool wants_mel) {
   check_mel_mask_arguments(logits_in, mel_in, std_in);
   const Options options = make_options(floor, amin, top_db);
   const Tensor logits = torch::stable::contiguous(logits_in), mel = torch::stable::contiguous(mel_in);
@@ -91,7 +91,8 @@ std::tuple<Tensor, Tensor> mel_mask_backward_cpu(const std::optional<Tensor>& gr
   const int64_t B = logits.size(0), S = logits.size(1), F = logits.size(2), frames = logits.size(3),
                 row = F * frames;
   Tensor grad_logits = torch::stable::new_empty(logits, logits.sizes());
-  Tensor grad_mel = torch::stable::new_empty(mel, mel.sizes());
+  Tensor grad_mel =
+      wants_mel ? torch::stable::new_empty(mel, mel.sizes()) : torch::stable::new_empty(mel, {0});
 
   dispatch_floating(logits.scalar_type(), "mel_mask", [&]<typename T>(TypeTag<T>) {
     using A = accumulate_t<T>;
@@ -107,8 +108,8 @@ std::tuple<Tensor, Tensor> mel_mask_backward_cpu(const std::optional<Tensor>& gr
           maxima + b * S, shares == nullptr ? nullptr : shares + b * S, S, row, frames,
           static_cast<A>(options.floor), static_cast<A>(options.amin), static_cast<A>(options.ratio),
           static_cast<A>(kDecibelsPerNeper) / stds[f], scratch, grad_logits.mutable_data_ptr<T>() + at,
-          grad_mel.mutable_data_ptr<T>() + index * frames, statistics.data() + b * S * F + f, F,
-          4 * logits.numel() * logits.element_size() > kCacheBytes});
+          wants_mel ? grad_mel.mutable_data_ptr<T>() + index * frames : nullptr,
+          statistics.data() + b * S * F + f, F, 4 * logits.numel() * logits.element_size() > kCacheBytes});
     };
     const auto bands = [&](const std::vector<int64_t>& chosen, const A* shares) {
       parallel_for(0, static_cast<int64_t>(chosen.size()), grain_for(S * frames),
@@ -155,7 +156,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(task_aware, m) {
       " -> (Tensor, Tensor, Tensor)");
   m.def(
       "mel_mask_backward(Tensor? grad_masked, Tensor? grad_features, Tensor logits, Tensor mel, Tensor std,"
-      " Tensor maximum, float floor, float amin, float top_db) -> (Tensor, Tensor)");
+      " Tensor maximum, float floor, float amin, float top_db, bool wants_mel) -> (Tensor, Tensor)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(task_aware, CPU, m) {

@@ -108,7 +108,7 @@ struct BandParams {
   A scale;     // 20 / (ln 10 * std[f])
   A* scratch;  // [2,frames]
   T* grad_logits;
-  T* grad_mel;
+  T* grad_mel;                 // null where not wanted
   BandStatistics* statistics;  // [S, stride F], set unless grad_features is null
   int64_t F;
   bool streams;
@@ -133,6 +133,7 @@ struct BackwardBand {
       write_values(p.grad_logits + s * p.row, p.frames, p.streams,
                    [&p](int64_t n) TASK_AWARE_LAMBDA { return static_cast<T>(p.scratch[n]); });
     }
+    if (p.grad_mel == nullptr) return;
     write_values(p.grad_mel, p.frames, p.streams,
                  [grad_mel](int64_t n) TASK_AWARE_LAMBDA { return static_cast<T>(grad_mel[n]); });
   }
@@ -162,9 +163,11 @@ struct BackwardBand {
       }
       if constexpr (kMasked) grad += load<T, kWidth>(p.grad_masked + at, count);
       const V to_logits = grad * mel * ((1 - p.floor) * mask.open * mask.closed);
-      const V to_mel = load<A, kWidth>(grad_mel + n, count) + grad * mask.value;
-      std::memcpy(p.scratch + n, &to_logits, count * sizeof(A));
-      std::memcpy(grad_mel + n, &to_mel, count * sizeof(A));
+      if (p.grad_mel != nullptr) {
+        const V to_mel = load<A, kWidth>(grad_mel + n, count) + grad * mask.value;
+        store(grad_mel + n, to_mel, count);
+      }
+      store(p.scratch + n, to_logits, count);
     });
     if constexpr (kFeatures) {
       BandStatistics& statistics = p.statistics[s * p.F];

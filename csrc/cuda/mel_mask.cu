@@ -57,7 +57,7 @@ std::tuple<Tensor, Tensor> mel_mask_backward_cuda(const std::optional<Tensor>& g
                                                   const std::optional<Tensor>& grad_features_in,
                                                   const Tensor& logits_in, const Tensor& mel_in,
                                                   const Tensor& std_in, const Tensor& maximum_in,
-                                                  double floor, double amin, double top_db) {
+                                                  double floor, double amin, double top_db, bool wants_mel) {
   check_mel_mask_arguments(logits_in, mel_in, std_in);
   const CudaScope scope(logits_in);
   const Tensor logits = torch::stable::contiguous(logits_in), mel = torch::stable::contiguous(mel_in);
@@ -65,7 +65,8 @@ std::tuple<Tensor, Tensor> mel_mask_backward_cuda(const std::optional<Tensor>& g
   const std::optional<Tensor> grad_masked = mel_mask_gradient(grad_masked_in, logits);
   const std::optional<Tensor> grad_features = mel_mask_gradient(grad_features_in, logits);
   Tensor grad_logits = torch::stable::new_empty(logits, logits.sizes());
-  Tensor grad_mel = torch::stable::new_zeros(mel, mel.sizes());
+  Tensor grad_mel =
+      wants_mel ? torch::stable::new_zeros(mel, mel.sizes()) : torch::stable::new_empty(mel, {0});
   if (grad_logits.numel() == 0) return {grad_logits, grad_mel};
 
   dispatch_floating(logits.scalar_type(), "mel_mask", [&]<typename T>(TypeTag<T>) {
@@ -76,7 +77,7 @@ std::tuple<Tensor, Tensor> mel_mask_backward_cuda(const std::optional<Tensor>& g
     p.grad_masked = grad_masked ? grad_masked->const_data_ptr() : nullptr;
     p.grad_features = grad_features ? grad_features->const_data_ptr() : nullptr;
     p.out_masked = grad_logits.mutable_data_ptr();
-    p.out_other = grad_mel.mutable_data_ptr();
+    p.out_other = wants_mel ? grad_mel.mutable_data_ptr() : nullptr;
     launch_mel_mask_backward<T>(p, workspace.mutable_data_ptr<A>(), scope.stream);
   });
   return {grad_logits, grad_mel};

@@ -52,7 +52,7 @@ struct MaskParams {
   const void* grad_features;
   A* maximum;        // [B*S]
   void* out_masked;  // the outputs, or the gradients of logits and mel
-  void* out_other;
+  void* out_other;   // null where the gradient of mel is not wanted
 
   /// Bytes of logits that an L2 cache keeps beside what is written.
   int64_t cache_bytes = int64_t{24} << 20;
@@ -272,7 +272,7 @@ __global__ void __launch_bounds__(kThreads, 2) gradient_kernel(MaskParams<A> p) 
       }
     }
   }
-  if (!inside) return;
+  if (!inside || p.out_other == nullptr) return;
   Vector<T, kCount> out;
 #pragma unroll
   for (int j = 0; j < kCount; ++j) out.values[j] = static_cast<T>(grad_mel[j]);

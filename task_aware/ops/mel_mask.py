@@ -125,7 +125,8 @@ def _fake(
 def _fake_backward(
     grad_masked: Tensor | None, grad_features: Tensor | None, logits: Tensor, mel: Tensor, *constants: Any
 ) -> tuple[Tensor, Tensor]:
-    return logits.new_empty(logits.shape), mel.new_empty(mel.shape)
+    wants_mel = constants[-1]
+    return logits.new_empty(logits.shape), mel.new_empty(mel.shape if wants_mel else 0)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
@@ -138,8 +139,11 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
 def _backward(ctx: Any, grad_masked: Tensor | None, grad_features: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
     if grad_masked is None and grad_features is None:
         return (None,) * 7
-    grads = torch.ops.task_aware.mel_mask_backward(grad_masked, grad_features, *ctx.saved_tensors, *ctx.options)
-    return (*grads, None, None, None, None, None)
+    wants_mel = ctx.needs_input_grad[1]
+    grad_logits, grad_mel = torch.ops.task_aware.mel_mask_backward(
+        grad_masked, grad_features, *ctx.saved_tensors, *ctx.options, wants_mel
+    )
+    return (grad_logits, grad_mel if wants_mel else None, None, None, None, None, None)
 
 
 def _no_second_derivatives(ctx: Any, *grads: Tensor | None) -> None:

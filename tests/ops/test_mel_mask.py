@@ -220,7 +220,9 @@ def test_opcheck(device: str, dtype: torch.dtype) -> None:
     torch.library.opcheck(torch.ops.task_aware.mel_mask.default, (*inputs, 0.02, 1e-5, 80.0))
     maximum = torch.ones((2, 3), device=device)
     grads = (None, torch.ones_like(logits), logits, mel, std.float(), maximum)
-    torch.library.opcheck(torch.ops.task_aware.mel_mask_backward.default, (*grads, 0.02, 1e-5, 80.0))
+    for wants_mel in (True, False):
+        arguments = (*grads, 0.02, 1e-5, 80.0, wants_mel)
+        torch.library.opcheck(torch.ops.task_aware.mel_mask_backward.default, arguments)
 
 
 def test_compiles_as_one_graph(device: str) -> None:
