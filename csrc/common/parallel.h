@@ -20,17 +20,13 @@ inline int64_t grain_for(int64_t elements) {
   return std::max<int64_t>(1, kGrainElements / std::max<int64_t>(1, elements));
 }
 
-// Functions marked so are compiled for several instruction sets and chosen when the library is loaded. They
-// must be plain (no templates); what they call must be inlined into them (TASK_AWARE_INLINE).
-#if defined(TASK_AWARE_X86_LEVELS)  // a test has chosen
-#elif defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 12
+// Whether functions are compiled for several x86 instruction sets, see run_vectorised in cpu/vectors.h.
+#if !defined(TASK_AWARE_X86_LEVELS) && defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && \
+    __GNUC__ >= 12
 #define TASK_AWARE_X86_LEVELS 1
 #endif
-#if TASK_AWARE_X86_LEVELS
-#define TASK_AWARE_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define TASK_AWARE_CLONES
-#endif
+
+// What such functions call must be inlined into them.
 #define TASK_AWARE_INLINE inline __attribute__((always_inline))
 #define TASK_AWARE_LAMBDA __attribute__((always_inline))  // after a lambda's parameters
 

@@ -109,7 +109,8 @@ std::tuple<Tensor, Tensor> mel_mask_backward_cpu(const std::optional<Tensor>& gr
           static_cast<A>(options.floor), static_cast<A>(options.amin), static_cast<A>(options.ratio),
           static_cast<A>(kDecibelsPerNeper) / stds[f], scratch, grad_logits.mutable_data_ptr<T>() + at,
           wants_mel ? grad_mel.mutable_data_ptr<T>() + index * frames : nullptr,
-          statistics.data() + b * S * F + f, F, 4 * logits.numel() * logits.element_size() > kCacheBytes});
+          to_features == nullptr ? nullptr : statistics.data() + b * S * F + f, F,
+          4 * logits.numel() * logits.element_size() > kCacheBytes});
     };
     const auto bands = [&](const std::vector<int64_t>& chosen, const A* shares) {
       parallel_for(0, static_cast<int64_t>(chosen.size()), grain_for(S * frames),

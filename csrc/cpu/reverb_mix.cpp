@@ -22,6 +22,7 @@
 #include "common/dispatch.h"
 #include "common/parallel.h"
 #include "cpu/fft.h"
+#include "cpu/vectors.h"
 
 namespace task_aware {
 namespace {
@@ -51,25 +52,27 @@ Blocks choose_blocks(int64_t N, int64_t L) {
   return best;
 }
 
-TASK_AWARE_CLONES void multiply(float* re, float* im, const float* other_re, const float* other_im,
-                                int64_t count) {
-#pragma GCC ivdep
-  for (int64_t i = 0; i < count; ++i) {
-    const float real = re[i] * other_re[i] - im[i] * other_im[i];
-    im[i] = re[i] * other_im[i] + im[i] * other_re[i];
-    re[i] = real;
-  }
-}
+template <typename T>
+struct Spectra {
+  SplitComplex<T> block;  // becomes the product
+  SplitComplex<T> response;
+  int64_t count;
+};
 
-TASK_AWARE_CLONES void multiply(double* re, double* im, const double* other_re, const double* other_im,
-                                int64_t count) {
+template <typename T>
+struct Multiply {
+  template <int kBytes>
+  static TASK_AWARE_INLINE void run(const Spectra<T>& p) {
+    T *const re = p.block.re, *const im = p.block.im;
+    const T *const other_re = p.response.re, *const other_im = p.response.im;
 #pragma GCC ivdep
-  for (int64_t i = 0; i < count; ++i) {
-    const double real = re[i] * other_re[i] - im[i] * other_im[i];
-    im[i] = re[i] * other_im[i] + im[i] * other_re[i];
-    re[i] = real;
+    for (int64_t i = 0; i < p.count; ++i) {
+      const T real = re[i] * other_re[i] - im[i] * other_im[i];
+      im[i] = re[i] * other_im[i] + im[i] * other_re[i];
+      re[i] = real;
+    }
   }
-}
+};
 
 /// Copies source[start .. start+count) to `target`, zeros outside 0..N-1.
 template <typename T>
@@ -108,7 +111,7 @@ class RowConvolution {
       copy_stretch(source, N_, start - (L_ - 1), P, free[1].re);
       copy_stretch(source, N_, start + blocks_.advance - (L_ - 1), P, free[1].im);
       SplitComplex<T> block = plan_->transform(free[1], free[2]);
-      multiply(block.re, block.im, response.re, response.im, P);
+      run_vectorised<Multiply<T>>(Spectra<T>{block, response, P});
       const SplitComplex<T> other = block.re == free[1].re ? free[2] : free[1];
       block = plan_->transform(block.swapped(), other.swapped()).swapped();
       store(block.re, start, image);
