@@ -3,39 +3,16 @@
 from __future__ import annotations
 
 import ctypes
-import os
-import shutil
-import subprocess
-from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-CSRC = Path(__file__).parents[2] / "csrc"
+from .probes import LEVELS, compile_probe, pointer
 
 
-@pytest.fixture(scope="module", params=["", "-DTASK_AWARE_X86_LEVELS=0"], ids=["widest vectors", "narrowest vectors"])
+@pytest.fixture(scope="module", params=LEVELS)
 def library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    compiler = os.environ.get("CXX") or shutil.which("c++")
-    if compiler is None:
-        pytest.skip("no C++ compiler")
-    output = tmp_path_factory.mktemp("fft") / "fft_probe.so"
-    subprocess.run(
-        [
-            compiler,
-            *("-std=gnu++20", "-O1", "-fPIC", "-shared", "-w", "-DTORCH_TARGET_VERSION=0x020b000000000000"),
-            *filter(None, [request.param]),
-            *("-I", str(CSRC), "-isystem", str(Path(torch.__file__).parent / "include")),
-            *(str(Path(__file__).parent / "fft_probe.cpp"), str(CSRC / "cpu" / "fft.cpp"), "-o", str(output)),
-        ],
-        check=True,
-    )
-    return ctypes.CDLL(str(output))
-
-
-def pointer(array: np.ndarray) -> ctypes.c_void_p:
-    return ctypes.c_void_p(array.ctypes.data)
+    return compile_probe("fft_probe", tmp_path_factory.mktemp("fft"), LEVELS[request.param], "cpu/fft.cpp")
 
 
 # Every radix alone and together, primes without a butterfly, one element; lengths that fill vectors; a long one.
