@@ -35,6 +35,31 @@ struct FftStage {
   int64_t repeats;  // of each power: `stride` where a vector may span several p, else 1
 };
 
+/// Memory for `count` arrays of `length` complex numbers, as a transform wants it: a stage reads and writes at equal
+/// offsets of all of them, and addresses that agree in their last 12 bits hinder each other, as accesses that seem to
+/// depend on one another and as lines of one cache set. So the arrays begin a quarter of a page apart, and a bit.
+template <typename T>
+class SplitArrays {
+ public:
+  SplitArrays(int64_t count, int64_t length)
+      : distance_((length * kSize + kPage - 1) / kPage * (kPage / kSize) + kApart / kSize),
+        storage_(2 * count * distance_ + kLine / kSize) {
+    const auto misaligned = static_cast<int64_t>(reinterpret_cast<uintptr_t>(storage_.data()) % kLine);
+    first_ = storage_.data() + (kLine - misaligned) % kLine / kSize;
+  }
+
+  SplitComplex<T> operator[](int64_t k) {
+    return {first_ + 2 * k * distance_, first_ + (2 * k + 1) * distance_};
+  }
+
+ private:
+  static constexpr int64_t kSize = sizeof(T), kPage = 4096, kLine = 64, kApart = kPage / 4 + 2 * kLine;
+
+  int64_t distance_;
+  std::vector<T> storage_;
+  T* first_;
+};
+
 template <typename T>
 class FftPlan {
  public:

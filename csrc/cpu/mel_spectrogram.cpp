@@ -177,14 +177,12 @@ void mel_of_clips(const T* waveform, int64_t clips, int64_t N, const Tables<T>& 
   const int64_t half = tables.half(), frames = N / tables.hop + 1, groups = (frames + kGroup - 1) / kGroup;
   const auto plan = fft_plan<double>(half);
   parallel_for(0, clips * groups, grain_for(kGroup * tables.n_fft), [&](int64_t begin, int64_t end) {
-    std::vector<double> transforms(4 * half);
-    const SplitComplex<double> data{transforms.data(), transforms.data() + half},
-        work{data.im + half, data.im + 2 * half};
+    SplitArrays<double> transforms(2, half);
     std::vector<T> amplitudes(tables.bins() + kPadding), group_mel(tables.F * kGroup);
     for (int64_t index = begin; index < end; ++index) {
       const int64_t clip = index / groups, t = index % groups * kGroup, count = std::min(kGroup, frames - t);
-      run_vectorised<Frames<T>>(FrameParams<T>{tables, *plan, waveform + clip * N, N, t, count, data, work,
-                                               amplitudes.data(), group_mel.data()});
+      run_vectorised<Frames<T>>(FrameParams<T>{tables, *plan, waveform + clip * N, N, t, count, transforms[0],
+                                               transforms[1], amplitudes.data(), group_mel.data()});
       for (int64_t f = 0; f < tables.F; ++f) {
         std::copy_n(group_mel.data() + f * kGroup, count, mel + (clip * tables.F + f) * frames + t);
       }

@@ -92,12 +92,11 @@ class RowConvolution {
         L_(L),
         blocks_(choose_blocks(N, L)),
         plan_(fft_plan<T>(blocks_.length)),
-        storage_(6 * blocks_.length) {}
+        arrays_(3, blocks_.length) {}
 
   void run(const T* source, const T* rir, T gain, T* image) {
     const int64_t P = blocks_.length;
-    SplitComplex<T> free[3];
-    for (int i = 0; i < 3; ++i) free[i] = {storage_.data() + 2 * i * P, storage_.data() + (2 * i + 1) * P};
+    SplitComplex<T> free[3] = {arrays_[0], arrays_[1], arrays_[2]};
 
     const T scale = gain / static_cast<T>(P);
     std::transform(rir, rir + L_, free[0].re, [&](T value) { return scale * value; });
@@ -129,7 +128,7 @@ class RowConvolution {
   int64_t L_;
   Blocks blocks_;
   std::shared_ptr<const FftPlan<T>> plan_;
-  std::vector<T> storage_;
+  SplitArrays<T> arrays_;
 };
 
 template <typename T>
