@@ -16,6 +16,7 @@ namespace {
 
 constexpr size_t kPlansKept = 8;
 constexpr int64_t kWidestVector = 16;
+constexpr int64_t kVectorFriendly = 4 * kWidestVector;  // lengths divided by it have no stage without vectors
 
 template <typename T>
 struct Transform {
@@ -247,9 +248,9 @@ std::shared_ptr<const FftPlan<T>> fft_plan(int64_t size) {
 }
 
 int64_t fast_fft_length(int64_t minimum) {
-  int64_t best = 1;
+  int64_t best = kVectorFriendly;
   while (best < minimum) best *= 2;
-  for (int64_t five = 1; five < best; five *= 5) {
+  for (int64_t five = kVectorFriendly; five < best; five *= 5) {
     for (int64_t odd = five; odd < best; odd *= 3) {
       int64_t length = odd;
       while (length < minimum) length *= 2;

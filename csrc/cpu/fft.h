@@ -81,7 +81,7 @@ class FftPlan {
 template <typename T>
 std::shared_ptr<const FftPlan<T>> fft_plan(int64_t size);
 
-/// The smallest 2^a 3^b 5^c that is at least `minimum`.
+/// The smallest 64 * 2^a 3^b 5^c that is at least `minimum`: all of its stages work in whole vectors.
 int64_t fast_fft_length(int64_t minimum);
 
 }  // namespace task_aware

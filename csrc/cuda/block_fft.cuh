@@ -1,10 +1,7 @@
 #pragma once
 
-// The FFT of one thread block: `size` complex values (a power of two) in shared memory, transformed in place.
-//
-// block_fft_forward   decimation in frequency: natural order in, bin k out at block_fft_position(k)
-// block_fft_inverse   decimation in time, its mirror image: that order in, `size` times the signal out
-// A convolution multiplies between the two and never needs the natural order.
+// The FFT of one thread block: `size` complex values (a power of two, known at run time) in shared memory, transformed
+// in place by decimation in frequency: natural order in, bin k out at block_fft_position(k).
 //
 // `twiddles[i * twiddle_stride]` is exp(-2 pi i / size) to the power of i. Call with all kThreads threads of
 // the block and synchronise before; the result is synchronised.
@@ -14,7 +11,7 @@
 
 namespace task_aware {
 
-/// The stage of neighbouring pairs, of a size that is 2 * 4^k: the last of the forward, the first of the inverse.
+/// The last stage, of neighbouring pairs, of a size that is 2 * 4^k.
 template <int kThreads, typename T>
 __device__ void block_fft_pairs(Complex<T>* data, int size) {
   for (int i = threadIdx.x; i < size / 2; i += kThreads) {
@@ -43,29 +40,6 @@ __device__ void block_fft_forward(Complex<T>* data, const Complex<T>* twiddles, 
     __syncthreads();
   }
   if (length == 2) block_fft_pairs<kThreads>(data, size);
-}
-
-template <int kThreads, typename T>
-__device__ void block_fft_inverse(Complex<T>* data, const Complex<T>* twiddles, int twiddle_stride,
-                                  int size) {
-  int length = 1;
-  for (int rest = size; rest > 1; rest /= 4) {
-    if (rest == 2) length = 2;  // size is 2 * 4^k
-  }
-  if (length == 2) block_fft_pairs<kThreads>(data, size);
-  for (length *= 4; length <= size; length *= 4) {
-    const int quarter = length / 4, step = size / length * twiddle_stride;
-    for (int i = threadIdx.x; i < size / 4; i += kThreads) {
-      const int offset = i & (quarter - 1);
-      Complex<T>* first = data + 4 * (i - offset) + offset;
-      Complex<T> a[4];
-      a[0] = conjugate(first[0]);
-      for (int j = 1; j < 4; ++j) a[j] = conjugate(first[j * quarter]) * twiddles[offset * j * step];
-      butterfly(a);
-      for (int j = 0; j < 4; ++j) first[j * quarter] = conjugate(a[j]);
-    }
-    __syncthreads();
-  }
 }
 
 /// Where block_fft_forward leaves bin k.

@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "common/check.h"
+#include "cuda/launch.h"
 
 namespace task_aware {
 
@@ -22,6 +23,10 @@ inline unsigned int exact_grid(int64_t blocks, const char* operation) {
   TASK_AWARE_CHECK(blocks <= std::numeric_limits<int32_t>::max(), operation,
                    ": the batch is too large for one call; pass fewer clips.");
   return static_cast<unsigned int>(blocks);
+}
+inline dim3 exact_grid(int64_t x, int64_t y, const char* operation) {
+  TASK_AWARE_CHECK(y <= kMaxGridY, operation, ": the batch is too large for one call; pass fewer clips.");
+  return {exact_grid(x, operation), static_cast<unsigned int>(y)};
 }
 
 }  // namespace task_aware

@@ -13,16 +13,27 @@
 namespace task_aware {
 namespace {
 
+/// The most that a block of the current device may have, when asked for.
+int64_t shared_bytes_of_a_block() {
+  int device = 0, bytes = 0;
+  cudaError_t error = cudaGetDevice(&device);
+  if (error == cudaSuccess)
+    error = cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  TASK_AWARE_CHECK(error == cudaSuccess, "reverb_mix: the GPU does not tell its shared memory (",
+                   cudaGetErrorString(error), ").");
+  return bytes;
+}
+
 std::tuple<Tensor, Tensor> reverb_mix_cuda(const Tensor& sources_in, const Tensor& rirs_in,
-                                           const Tensor& gains_in,
-                                           const std::optional<Tensor>& background_in) {
+                                           const Tensor& gains_in, const std::optional<Tensor>& background_in,
+                                           bool wants_images) {
   check_reverb_mix_arguments(sources_in, rirs_in, gains_in, background_in);
   const CudaScope scope(sources_in);
   const Tensor sources = torch::stable::contiguous(sources_in), rirs = torch::stable::contiguous(rirs_in);
   const Tensor gains = torch::stable::contiguous(gains_in);
   const std::optional<Tensor> background = contiguous_if_given(background_in);
   const int64_t B = sources.size(0), S = sources.size(1), N = sources.size(2);
-  Tensor images = torch::stable::new_empty(sources, {B, S, N});
+  Tensor images = torch::stable::new_empty(sources, {B, S, wants_images ? N : 0});
   Tensor mixture = torch::stable::new_empty(sources, {B, N});
   if (mixture.numel() == 0) return {images, mixture};
 
@@ -32,14 +43,15 @@ std::tuple<Tensor, Tensor> reverb_mix_cuda(const Tensor& sources_in, const Tenso
     p.rirs = rirs.const_data_ptr<T>();
     p.gains = gains.const_data_ptr<T>();
     p.background = background ? background->const_data_ptr<T>() : nullptr;
-    p.images = images.mutable_data_ptr<T>();
+    p.images = wants_images ? images.mutable_data_ptr<T>() : nullptr;
     p.mixture = mixture.mutable_data_ptr<T>();
     p.B = B;
     p.S = S;
     p.N = N;
     p.rir_stride = rirs.size(2);
+    p.shared_bytes = shared_bytes_of_a_block();
     // Freed for this stream alone when it goes out of scope, as torch frees every tensor.
-    const Tensor workspace = torch::stable::new_empty(sources, {p.plan_blocks()});
+    const Tensor workspace = torch::stable::new_empty(sources, {p.plan()});
     launch_reverb_mix(p, workspace.mutable_data_ptr<T>(), scope.stream);
   });
   return {images, mixture};

@@ -4,28 +4,28 @@
 //             mixture[b,n] = background[b,n] + sum over s of images[b,s,n]
 //             sources [B,S,N], rirs [B,S,L], gains [B,S], background [B,N]
 //
-// Partitioned overlap-save with a complex FFT of P points (a power of 2) in shared memory; hop = P/2:
+// Partitioned overlap-save with a complex FFT of P points in shared memory; hop = P/2:
 //   response[k] = FFT of rirs[k hop .. (k+1) hop), times gain / P                     k = 0 .. parts-1
 //   window[m]   = FFT of sources[(m-1) hop .. (m+1) hop) + i * the same, `pairs` hops later
 //   the last hop values of inverse FFT of (sum over k of response[k] window[j-k]) are images[j hop ..
 //   (j+1) hop) in the real part and, `pairs` hops later, in the imaginary part        j = 0 .. pairs-1
-// so that the two halves of the clip share each transform. Windows start at m = 1 - parts.
+// so that the two halves of the clip share each transform.
 //
-// Mapping: one block per transform; the mixture is a pass of its own. Rows of gain 0 are filled with zeros.
-// Traffic: every window is written once and read `parts` times, mostly from the L2 cache.
+// Mapping: one block per (b,j) goes through the sources and adds up their mixture, for which every sample has its
+// thread; without images it adds up spectra, and one transform goes back for all sources. A window of zeros costs one
+// pass. Spectra are multiplied in registers.
+// Traffic: responses transformed once and read `pairs` times from the L2 cache, sources read parts + 1 times, mostly
+// from there, images and mixture written once. The limit is shared memory: (parts + 1) transforms per hop.
 
 #include <algorithm>
+#include <bit>
 
-#include "cuda/block_fft.cuh"
 #include "cuda/grid.h"
 #include "cuda/launch.h"
+#include "cuda/register_fft.cuh"
 
 namespace task_aware {
 namespace {
-
-constexpr int kThreads = 256;
-constexpr size_t kSharedBytes = 64 * 1024;  // the largest transform: 8192 points in float32, 4096 in float64
-constexpr int64_t kLeastPoints = 1024;
 
 template <typename T>
 struct ReverbParams {
@@ -33,140 +33,164 @@ struct ReverbParams {
   const T* rirs;
   const T* gains;
   const T* background;  // or null
-  T* images;
+  T* images;            // or null
   T* mixture;
   int64_t B, S, N;
-  int64_t rir_stride;  // samples between rows of rirs
+  int64_t rir_stride;    // samples between rows of rirs
+  int64_t shared_bytes;  // that a block of this device may have
 
-  // set by plan_blocks
+  // set by plan
   int64_t L;  // samples of a response that reach a clip
   int64_t parts, pairs;
-  int points;
+  int points, apart;  // apart: samples between the two stretches of a transform
 
   // the workspace, set by launch_reverb_mix
-  Complex<T>* twiddles;   // [points]
-  Complex<T>* responses;  // [rows,parts,points], in block_fft_forward's order
-  Complex<T>* windows;    // [rows,pairs+parts-1,points]
+  Roots<T>* roots;        // [points / 16]
+  Complex<T>* responses;  // [B,S,parts,points], each as RegisterFft hands it out
 
   __host__ __device__ int64_t rows() const { return B * S; }
-  __host__ __device__ int64_t window_count() const { return pairs + parts - 1; }
 
-  /// Chooses the transform and returns how many values of T the workspace holds.
-  int64_t plan_blocks() {
-    L = std::min(rir_stride, N);
-    points = static_cast<int>(kLeastPoints);
-    while (points < 2 * L && 2 * points * sizeof(Complex<T>) <= kSharedBytes) points *= 2;
-    const int64_t hop = points / 2;
-    parts = (L + hop - 1) / hop;
-    pairs = ((N + hop - 1) / hop + 1) / 2;
-    return 2 * points * (1 + rows() * (parts + window_count()));
-  }
+  /// Chooses the transform that costs least and returns how many values of T the workspace holds.
+  int64_t plan();
 };
 
+/// function(RegisterFft) of each size that there is; float64 has the registers for 16 values per thread.
+template <typename T, typename Function>
+void for_each_fft(Function function) {
+  function.template operator()<RegisterFft<T, 1024>>();
+  function.template operator()<RegisterFft<T, 4096>>();
+  if constexpr (sizeof(T) == 4) {
+    function.template operator()<RegisterFft<T, 8192>>();
+    function.template operator()<RegisterFft<T, 16384>>();
+  }
+}
+
 template <typename T>
-__global__ void __launch_bounds__(kThreads) twiddle_kernel(Complex<T>* twiddles, int points) {
-  const int i = blockIdx.x * kThreads + threadIdx.x;
-  if (i >= points) return;
+int64_t ReverbParams<T>::plan() {
+  TASK_AWARE_CHECK(N < (int64_t{1} << 30), "reverb_mix: the clips are too long for one call; cut them.");
+  L = std::min(rir_stride, N);
+  int64_t least = 0;
+  for_each_fft<T>([&]<typename Fft>() {
+    if (Fft::kSharedBytes > static_cast<size_t>(shared_bytes)) return;
+    const int64_t hop = Fft::kPoints / 2, n_parts = (L + hop - 1) / hop,
+                  n_pairs = ((N + hop - 1) / hop + 1) / 2;
+    const int64_t cost = n_pairs * (n_parts + 1) * Fft::kPoints * std::bit_width(unsigned{Fft::kPoints});
+    if (least > 0 && cost >= least) return;
+    least = cost;
+    points = Fft::kPoints;
+    parts = n_parts;
+    pairs = n_pairs;
+    apart = static_cast<int>(n_pairs * hop);
+  });
+  return 2 * (Roots<T>::kCount * points / 16 + rows() * parts * points);
+}
+
+constexpr int kRootThreads = 256;
+
+template <typename T>
+__global__ void __launch_bounds__(kRootThreads) root_kernel(Complex<T>* roots, int points) {
+  const int i = blockIdx.x * kRootThreads + threadIdx.x, k = i / Roots<T>::kCount;
+  if (k >= points / 16) return;
   Complex<double> value;
-  sincospi(-2.0 * i / points, &value.im, &value.re);
-  twiddles[i] = {static_cast<T>(value.re), static_cast<T>(value.im)};
+  sincospi(-2.0 * k * Roots<T>::power(i % Roots<T>::kCount) / points, &value.im, &value.re);
+  roots[i] = {static_cast<T>(value.re), static_cast<T>(value.im)};
 }
 
-/// The transform of what the threads have just put into `block`, to this block's place in `spectra`.
-template <typename T>
-__device__ void transform_into(Complex<T>* spectra, Complex<T>* block, const ReverbParams<T>& p) {
-  __syncthreads();
-  block_fft_forward<kThreads>(block, p.twiddles, 1, p.points);
-  Complex<T>* out = spectra + int64_t{blockIdx.x} * p.points;
-  for (int i = threadIdx.x; i < p.points; i += kThreads) out[i] = block[i];
-}
-
-template <typename T>
-__global__ void __launch_bounds__(kThreads) response_kernel(ReverbParams<T> p) {
-  auto* block = static_cast<Complex<T>*>(dynamic_shared_memory());
-  const int64_t row = blockIdx.x / p.parts, part = blockIdx.x % p.parts;
-  const int hop = p.points / 2;
+template <typename Fft, typename T>
+__global__ void __launch_bounds__(Fft::kThreads) response_kernel(ReverbParams<T> p) {
+  Fft fft(dynamic_shared_memory(), p.roots);
+  const int64_t row = blockIdx.x / p.parts, first = blockIdx.x % p.parts * (Fft::kPoints / 2);
   if (p.gains[row] == T(0)) return;
-  const T scale = p.gains[row] / static_cast<T>(p.points);
-  const T* rir = p.rirs + row * p.rir_stride;
-  for (int i = threadIdx.x; i < p.points; i += kThreads) {
-    const int64_t l = part * hop + i;
-    block[i] = {i < hop && l < p.L ? scale * rir[l] : T(0), T(0)};
+  const T scale = p.gains[row] / static_cast<T>(Fft::kPoints);
+  const T* const rir = p.rirs + row * p.rir_stride;
+  Complex<T>* const out = p.responses + int64_t{blockIdx.x} * Fft::kPoints + threadIdx.x;
+  const auto read = [&](int i) {
+    const bool inside = i < Fft::kPoints / 2 && first + i < p.L;
+    return Complex<T>{inside ? scale * rir[first + i] : T(0), T(0)};
+  };
+  const auto write = [&](int v, Complex<T> bin) { out[v * Fft::kThreads] = bin; };
+  if (!fft.forward(read, write)) {
+    for (int v = 0; v < Fft::kValues; ++v) write(v, {0, 0});
   }
-  transform_into(p.responses, block, p);
 }
 
-template <typename T>
-__global__ void __launch_bounds__(kThreads) window_kernel(ReverbParams<T> p) {
-  auto* block = static_cast<Complex<T>*>(dynamic_shared_memory());
-  const int64_t row = blockIdx.x / p.window_count(), m = blockIdx.x % p.window_count() - (p.parts - 1);
-  if (p.gains[row] == T(0)) return;
-  const int hop = p.points / 2;
-  const T* source = p.sources + row * p.N;
-  for (int i = threadIdx.x; i < p.points; i += kThreads) {
-    const int64_t early = (m - 1) * hop + i, late = early + p.pairs * hop;
-    block[i] = {early >= 0 && early < p.N ? source[early] : T(0),
-                late >= 0 && late < p.N ? source[late] : T(0)};
-  }
-  transform_into(p.windows, block, p);
-}
+template <typename Fft, typename T>
+__global__ void __launch_bounds__(Fft::kThreads) mix_kernel(ReverbParams<T> p) {
+  constexpr int kHop = Fft::kPoints / 2;
+  Fft fft(dynamic_shared_memory(), p.roots);
+  const int b = blockIdx.y, j = blockIdx.x, n_samples = p.N;
+  const int first = (j - 1) * kHop;  // value 0's samples
+  const auto inside = [&](int n) { return static_cast<unsigned>(n) < static_cast<unsigned>(n_samples); };
+  // visit(n, value) for the samples that value i of a transform stands for
+  const auto both = [&](int i, Complex<T> value, auto visit) {
+    if (inside(first + i)) visit(first + i, value.re);
+    if (inside(first + p.apart + i)) visit(first + p.apart + i, value.im);
+  };
+  const auto add = [&](int n, T value) { p.mixture[b * p.N + n] += value; };
+  Fft::for_upper_half([&](int i) {
+    both(i, {0, 0},
+         [&](int n, T) { p.mixture[b * p.N + n] = p.background ? p.background[b * p.N + n] : T(0); });
+  });
 
-template <typename T>
-__global__ void __launch_bounds__(kThreads) image_kernel(ReverbParams<T> p) {
-  auto* block = static_cast<Complex<T>*>(dynamic_shared_memory());
-  const int64_t row = blockIdx.x / p.pairs, j = blockIdx.x % p.pairs;
-  const int hop = p.points / 2;
-  const bool silent = p.gains[row] == T(0);
-  if (!silent) {
-    const Complex<T>* responses = p.responses + row * p.parts * p.points;
-    const Complex<T>* windows = p.windows + (row * p.window_count() + j + p.parts - 1) * p.points;
-    for (int i = threadIdx.x; i < p.points; i += kThreads) {
-      Complex<T> sum{0, 0};
-      for (int64_t k = 0; k < p.parts; ++k)
-        sum = sum + responses[k * p.points + i] * windows[i - k * p.points];
-      block[i] = sum;
+  Complex<T> sum[Fft::kValues] = {};
+  bool sounds = false;
+#pragma unroll 1
+  for (int s = 0; s < p.S; ++s) {
+    const int64_t row = b * p.S + s;
+    const bool heard = p.gains[row] != T(0);
+#pragma unroll 1
+    for (int k = 0; k < p.parts && heard; ++k) {
+      const int back = k * kHop;
+      const Complex<T>* const response = p.responses + (row * p.parts + k) * Fft::kPoints + threadIdx.x;
+      const T* const source = p.sources + row * p.N;
+      const auto read = [&](int i) {
+        const int n = first - back + i, m = n + p.apart;
+        return Complex<T>{inside(n) ? source[n] : T(0), inside(m) ? source[m] : T(0)};
+      };
+      const auto multiply = [&](int v, Complex<T> bin) {
+        sum[v] = sum[v] + response[v * Fft::kThreads] * bin;
+      };
+      sounds |= fft.forward(read, multiply);
     }
-    __syncthreads();
-    block_fft_inverse<kThreads>(block, p.twiddles, 1, p.points);
+    if (!p.images) continue;
+    const auto write = [&](int n, T value) { p.images[row * p.N + n] = value; };
+    if (sounds) {
+      fft.inverse(sum, [&](int i, Complex<T> value) {
+        both(i, value, [&](int n, T x) {
+          write(n, x);
+          add(n, x);
+        });
+      });
+#pragma unroll
+      for (int v = 0; v < Fft::kValues; ++v) sum[v] = {0, 0};
+      sounds = false;
+    } else {
+      Fft::for_upper_half([&](int i) { both(i, {0, 0}, write); });
+    }
   }
-  T* image = p.images + row * p.N;
-  for (int i = threadIdx.x; i < hop; i += kThreads) {
-    const int64_t early = j * hop + i, late = early + p.pairs * hop;
-    if (early < p.N) image[early] = silent ? T(0) : block[hop + i].re;
-    if (late < p.N) image[late] = silent ? T(0) : block[hop + i].im;
-  }
+  if (sounds) fft.inverse(sum, [&](int i, Complex<T> value) { both(i, value, add); });
 }
 
-template <typename T>
-__global__ void __launch_bounds__(kThreads) mixture_kernel(ReverbParams<T> p) {
-  const int64_t count = p.B * p.N;
-  for (int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x; i < count;
-       i += int64_t{gridDim.x} * kThreads) {
-    const int64_t b = i / p.N, n = i - b * p.N;
-    T sum = p.background ? p.background[i] : T(0);
-    for (int64_t s = 0; s < p.S; ++s) sum += p.images[(b * p.S + s) * p.N + n];
-    p.mixture[i] = sum;
-  }
-}
-
-/// `p` has been planned; `workspace` holds as many values as plan_blocks() returned.
+/// `p` has been planned; `workspace` holds as many values as plan() returned.
 template <typename T>
 void launch_reverb_mix(ReverbParams<T> p, T* workspace, cudaStream_t stream) {
-  if (p.S > 0) {
-    const int64_t response_blocks = p.rows() * p.parts, window_blocks = p.rows() * p.window_count();
-    p.twiddles = reinterpret_cast<Complex<T>*>(workspace);
-    p.responses = p.twiddles + p.points;
-    p.windows = p.responses + response_blocks * p.points;
-    const auto transforms = [&](const char* name, int64_t blocks) {
-      return Launch{name, exact_grid(blocks, "reverb_mix"), kThreads, stream, p.points * sizeof(Complex<T>)};
+  const int roots = Roots<T>::kCount * p.points / 16;
+  auto* const values = reinterpret_cast<Complex<T>*>(workspace);
+  p.roots = reinterpret_cast<Roots<T>*>(workspace);
+  p.responses = values + roots;
+  launch({"root_kernel", block_count(roots, kRootThreads), kRootThreads, stream}, root_kernel<T>, values,
+         p.points);
+  for_each_fft<T>([&]<typename Fft>() {
+    if (Fft::kPoints != p.points) return;
+    const auto transforms = [&](const char* name, dim3 grid) {
+      return Launch{name, grid, Fft::kThreads, stream, Fft::kSharedBytes};
     };
-    launch({"twiddle_kernel", block_count(p.points, kThreads), kThreads, stream}, twiddle_kernel<T>,
-           p.twiddles, p.points);
-    launch(transforms("response_kernel", response_blocks), response_kernel<T>, p);
-    launch(transforms("window_kernel", window_blocks), window_kernel<T>, p);
-    launch(transforms("image_kernel", p.rows() * p.pairs), image_kernel<T>, p);
-  }
-  launch({"mixture_kernel", block_count(p.B * p.N, kThreads * 4), kThreads, stream}, mixture_kernel<T>, p);
+    if (p.S > 0) {
+      launch(transforms("response_kernel", exact_grid(p.rows() * p.parts, "reverb_mix")),
+             response_kernel<Fft, T>, p);
+    }
+    launch(transforms("mix_kernel", exact_grid(p.pairs, p.B, "reverb_mix")), mix_kernel<Fft, T>, p);
+  });
 }
 
 }  // namespace

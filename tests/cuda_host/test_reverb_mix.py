@@ -15,6 +15,9 @@ SHAPES = [
     *((1, 1, 1, 1), (2, 3, 1000, 100), (1, 2, 977, 33), (2, 2, 50, 90), (1, 3, 7, 1), (1, 2, 3001, 700)),
     *((1, 1, 2600, 1300), (1, 1, 12289, 4099), (2, 0, 30, 3)),
 ]
+# Shared memory of a block, in bytes: of an H100, and what leaves the smaller transforms alone.
+SHARED = 232448
+SMALLER = [72000, 40000, 12000]
 # Relative to the loudest sample: one FFT forth and back.
 TOLERANCE = {torch.float32: 1e-6, torch.float64: 4e-15}
 
@@ -47,11 +50,12 @@ def largest(*tensors: Tensor) -> float:
     return max(float(x.abs().max()) if x.numel() else 0.0 for x in tensors)
 
 
-def case(tensors: dict[str, Tensor], name: str = "") -> Case:
+def case(tensors: dict[str, Tensor], name: str = "", *, shared: int = SHARED, alone: bool = False) -> Case:
     B, S, N = tensors["sources"].shape
     L, dtype = tensors["rirs"].shape[2], tensors["sources"].dtype
-    sizes = {"B": B, "S": S, "N": N, "L": L, "dtype": dtype_name(dtype)}
-    return Case(f"{(B, S, N, L)} {name}", sizes | tensors, {"images": (dtype, (B, S, N)), "mixture": (dtype, (B, N))})
+    sizes = {"B": B, "S": S, "N": N, "L": L, "shared_bytes": shared, "alone": int(alone), "dtype": dtype_name(dtype)}
+    outputs = {"mixture": (dtype, (B, N))} | ({} if alone else {"images": (dtype, (B, S, N))})
+    return Case(f"{(B, S, N, L)} {name}", sizes | tensors, outputs)
 
 
 @every_build(list(TOLERANCE))
@@ -68,6 +72,29 @@ def test_kernels(programs: Programs, build: str, dtype: torch.dtype) -> None:
         check(item.name, result["images"], images, TOLERANCE[dtype])
         check(item.name, result["mixture"], mixture, TOLERANCE[dtype], scale=largest(images, mixture))
         assert not result["images"][tensors["gains"] == 0].any()
+
+
+def test_transforms_of_every_size(programs: Programs, build: str) -> None:
+    """An H100 takes the largest for these; less shared memory leaves the smaller ones, with more parts."""
+    tensors = sample(torch.float32, (1, 2, 20011, 9001))
+    tensors["sources"][0, 1, 3000:] = 0
+    cases = [case(tensors, f"{shared} bytes", shared=shared) for shared in (SHARED, *SMALLER)]
+    images, mixture = direct(tensors)
+    for item, result in zip(cases, programs("reverb_mix", build).run(cases), strict=True):
+        check(item.name, result["images"], images, TOLERANCE[torch.float32])
+        check(item.name, result["mixture"], mixture, TOLERANCE[torch.float32], scale=largest(images, mixture))
+        rms = (result["images"].double() - images).square().mean().sqrt() / images.square().mean().sqrt()
+        assert rms < 3e-7
+
+
+def test_mixture_alone(programs: Programs, build: str) -> None:
+    samples = [sample(torch.float32, shape) for shape in SHAPES]
+    samples[3]["gains"][0, 0] = 0
+    samples[4]["sources"].zero_()
+    cases = [case(tensors, "alone", alone=True) for tensors in samples]
+    for item, result, tensors in zip(cases, programs("reverb_mix", build).run(cases), samples, strict=True):
+        images, mixture = direct(tensors)
+        check(item.name, result["mixture"], mixture, TOLERANCE[torch.float32], scale=largest(images, mixture))
 
 
 def test_nan_spoils_its_image_and_the_mixture(programs: Programs, build: str) -> None:

@@ -1,5 +1,5 @@
 // reverb_mix.cuh: `sources` [B,S,N], `rirs` [B,S,stride] (stride >= L), `gains` [B,S], `background` [B,N]
-// -> `images` [B,S,N], `mixture` [B,N].
+// -> `images` [B,S,N] (none where `alone` is 1), `mixture` [B,N].
 
 #include "cuda/reverb_mix.cuh"
 
@@ -18,9 +18,10 @@ void run(cuda_host::Case& test) {
     p.rirs = test.array<T>("rirs");
     p.gains = test.array<T>("gains");
     p.background = test.array<T>("background");
-    p.images = test.output<T>("images", p.B * p.S * p.N);
+    p.shared_bytes = test.integer("shared_bytes");
+    if (!test.integer("alone")) p.images = test.output<T>("images", p.B * p.S * p.N);
     p.mixture = test.output<T>("mixture", p.B * p.N);
-    const size_t bytes = p.plan_blocks() * sizeof(T);
+    const size_t bytes = p.plan() * sizeof(T);
     launch_reverb_mix(p, static_cast<T*>(cuda_host::device_memory("workspace", bytes)), nullptr);
   });
 }
