@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,14 @@ from task_aware.models.separator import MaskNetwork, MaskNetworkConfig
 from task_aware.models.system import Separator
 
 MINIDESED = Path(__file__).parents[1] / "../shared/minidesed"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What is decoded is kept with the other files of the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TASK_AWARE_CACHE", str(tmp_path_factory.mktemp("decoded")))
+        yield
 
 
 @pytest.fixture(scope="session")

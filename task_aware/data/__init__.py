@@ -3,7 +3,8 @@
 from task_aware.data.audio import read_audio, write_audio
 from task_aware.data.desed import SPLITS, Clip, Split, read_events, read_split
 from task_aware.data.labels import DESED_CLASSES, Event, LabelEncoder
-from task_aware.data.mixing import DryMixture, DynamicMixer, MixingConfig
+from task_aware.data.mixing import DynamicMixer, MixingConfig, MixturePlan
+from task_aware.data.packing import DryMixtures, PackedMixtures
 from task_aware.data.rirs import RirBank
 from task_aware.data.soundbank import Soundbank
 
@@ -11,11 +12,13 @@ __all__ = [
     "DESED_CLASSES",
     "SPLITS",
     "Clip",
-    "DryMixture",
+    "DryMixtures",
     "DynamicMixer",
     "Event",
     "LabelEncoder",
     "MixingConfig",
+    "MixturePlan",
+    "PackedMixtures",
     "RirBank",
     "Soundbank",
     "Split",

@@ -1,12 +1,9 @@
-"""Reading and writing recordings, and a bounded cache of them in memory."""
+"""Reading and writing recordings."""
 
 from __future__ import annotations
 
-import logging
 import os
 import uuid
-from collections import OrderedDict
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +12,6 @@ import soundfile
 from task_aware.errors import DataError
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg")
-
-_FULL_SCALE = 32768.0
-_log = logging.getLogger(__name__)
 
 
 class RecordingError(DataError):
@@ -129,132 +123,3 @@ def _resample(path: Path, samples: np.ndarray, rate: int, sample_rate: int) -> n
         ) from error
     # a copy: torch.from_numpy warns about arrays it may not write to and strided channels
     return torchaudio.functional.resample(torch.tensor(samples), rate, sample_rate).numpy()
-
-
-class RecordingCache:
-    """Recordings below one root, kept in memory as 16-bit integers; the least recently used ones go first.
-
-    A file is stored without loss if it is 16 bit, mono and at `sample_rate`, otherwise at 16 bit below its
-    peak. Under fork, workers share what was read before; under spawn each starts empty.
-
-    Broken, empty, silent and non-finite files are listed in `rejected` (relative path: reason) and logged
-    once; reading one raises RecordingError each time, so that what a caller draws does not depend on what was
-    read before.
-
-    Args:
-        root: the folder the paths are relative to.
-        n_files: how many files there are, of which the share `max_broken` may be rejected.
-        cache_bytes: the most memory to use for samples.
-        silent_peak: a file that stays below it (and one of zeros) is silent; by default one step of 16 bit.
-        channel: the channel to keep; None for the mean.
-    """
-
-    def __init__(
-        self,
-        root: Path,
-        n_files: int,
-        *,
-        sample_rate: int,
-        cache_bytes: int,
-        max_broken: float,
-        silent_peak: float = 1.0 / _FULL_SCALE,
-        channel: int | None = None,
-    ) -> None:
-        if not 0.0 <= max_broken <= 1.0:
-            raise ValueError(f"max_broken must be a share between 0 and 1, got {max_broken}.")
-        self.root = root
-        self.sample_rate = sample_rate
-        self.rejected: dict[str, str] = {}
-        self._n_files = n_files
-        self._cache_bytes = cache_bytes
-        self._max_broken = max_broken
-        self._silent_peak = silent_peak
-        self._channel = channel
-        self._samples: OrderedDict[str, tuple[np.ndarray, np.float32]] = OrderedDict()
-        self._bytes = 0
-
-    def __getstate__(self) -> dict:
-        return {**self.__dict__, "_samples": OrderedDict(), "_bytes": 0}
-
-    def read(self, path: Path) -> np.ndarray:
-        """The recording as float32 [N]: a fresh array.
-
-        Raises:
-            RecordingError: this file is broken, empty, silent or non-finite.
-            DataError: more than the share `max_broken` of the files is.
-        """
-        name = path.as_posix()
-        if name in self._samples:
-            self._samples.move_to_end(name)
-            integers, scale = self._samples[name]
-        else:
-            if name in self.rejected:
-                raise RecordingError(self.rejected[name])
-            try:
-                integers, scale = _to_integers(self._load(path))
-            except RecordingError as error:
-                self.reject(path, str(error))
-                raise
-            self._store(name, integers, scale)
-        return integers * scale
-
-    def preload(self, paths: Iterable[Path]) -> None:
-        """Read files until the cache is full. Raises DataError if too many are unusable."""
-        for path in paths:
-            if path.as_posix() in self.rejected:
-                continue
-            try:
-                samples = self.read(path)
-            except RecordingError:
-                continue  # listed in `rejected` by now
-            if self._bytes + 2 * len(samples) > self._cache_bytes:
-                break
-
-    def seconds(self, path: Path) -> float | None:
-        """Duration from the header alone; None, and the file listed in `rejected`, if it cannot be opened."""
-        if path.as_posix() in self.rejected:
-            return None
-        try:
-            return audio_seconds(self.root / path)
-        except RecordingError as error:
-            self.reject(path, str(error))
-            return None
-
-    def reject(self, path: Path, reason: str) -> None:
-        """List a file as unusable. Raises DataError once too many are."""
-        if path.as_posix() not in self.rejected:
-            self.rejected[path.as_posix()] = reason
-            _log.warning("Left out: %s", reason)
-        if len(self.rejected) > self._max_broken * self._n_files:
-            raise DataError(
-                f"{len(self.rejected)} of {self._n_files} recordings in {self.root} are unusable and at most "
-                f"{self._max_broken:.0%} may be; the last one: {reason}"
-            )
-
-    def _load(self, path: Path) -> np.ndarray:
-        samples = read_audio(self.root / path, self.sample_rate, channel=self._channel)
-        peak = float(np.abs(samples).max())
-        if peak == 0.0 or peak < self._silent_peak:
-            raise RecordingError(f"{self.root / path} is silent; replace or remove it.")
-        return samples
-
-    def _store(self, name: str, integers: np.ndarray, scale: np.float32) -> None:
-        if integers.nbytes > self._cache_bytes:
-            return
-        while self._bytes + integers.nbytes > self._cache_bytes:
-            _, (dropped, _) = self._samples.popitem(last=False)
-            self._bytes -= dropped.nbytes
-        self._samples[name] = (integers, scale)
-        self._bytes += integers.nbytes
-
-
-def _to_integers(samples: np.ndarray) -> tuple[np.ndarray, np.float32]:
-    integers = np.rint(samples * _FULL_SCALE)
-    if (
-        np.array_equal(integers, samples * _FULL_SCALE)
-        and integers.min() >= -_FULL_SCALE
-        and integers.max() < _FULL_SCALE
-    ):
-        return integers.astype(np.int16), np.float32(1.0 / _FULL_SCALE)
-    scale = float(np.abs(samples).max()) / (_FULL_SCALE - 1.0)
-    return np.rint(samples / scale).astype(np.int16), np.float32(scale)

@@ -14,7 +14,8 @@ from torch.utils.data import Dataset
 from task_aware.data.audio import read_audio
 from task_aware.data.desed import Clip, Split
 from task_aware.data.labels import LabelEncoder
-from task_aware.data.mixing import DryMixture, DynamicMixer
+from task_aware.data.mixing import DynamicMixer
+from task_aware.data.packing import PackedMixtures, Stretch
 from task_aware.errors import DataError
 
 _log = logging.getLogger(__name__)
@@ -27,10 +28,7 @@ class StrongBatch(NamedTuple):
     """Dry sources and what makes mixtures of them: the arguments of `ops.reverb_mix`, and frame labels.
 
     Attributes:
-        sources: dry, one row per class, `[B, S, N]`.
-        rirs: `[B, S, L]`.
-        gains: linear, 0 for an unused row, `[B, S]`.
-        background: `[B, N]`.
+        sources, rirs, gains, background: as in `DryMixtures`.
         labels: column of each source's class, -1 for an unused row or where it is unknown, `[B, S]`.
         frames: multi-hot labels of the detector's output frames, `[B, T', C]`.
     """
@@ -56,6 +54,23 @@ class TrainingBatch(NamedTuple):
     strong: StrongBatch | None
     weak: RealBatch | None
     unlabelled: RealBatch | None
+
+
+class PackedBatch(NamedTuple):
+    """A `TrainingBatch` as it travels to the training device; `labels` and `frames` are those of its `StrongBatch`."""
+
+    mixtures: PackedMixtures | None
+    labels: Tensor | None
+    frames: Tensor | None
+    weak: RealBatch | None
+    unlabelled: RealBatch | None
+
+    def unpack(self) -> TrainingBatch:
+        """On the device where the tensors are."""
+        strong = None
+        if self.mixtures is not None and self.labels is not None and self.frames is not None:
+            strong = StrongBatch(*self.mixtures.unpack(), self.labels, self.frames)
+        return TrainingBatch(strong, self.weak, self.unlabelled)
 
 
 class BatchSizes(NamedTuple):
@@ -111,7 +126,7 @@ class ClipStream:
             ) from error
 
 
-class StepDataset(Dataset[TrainingBatch]):
+class StepDataset(Dataset[PackedBatch]):
     """Item i is the whole batch of step `first_step + i` on this rank.
 
     Args:
@@ -152,54 +167,40 @@ class StepDataset(Dataset[TrainingBatch]):
     def __len__(self) -> int:
         return max(0, self.last_step - self.first_step)
 
-    def __getitem__(self, index: int) -> TrainingBatch:
+    def __getitem__(self, index: int) -> PackedBatch:
         if not 0 <= index < len(self):
             raise IndexError(f"step {self.first_step + index} is not one of {self.first_step}..{self.last_step - 1}")
         step = self.first_step + index
         sizes = self.sizes(step)
         slot = step * self.world_size + self.rank
-        strong = None
-        if sizes.strong and self.mixer:
-            first = slot * _MIXTURES_PER_STEP
-            strong = self._collate([self.mixer.mixture(first + k) for k in range(sizes.strong)])
-        elif sizes.strong and self.strong_clips:
-            first = slot * sizes.strong
-            strong = self._collate_clips([self.strong_clips.read(first + k) for k in range(sizes.strong)])
-        return TrainingBatch(
-            strong,
+        mixtures, labels, frames = self._strong(slot, sizes.strong)
+        return PackedBatch(
+            mixtures,
+            labels,
+            frames,
             self._real(self.weak, slot, sizes.weak),
             self._real(self.unlabelled, slot, sizes.unlabelled),
         )
 
-    def _frames(self, events: tuple, n_samples: int) -> np.ndarray:
-        return self.encoder.strong(events, *self.output_frames(n_samples))
-
-    def _collate(self, mixtures: list[DryMixture]) -> StrongBatch:
-        length = max(mixture.rirs.shape[-1] for mixture in mixtures)
-        rirs = [np.pad(mixture.rirs, ((0, 0), (0, length - mixture.rirs.shape[-1]))) for mixture in mixtures]
-        frames = [self._frames(mixture.events, mixture.background.shape[-1]) for mixture in mixtures]
-        return StrongBatch(
-            *(
-                torch.from_numpy(np.stack(x))
-                for x in (
-                    [mixture.sources for mixture in mixtures],
-                    rirs,
-                    [mixture.gains for mixture in mixtures],
-                    [mixture.background for mixture in mixtures],
-                    [mixture.labels for mixture in mixtures],
-                    frames,
-                )
-            )
-        )
-
-    def _collate_clips(self, clips: list[tuple[Clip, np.ndarray]]) -> StrongBatch:
-        waveform = torch.from_numpy(np.stack([samples for _, samples in clips]))
-        n_clips, n_samples = waveform.shape
-        frames = np.stack([self._frames(clip.events or (), n_samples) for clip, _ in clips])
-        unit = torch.ones(n_clips, 1, 1)
-        silence = torch.zeros(n_clips, n_samples)
-        unknown = torch.full((n_clips, 1), -1)
-        return StrongBatch(waveform[:, None], unit, unit[..., 0], silence, unknown, torch.from_numpy(frames))
+    def _strong(self, slot: int, size: int) -> tuple[PackedMixtures | None, Tensor | None, Tensor | None]:
+        """Mixtures, or fixed soundscapes as such, with their labels and frames."""
+        if size and self.mixer:
+            plans = [self.mixer.plan(slot * _MIXTURES_PER_STEP + k) for k in range(size)]
+            packed = self.mixer.pack(plans)
+            labels = np.stack([plan.labels for plan in plans])
+            events = [plan.events for plan in plans]
+        elif size and self.strong_clips:
+            clips = [self.strong_clips.read(slot * size + k) for k in range(size)]
+            whole = [Stretch(clip.path, 0, len(samples), b, 0, 1.0) for b, (clip, samples) in enumerate(clips)]
+            samples = torch.from_numpy(np.concatenate([samples for _, samples in clips]))
+            packed = PackedMixtures(samples, whole, (), (), torch.ones(size, 1), n_samples=self.strong_clips.n_samples)
+            labels = np.full((size, 1), -1)
+            events = [clip.events or () for clip, _ in clips]
+        else:
+            return None, None, None
+        output_frames = self.output_frames(packed.n_samples)
+        frames = np.stack([self.encoder.strong(of_clip, *output_frames) for of_clip in events])
+        return packed, torch.from_numpy(labels), torch.from_numpy(frames)
 
     def _real(self, stream: ClipStream | None, slot: int, size: int) -> RealBatch | None:
         if not size or stream is None:

@@ -1,103 +1,122 @@
-"""Where a recording is active, how loud it is there, and stretches of it."""
+"""Where a recording is active, how loud it is there, and what a room does to its level.
+
+All of it is found from a recording's frame energies and power spectrum, which are measured once.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 ACTIVE_FRAME_SECONDS = 0.02
 ACTIVE_RANGE_DB = 40.0
 
-_CROSSFADE_SECONDS = 0.05
-_SPECTRUM_SAMPLES = 8192
+#: Bins of a power spectrum.
+SPECTRUM_BINS = 4097
+
+_ACTIVE_SHARE = 10.0 ** (-ACTIVE_RANGE_DB / 10.0)
 
 
-@dataclass(frozen=True)
-class ActivePart:
-    """A stretch of a recording and its active part: the frames of 20 ms within 40 dB of its loudest one.
+class ActivePart(NamedTuple):
+    """The active part of a stretch: its frames of 20 ms within 40 dB of its loudest one.
 
-    `first` and `last` are the samples where the first active frame starts and the last one ends; `rms` is the
-    root mean square over the active frames.
+    `first` and `last` are the samples of the stretch where the first active frame starts and the last one ends; `rms`
+    is the root mean square over the active frames, `energy` the sum of squares there.
     """
 
-    samples: np.ndarray
     first: int
     last: int
     rms: float
+    energy: float
+
+
+class Frames(NamedTuple):
+    """The frames of a recording: the sum of squares of each, [ceil(n_samples / length)].
+
+    `length` is that of a frame in samples; the last one may be short.
+    """
+
+    energies: np.ndarray
+    n_samples: int
+    length: int
+
+    @classmethod
+    def of(cls, samples: np.ndarray, sample_rate: int) -> Frames:
+        """The frames of samples [N]."""
+        length = frame_samples(sample_rate)
+        starts = np.arange(0, len(samples), length)
+        energies = np.add.reduceat(np.square(samples, dtype=np.float64), starts)
+        return cls(energies, len(samples), length)
+
+    def active_part(self, start: int, n_samples: int) -> ActivePart:
+        """The active part of a stretch; a frame that it cuts counts as a whole one."""
+        begin = start // self.length
+        end = -(-(start + n_samples) // self.length)
+        energies = self.energies[begin:end]
+        powers = self._powers(begin, end)
+        where = (powers >= powers.max() * _ACTIVE_SHARE).nonzero()[0]
+        energy = float(energies[where].sum(dtype=np.float64))
+        counted = len(where) * self.length
+        if where[-1] == len(self.energies) - 1 - begin:
+            counted -= len(self.energies) * self.length - self.n_samples
+        first = max((begin + int(where[0])) * self.length - start, 0)
+        last = min((begin + int(where[-1]) + 1) * self.length - start, n_samples)
+        return ActivePart(first, last, (energy / counted) ** 0.5, energy)
+
+    def random_start(self, n_samples: int, generator: np.random.Generator) -> int:
+        """Where `n_samples` of a longer recording start, as drawn from those stretches that hold its sound.
+
+        These are the stretches with all its active frames where they fit, otherwise those with at least half as many
+        as any stretch has.
+        """
+        powers = self._powers(0, len(self.energies))
+        # active frames before each one, so that a difference counts those of a stretch
+        before = np.zeros(len(powers) + 1, dtype=np.int64)
+        np.cumsum(powers >= powers.max() * _ACTIVE_SHARE, out=before[1:])
+        whole_frames = n_samples // self.length
+        held = before[whole_frames:] - before[: len(before) - whole_frames]
+        most = held.max()
+        starts = (held >= (most if most == before[-1] else 0.5 * most)).nonzero()[0]
+        return min(int(starts[generator.integers(len(starts))]) * self.length, self.n_samples - n_samples)
+
+    def looped_rms(self, start: int, period: int, n_samples: int) -> float:
+        """RMS over the active part of `n_samples` that repeat the first `period` samples, from `start` on."""
+        powers = self._powers(0, len(self.energies))
+        powers = powers[np.arange(start, start + n_samples, self.length) % period // self.length]
+        return float(powers[powers >= powers.max() * _ACTIVE_SHARE].mean(dtype=np.float64)) ** 0.5
+
+    def _powers(self, begin: int, end: int) -> np.ndarray:
+        """The mean squares of some frames."""
+        powers = self.energies[begin:end] / self.length
+        if end == len(self.energies):
+            powers[-1] *= self.length / (self.n_samples - (end - 1) * self.length)
+        return powers
+
+
+def frame_samples(sample_rate: int) -> int:
+    """Samples of a frame of 20 ms."""
+    return max(1, round(ACTIVE_FRAME_SECONDS * sample_rate))
 
 
 def active_part(samples: np.ndarray, sample_rate: int) -> ActivePart:
     """The active part of samples [N] that are not all zero."""
-    frame = _frame_samples(sample_rate)
-    energy, counts = _frame_energies(samples, frame)
-    active = _active(energy, counts)
-    where = np.flatnonzero(active)
-    rms = float(np.sqrt(energy[active].sum() / counts[active].sum()))
-    return ActivePart(samples, int(where[0]) * frame, min(int(where[-1] + 1) * frame, len(samples)), rms)
+    return Frames.of(samples, sample_rate).active_part(0, len(samples))
 
 
-def random_stretch(samples: np.ndarray, n_samples: int, sample_rate: int, generator: np.random.Generator) -> ActivePart:
-    """At most `n_samples` of a recording, as drawn from those stretches that hold its sound.
-
-    These are the stretches with all its active frames where they fit, otherwise those with at least half as
-    many as any stretch has.
-    """
-    if len(samples) <= n_samples:
-        return active_part(samples, sample_rate)
-    frame = _frame_samples(sample_rate)
-    active = _active(*_frame_energies(samples, frame))
-    whole_frames = n_samples // frame
-    # active frames before each one, so that a difference counts those of a stretch
-    before = np.concatenate([[0], np.cumsum(active)])
-    held = before[whole_frames:] - before[: len(before) - whole_frames]
-    most = held.max()
-    starts = np.flatnonzero(held >= (most if most == before[-1] else 0.5 * most))
-    start = min(int(starts[generator.integers(len(starts))]) * frame, len(samples) - n_samples)
-    return active_part(samples[start : start + n_samples], sample_rate)
-
-
-def loop(samples: np.ndarray, n_samples: int, sample_rate: int, generator: np.random.Generator) -> np.ndarray:
-    """`n_samples` of a shorter recording, repeated from a random point on with crossfades of equal power."""
-    fade = min(round(_CROSSFADE_SECONDS * sample_rate), len(samples) // 2)
-    period = len(samples) - fade
-    unit = samples[:period].copy()
-    if fade:
-        phase = (np.arange(fade, dtype=np.float32) + 0.5) * np.float32(0.5 * np.pi / fade)
-        unit[:fade] = np.sin(phase) * samples[:fade] + np.cos(phase) * samples[period:]
-    return np.resize(np.roll(unit, -int(generator.integers(period))), n_samples)
-
-
-def room_gain(samples: np.ndarray, response: np.ndarray) -> float:
-    """By how much a room response [L] changes the RMS of samples [N], estimated to about 1 dB.
-
-    A response of unit energy keeps the level of white noise; a recording of hum or of an alarm may gain 5 dB
-    or lose 20. The estimate weighs the power of the response with the power spectrum of the recording, for a
-    small part of what the convolution would cost.
-    """
-    power = _power_spectrum(samples)
-    power[[0, -1]] *= 0.5  # the other bands stand for two of the whole spectrum
-    return float(np.sqrt(power @ _power_spectrum(response) / power.sum()))
-
-
-def _power_spectrum(samples: np.ndarray) -> np.ndarray:
-    """Squared magnitudes [_SPECTRUM_SAMPLES / 2 + 1], summed over blocks of samples."""
-    blocks = np.pad(samples, (0, -len(samples) % _SPECTRUM_SAMPLES)).reshape(-1, _SPECTRUM_SAMPLES)
+def power_spectrum(samples: np.ndarray) -> np.ndarray:
+    """Power of samples [N] in SPECTRUM_BINS bands from 0 to half the sample rate, as shares of their mean."""
+    block = 2 * (SPECTRUM_BINS - 1)
+    blocks = np.pad(samples, (0, -len(samples) % block)).reshape(-1, block)
     transformed = np.fft.rfft(blocks)
-    return (np.square(transformed.real) + np.square(transformed.imag)).sum(axis=0, dtype=np.float64)
+    power = (np.square(transformed.real) + np.square(transformed.imag)).sum(axis=0, dtype=np.float64)
+    return power / power.mean()
 
 
-def _frame_samples(sample_rate: int) -> int:
-    return max(1, round(ACTIVE_FRAME_SECONDS * sample_rate))
+def room_gain(sound: np.ndarray, response: np.ndarray) -> float:
+    """By how much a room response of unit energy changes the RMS of a sound, both given as power spectra.
 
-
-def _frame_energies(samples: np.ndarray, frame: int) -> tuple[np.ndarray, np.ndarray]:
-    """Sum of squares and number of samples of each frame; the last frame may be short."""
-    starts = np.arange(0, len(samples), frame)
-    energy = np.add.reduceat(np.square(samples, dtype=np.float64), starts)
-    return energy, np.diff(np.append(starts, len(samples)))
-
-
-def _active(energy: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    power = energy / counts
-    return power >= power.max() * 10.0 ** (-ACTIVE_RANGE_DB / 10.0)
+    Such a response keeps the level of white noise; a recording of hum or of an alarm may gain 5 dB or lose 20. The
+    estimate is good to about 1 dB.
+    """
+    return float(sound @ response / len(sound)) ** 0.5

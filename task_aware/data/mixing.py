@@ -1,7 +1,7 @@
-"""Dynamic mixing: dry sources, room impulse responses, levels and labels of mixtures drawn from a soundbank.
+"""Dynamic mixing: mixtures drawn from a soundbank and rooms, planned as numbers and packed as 16-bit samples.
 
-The paper's section 3.2. What is drawn here is cheap; the convolution and the sum (`ops.reverb_mix`) run where
-the training runs:
+The paper's section 3.2. What is drawn here costs a fraction of a millisecond; placing the samples, the convolution and
+the sum (`ops.reverb_mix`) run where the training runs:
 
     image[s] = gains[s] * (sources[s] convolved with rirs[s], cut at N)     mixture = their sum + background
 """
@@ -11,54 +11,62 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import torch
 
-from task_aware.data.audio import RecordingError
 from task_aware.data.labels import Event, LabelEncoder
-from task_aware.data.levels import ActivePart, active_part, loop, random_stretch, room_gain
+from task_aware.data.levels import ActivePart, room_gain
+from task_aware.data.packing import LOOP_FADE_SECONDS, PackedMixtures, Stretch, loop_period
 from task_aware.data.recipes import MixingConfig
+from task_aware.data.recordings import Recording
 from task_aware.data.rirs import RirBank
 from task_aware.data.soundbank import Soundbank
 from task_aware.errors import DataError
 
 
-@dataclass
-class DryMixture:
-    """What `ops.reverb_mix` needs for one mixture, and its labels.
+class MixturePlan(NamedTuple):
+    """What a mixture is made of.
 
-    Row s holds all events of one class, placed in the clip and balanced among each other so that the loudest
-    has RMS 1 over its active part; rows are in the order of the labels, the unused ones at the end.
+    Row s holds all events of one class, balanced among each other so that the loudest has RMS 1 over its active
+    part; rows are in the order of the labels, the unused ones at the end.
 
     Attributes:
-        sources: float32 [S, N]; unused rows are zero.
-        rirs: float32 [S, L], of one room, unit energy; a unit impulse (L = 1) without reverberation and,
-            padded with zeros, in unused rows.
+        sources: the events, as placed in the rows.
+        rirs: a response of one room for each used row; none without reverberation.
+        background: at its level; None if the soundbank has none.
         gains: float32 [S], linear; 0 in unused rows. They make up for what the room does to the level.
-        background: float32 [N], at its level; zero if the soundbank has none.
         labels: int64 [S], column of the class; -1 in unused rows.
         events: in seconds within the clip, by onset. First to last active frame of the dry event as placed;
             events of one class that overlap are joined into one.
     """
 
-    sources: np.ndarray
-    rirs: np.ndarray
+    sources: tuple[Stretch, ...]
+    rirs: tuple[Stretch, ...]
+    background: Stretch | None
     gains: np.ndarray
-    background: np.ndarray
     labels: np.ndarray
     events: tuple[Event, ...]
+
+
+class _Part(NamedTuple):
+    """A stretch of a recording that a mixture takes, before it has a place."""
+
+    path: Path
+    recording: Recording
+    first: int
+    length: int
+    active: ActivePart
 
 
 class DynamicMixer:
     """Draws mixtures from a soundbank; mixture `index` depends on (seed, index) and the files alone.
 
-    A file that turns out to be broken is listed by its bank, and another one is drawn in its place.
-
     Args:
         soundbank: events and backgrounds.
-        rirs: rooms; may be None if `config.reverb` is off.
+        rirs: rooms, cut at `config.max_rir_seconds`; may be None if `config.reverb` is off.
         encoder: the labels, which give the order of sources and the columns.
         config: the recipe.
         n_sources: S, at least the most events of the recipe.
@@ -99,6 +107,12 @@ class DynamicMixer:
                 raise ValueError(f"{bank.folder} is read at {bank.sample_rate} Hz and the mixer at {sample_rate} Hz.")
         if config.reverb and rirs is None:
             raise DataError("mixing.reverb is on and there are no room impulse responses; give some or turn it off.")
+        rir_samples = max(1, round(config.max_rir_seconds * sample_rate))
+        if config.reverb and rirs is not None and rirs.max_samples != rir_samples:
+            raise ValueError(
+                f"{rirs.folder} is cut at {rirs.max_samples / sample_rate:g} s and mixing.max_rir_seconds is "
+                f"{config.max_rir_seconds:g}; open it with the same."
+            )
         unknown = [label for label in soundbank.foreground if label not in encoder.labels]
         if unknown:
             raise ValueError(f"The soundbank has {', '.join(unknown)}, which the encoder does not know.")
@@ -129,18 +143,11 @@ class DynamicMixer:
         self._bank = soundbank
         self._rirs = rirs if config.reverb else None
         self._encoder = encoder
-        self._label_of = {path: label for label, paths in soundbank.foreground.items() for path in paths}
-        self._rir_samples = 1
-        if self._rirs is not None:
-            self._rir_samples = min(max(1, round(config.max_rir_seconds * sample_rate)), self._rirs.max_samples)
+        self._recordings = [(label, path) for label, paths in soundbank.foreground.items() for path in paths]
+        self._fade = round(LOOP_FADE_SECONDS * sample_rate)
 
-    def mixture(self, index: int) -> DryMixture:
-        """Mixture number `index`, from 0.
-
-        Raises:
-            ValueError: a negative index.
-            DataError: no usable recording is left, or too many are unusable.
-        """
+    def plan(self, index: int) -> MixturePlan:
+        """Mixture number `index`, from 0. Raises ValueError for a negative one."""
         if index < 0:
             raise ValueError(f"index must be 0 or more, got {index}.")
         generator = np.random.default_rng([self.seed, index])
@@ -149,73 +156,78 @@ class DynamicMixer:
         levels = generator.uniform(*config.foreground_db, size=len(drawn))
         gain_db = config.reference_db + generator.uniform(*config.gain_db)
 
-        sources = np.zeros((self.n_sources, self.n_samples), dtype=np.float32)
+        present = sorted({label for label, _ in drawn}, key=self._encoder.index)
         gains = np.zeros(self.n_sources, dtype=np.float32)
         labels = np.full(self.n_sources, -1, dtype=np.int64)
+        labels[: len(present)] = [self._encoder.index(label) for label in present]
+        rirs, responses = self._draw_rirs(generator, len(present))
+        sources: list[Stretch] = []
         events: list[Event] = []
-        present = sorted({label for label, _ in drawn}, key=self._encoder.index)
-        rirs = self._draw_rirs(generator, len(present))
         for row, label in enumerate(present):
             members = [number for number, (name, _) in enumerate(drawn) if name == label]
             loudest = max(levels[number] for number in members)
             spans = []
-            lengths = [len(drawn[number][1].samples) for number in members]
-            starts = self._place(generator, lengths)
+            spectra = []
+            starts = self._place(generator, [drawn[number][1].length for number in members])
             for number, start in zip(members, starts, strict=True):
                 part = drawn[number][1]
-                scale = np.float32(_linear(levels[number] - loudest) / part.rms)
-                sources[row, start : start + len(part.samples)] += scale * part.samples
-                spans.append((start + part.first, start + part.last))
-            labels[row] = self._encoder.index(label)
+                scale = _linear(levels[number] - loudest) / part.active.rms
+                sources.append(_stretch(part, row, start, scale))
+                spans.append((start + part.active.first, start + part.active.last))
+                spectra.append((scale * scale * part.active.energy, part.recording.spectrum))
             gains[row] = _linear(gain_db + loudest)
-            if self._rirs is not None:
-                sounding = sources[row, min(starts) : max(map(sum, zip(starts, lengths, strict=True)))]
-                gains[row] /= room_gain(sounding, rirs[row])
+            if responses:
+                gains[row] /= room_gain(_average(spectra), responses[row])
             events += [Event(first / self.sample_rate, last / self.sample_rate, label) for first, last in _join(spans)]
-        return DryMixture(
-            sources=sources,
-            rirs=rirs,
-            gains=gains,
+        return MixturePlan(
+            sources=tuple(sources),
+            rirs=tuple(rirs),
             background=self._draw_background(generator, levels, gain_db),
+            gains=gains,
             labels=labels,
             events=tuple(sorted(events, key=lambda event: (event.onset, self._encoder.index(event.label)))),
         )
 
-    def _draw_events(self, generator: np.random.Generator, count: int) -> list[tuple[str, ActivePart]]:
-        drawn: list[tuple[str, ActivePart]] = []
+    def pack(self, plans: Sequence[MixturePlan]) -> PackedMixtures:
+        """The mixtures of some plans, with their samples."""
+        S = self.n_sources
+        sources = [at._replace(row=b * S + at.row) for b, plan in enumerate(plans) for at in plan.sources]
+        rirs = [at._replace(row=b * S + at.row) for b, plan in enumerate(plans) for at in plan.rirs]
+        backgrounds = [plan.background._replace(row=b) for b, plan in enumerate(plans) if plan.background is not None]
+        samples = [self._bank.read(at.path).samples[at.first : at.first + at.length] for at in sources]
+        if self._rirs is not None:
+            samples += [self._rirs.read(at.path).samples for at in rirs]
+        samples += [self._bank.read(at.path).samples[at.first : at.first + at.length] for at in backgrounds]
+        return PackedMixtures(
+            torch.from_numpy(np.concatenate(samples)),
+            sources,
+            rirs,
+            backgrounds,
+            torch.from_numpy(np.stack([plan.gains for plan in plans])),
+            n_samples=self.n_samples,
+            rir_samples=self._rirs.max_samples if self._rirs is not None else 1,
+            fade=self._fade,
+        )
+
+    def _draw_events(self, generator: np.random.Generator, count: int) -> list[tuple[str, _Part]]:
         if self.config.distinct_classes:
             labels = list(self._bank.foreground)
-            for choice in generator.permutation(len(labels)):
-                part = self._draw_part(generator, list(self._bank.foreground[labels[choice]]))
-                if part is not None:
-                    drawn.append((labels[choice], part[1]))
-                if len(drawn) == count:
-                    return drawn
-        else:
-            # a recording comes once in a mixture, unless there are fewer than events
-            left: list[Path] = []
-            for _ in range(count):
-                left = left or list(self._label_of)
-                found = self._draw_part(generator, left)
-                if found is not None:
-                    drawn.append((self._label_of[found[0]], found[1]))
-        if len(drawn) < self._fewest:
-            raise DataError(
-                f"Only {len(drawn)} of the {count} events of a mixture could be drawn from "
-                f"{self._bank.folder}; replace the recordings that were reported as unusable."
-            )
-        return drawn
+            chosen = [labels[choice] for choice in generator.permutation(len(labels))[:count]]
+            return [(label, self._draw_part(generator, self._bank.foreground[label])) for label in chosen]
+        # a recording comes once in a mixture, unless there are fewer than events
+        available = len(self._recordings)
+        numbers = generator.choice(available, size=min(count, available), replace=False)
+        recordings = [self._recordings[number] for number in np.resize(numbers, count)]
+        return [(label, self._draw_part(generator, [path])) for label, path in recordings]
 
-    def _draw_part(self, generator: np.random.Generator, paths: list[Path]) -> tuple[Path, ActivePart] | None:
-        """A usable one of `paths`, of which those drawn are taken out; None if there is none."""
-        while paths:
-            path = paths.pop(int(generator.integers(len(paths))))
-            try:
-                samples = self._bank.read(path)
-            except RecordingError:
-                continue  # listed by the bank
-            return path, random_stretch(samples, self.n_samples, self.sample_rate, generator)
-        return None
+    def _draw_part(self, generator: np.random.Generator, paths: Sequence[Path]) -> _Part:
+        """One of `paths`, or a stretch of it that fits into the clip."""
+        path = paths[int(generator.integers(len(paths)))]
+        recording = self._bank.read(path)
+        first, length = 0, recording.frames.n_samples
+        if length > self.n_samples:
+            first, length = recording.frames.random_start(self.n_samples, generator), self.n_samples
+        return _Part(path, recording, first, length, recording.frames.active_part(first, length))
 
     def _place(self, generator: np.random.Generator, lengths: Sequence[int]) -> list[int]:
         """Starts of the events of one class: uniform, and without overlap where they fit side by side."""
@@ -230,45 +242,48 @@ class DynamicMixer:
             before += lengths[number]
         return starts
 
-    def _draw_rirs(self, generator: np.random.Generator, count: int) -> np.ndarray:
-        """[S, L] of one room: different responses for different sources as far as the room has them."""
-        responses = np.zeros((self.n_sources, self._rir_samples), dtype=np.float32)
-        responses[:, 0] = 1.0
+    def _draw_rirs(self, generator: np.random.Generator, count: int) -> tuple[list[Stretch], list[np.ndarray]]:
+        """Responses of one room and their power spectra: different ones for different rows as far as the room goes."""
         if self._rirs is None:
-            return responses
-        for room in generator.permutation(len(self._rirs.rooms)):
-            paths = self._rirs.rooms[room]
-            usable: list[np.ndarray] = []
-            for choice in generator.permutation(len(paths)):
-                try:
-                    usable.append(self._rirs.read(paths[choice], self._rir_samples))
-                except RecordingError:
-                    continue  # listed by the bank
-                if len(usable) == count:
-                    break
-            for row in range(count if usable else 0):
-                response = usable[row % len(usable)]
-                responses[row] = 0.0
-                responses[row, : len(response)] = response
-            if usable:
-                return responses
-        raise DataError(f"{self._rirs.folder} has no usable room impulse response; replace those that were reported.")
+            return [], []
+        paths = self._rirs.rooms[int(generator.integers(len(self._rirs.rooms)))]
+        choices = generator.choice(len(paths), size=min(count, len(paths)), replace=False)
+        stretches, spectra = [], []
+        for row in range(count):
+            path = paths[choices[row % len(choices)]]
+            recording = self._rirs.read(path)
+            scale = recording.scale / math.sqrt(recording.frames.energies.sum(dtype=np.float64))
+            stretches.append(Stretch(path, 0, len(recording.samples), row, 0, scale))
+            spectra.append(np.square(recording.spectrum, dtype=np.float32))
+        return stretches, spectra
 
-    def _draw_background(self, generator: np.random.Generator, levels: np.ndarray, gain_db: float) -> np.ndarray:
+    def _draw_background(self, generator: np.random.Generator, levels: np.ndarray, gain_db: float) -> Stretch | None:
         low, high = self.config.background_db
         if self.config.background_reference == "loudest":
             level = levels.max() + generator.uniform(low, high)
         else:
             level = generator.uniform(low, levels.min() + high)
-        paths = list(self._bank.background)
-        found = self._draw_part(generator, paths) if paths else None
-        if found is None:
-            return np.zeros(self.n_samples, dtype=np.float32)
-        part = found[1]
-        if len(part.samples) < self.n_samples:
-            looped = loop(part.samples, self.n_samples, self.sample_rate, generator)
-            part = active_part(looped, self.sample_rate)
-        return part.samples * np.float32(_linear(level + gain_db) / part.rms)
+        if not self._bank.background:
+            return None
+        part = self._draw_part(generator, self._bank.background)
+        start, rms = 0, part.active.rms
+        if part.length < self.n_samples:
+            period = loop_period(part.length, self._fade)
+            start = int(generator.integers(period))
+            rms = part.recording.frames.looped_rms(start, period, self.n_samples)
+        return _stretch(part, 0, start, _linear(level + gain_db) / rms)
+
+
+def _stretch(part: _Part, row: int, start: int, scale: float) -> Stretch:
+    return Stretch(part.path, part.first, part.length, row, start, scale * part.recording.scale)
+
+
+def _average(spectra: Sequence[tuple[float, np.ndarray]]) -> np.ndarray:
+    """Power spectrum of sounds together, from the energy and the square root of the power spectrum of each."""
+    if len(spectra) == 1:
+        return np.square(spectra[0][1], dtype=np.float32)
+    total = sum(energy for energy, _ in spectra)
+    return sum(energy / total * np.square(root, dtype=np.float32) for energy, root in spectra)  # type: ignore[return-value]
 
 
 def _linear(level_db: float) -> float:

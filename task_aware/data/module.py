@@ -10,7 +10,7 @@ from pathlib import Path
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
-from task_aware.data.batches import BatchSizes, ClipStream, StepDataset, TrainingBatch
+from task_aware.data.batches import BatchSizes, ClipStream, PackedBatch, StepDataset, TrainingBatch
 from task_aware.data.corpus import builtin_corpus
 from task_aware.data.desed import Split, read_split
 from task_aware.data.labels import DESED_CLASSES, LabelEncoder
@@ -135,9 +135,13 @@ class StepDataModule(LightningDataModule):
 
     def batches(self, steps: range) -> Iterator[TrainingBatch]:
         """The batches of some steps, outside of any training."""
-        return iter(self._dataset(steps.start, steps.stop, rank=0, world_size=1))
+        return (batch.unpack() for batch in iter(self._dataset(steps.start, steps.stop, rank=0, world_size=1)))
 
-    def train_dataloader(self) -> DataLoader[TrainingBatch]:
+    def on_after_batch_transfer(self, batch: PackedBatch, dataloader_idx: int) -> TrainingBatch:
+        """Mixtures are put together where they are used."""
+        return batch.unpack()
+
+    def train_dataloader(self) -> DataLoader[PackedBatch]:
         assert self.trainer is not None
         first = self.trainer.global_step
         last = min(first + self.steps_per_epoch, self.max_steps)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
-from task_aware.data.audio import RecordingCache, RecordingError, find_audio
+from task_aware.data.audio import find_audio
+from task_aware.data.recordings import Recording, Recordings
 from task_aware.errors import DataError
 
 
 class RirBank:
-    """Room impulse responses (RIRs) by room, read once and cached in memory.
+    """Room impulse responses (RIRs) by room: channel 0, cut and decoded once (`Recordings`).
 
     Three layouts are understood, each also one folder above (`rir_data/`, and in it `split`):
 
@@ -20,26 +19,26 @@ class RirBank:
     - a flat folder without it: every recording is a room of its own.
 
     Attributes:
-        rooms: the paths of each room, relative to `folder`, in an order of names alone.
+        rooms: the usable paths of each room, relative to `folder`, in an order of names alone.
         missing: filenames of rirs.tsv that are not in the folder.
-        rejected: unusable files found so far, with the reason.
+        rejected: unusable files, with the reason; among them those that are zero up to the cut.
 
     Args:
         max_seconds: responses are cut there.
         split: the part of FUSS to take.
 
     Raises:
-        DataError: no such folder, no recordings in it, or a rirs.tsv that cannot be read.
+        DataError: no such folder, no usable recordings in it, more than the share `max_broken` unusable, a rirs.tsv
+            that cannot be read, or no cache for the decoded responses.
     """
 
     def __init__(
         self,
         root: str | Path,
-        max_seconds: float = 1.0,
+        max_seconds: float = 0.5,
         *,
         split: str = "train",
         sample_rate: int = 16000,
-        cache_bytes: int = 1 << 28,
         max_broken: float = 0.1,
     ) -> None:
         if not max_seconds > 0:
@@ -62,45 +61,28 @@ class RirBank:
             name = path.as_posix()
             own = f"folder {path.parent.as_posix()}" if len(path.parts) > 1 else f"file {name}"
             rooms.setdefault(f"room {names[name]}" if name in names else own, []).append(path)
-        self.rooms = [rooms[room] for room in sorted(rooms)]
         self.missing = tuple(sorted(set(names) - {path.as_posix() for path in paths}))
-        self._cache = RecordingCache(
+        self._recordings = Recordings(
             self.folder,
-            len(paths),
+            paths,
             sample_rate=sample_rate,
-            cache_bytes=cache_bytes,
             max_broken=max_broken,
             silent_peak=0.0,
             channel=0,
+            max_samples=self.max_samples,
         )
+        usable = (self._recordings.usable(rooms[room]) for room in sorted(rooms))
+        self.rooms = [room for room in usable if room]
+        if not self.rooms:
+            raise DataError(f"{self.folder} has no usable room impulse response; replace those that were reported.")
 
     @property
     def rejected(self) -> dict[str, str]:
-        return self._cache.rejected
+        return self._recordings.rejected
 
-    def read(self, path: str | Path, max_samples: int | None = None) -> np.ndarray:
-        """Channel 0 of a response as float32 [L] of unit energy (the sum of its squares is 1).
-
-        L is at most `max_seconds`, or `max_samples` where given. Cut first, then scaled.
-
-        Raises:
-            RecordingError: the file is broken, empty, non-finite, or zero up to the cut; it is then in
-                `rejected`.
-            DataError: more than the share `max_broken` of the files is.
-        """
-        path = Path(path)
-        limit = self.max_samples if max_samples is None else min(max_samples, self.max_samples)
-        response = self._cache.read(path)[:limit]
-        energy = float(np.square(response, dtype=np.float64).sum())
-        if energy == 0.0:
-            reason = f"{self.folder / path} is zero for its first {limit / self.sample_rate:g} s; remove it."
-            self._cache.reject(path, reason)
-            raise RecordingError(reason)
-        return response * np.float32(1.0 / np.sqrt(energy))
-
-    def preload(self) -> None:
-        """Read everything now (as far as the cache goes), so that forked workers share it."""
-        self._cache.preload([path for room in self.rooms for path in room])
+    def read(self, path: Path) -> Recording:
+        """A response of at most `max_seconds`; times `1 / sqrt(frames.energies.sum())` it has unit energy."""
+        return self._recordings.read(path)
 
     def describe(self) -> str:
         """One line for people: rooms, responses, what is rejected."""

@@ -6,10 +6,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
-from task_aware.data.audio import RecordingCache, find_audio
+from task_aware.data.audio import find_audio
 from task_aware.data.labels import DESED_CLASSES
+from task_aware.data.recordings import Recording, Recordings
 from task_aware.errors import DataError
 
 # the event starts (nOn) or ends (nOff) cut: no part of its label
@@ -17,21 +16,22 @@ _CUT_SUFFIX = re.compile(r"(_nOn|_nOff)+$")
 
 
 class Soundbank:
-    """Foreground events by label and backgrounds, read once and cached in memory.
+    """Foreground events by label and backgrounds, decoded once (`Recordings`).
 
     Expects `ROOT/audio/train/soundbank/{foreground,background}` as DESED has it; `root` may also be the
     folder that holds `foreground` itself. Paths are relative to `folder` and sorted, so that what is drawn
     from them does not depend on where the data lie or on the file system.
 
     Attributes:
-        foreground: label to recordings, for the labels that have any, in the order of `labels`.
-        background: the background recordings; may be empty.
+        foreground: label to usable recordings, for the labels that have any, in the order of `labels`.
+        background: the usable background recordings; may be empty.
         absent: the labels without recordings.
         unknown: folders of foregrounds that are none of the labels; they are not used.
-        rejected: unusable files found so far, with the reason.
+        rejected: unusable files, with the reason.
 
     Raises:
-        DataError: no such folder, or no foreground recording of any label.
+        DataError: no such folder, no usable foreground recording of any label, more than the share `max_broken` of the
+            recordings unusable, or no cache for the decoded ones.
     """
 
     def __init__(
@@ -40,7 +40,6 @@ class Soundbank:
         labels: Sequence[str] = DESED_CLASSES,
         *,
         sample_rate: int = 16000,
-        cache_bytes: int = 1 << 30,
         max_broken: float = 0.1,
     ) -> None:
         self.labels = tuple(labels)
@@ -62,51 +61,41 @@ class Soundbank:
                 recordings[label].append(path)
             else:
                 unknown.add(label or path.parts[1])
-        self.foreground = {label: paths for label, paths in recordings.items() if paths}
-        self.background = find_audio(self.folder / "background", self.folder)
+        background = find_audio(self.folder / "background", self.folder)
+        self._recordings = Recordings(
+            self.folder,
+            [*(path for paths in recordings.values() for path in paths), *background],
+            sample_rate=sample_rate,
+            max_broken=max_broken,
+        )
+        usable = {label: self._recordings.usable(paths) for label, paths in recordings.items()}
+        self.foreground = {label: paths for label, paths in usable.items() if paths}
+        self.background = self._recordings.usable(background)
         self.absent = tuple(label for label in self.labels if label not in self.foreground)
         self.unknown = tuple(sorted(unknown))
         if not self.foreground:
             found = f"; it has {', '.join(self.unknown)}" if self.unknown else ""
             raise DataError(
-                f"{self.folder / 'foreground'} has no recording of {', '.join(self.labels)}{found}; put "
+                f"{self.folder / 'foreground'} has no usable recording of {', '.join(self.labels)}{found}; put "
                 ".wav, .flac or .ogg files into one folder for each class."
             )
-        self._cache = RecordingCache(
-            self.folder,
-            sum(map(len, self.foreground.values())) + len(self.background),
-            sample_rate=sample_rate,
-            cache_bytes=cache_bytes,
-            max_broken=max_broken,
-        )
 
     @property
     def rejected(self) -> dict[str, str]:
-        return self._cache.rejected
+        return self._recordings.rejected
 
-    def read(self, path: str | Path) -> np.ndarray:
-        """A recording as float32 [N]; `path` as listed in `foreground` or `background`.
+    def read(self, path: Path) -> Recording:
+        """A recording; `path` as listed in `foreground` or `background`."""
+        return self._recordings.read(path)
 
-        Raises:
-            RecordingError: this file is broken, empty, silent or non-finite; it is then listed in `rejected`.
-            DataError: more than the share `max_broken` of the files is.
-        """
-        return self._cache.read(Path(path))
-
-    def preload(self) -> None:
-        """Read everything now (as far as the cache goes), so that forked workers share it."""
-        self._cache.preload([*(path for paths in self.foreground.values() for path in paths), *self.background])
-
-    def scan(self) -> dict[str, float]:
-        """Seconds per label and of "background", from the headers alone; lists what cannot be opened."""
+    def seconds(self) -> dict[str, float]:
+        """Seconds per label and of "background"."""
         groups = {**self.foreground, "background": self.background}
-        return {
-            name: sum(filter(None, (self._cache.seconds(path) for path in paths))) for name, paths in groups.items()
-        }
+        return {name: sum(map(self._recordings.seconds, paths)) for name, paths in groups.items()}
 
     def describe(self) -> str:
         """A few lines for people: recordings and seconds per class, what is absent, not used or rejected."""
-        seconds = self.scan()
+        seconds = self.seconds()
         width = max(map(len, seconds))
         lines = [f"Soundbank {self.folder}"]
         for name, paths in {**self.foreground, "background": self.background}.items():

@@ -1,12 +1,10 @@
 import builtins
-import pickle
 
 import numpy as np
 import pytest
 import soundfile
 
 from task_aware.data.audio import (
-    RecordingCache,
     RecordingError,
     audio_seconds,
     find_audio,
@@ -16,10 +14,6 @@ from task_aware.data.audio import (
 from task_aware.errors import DataError
 
 from .recordings import burst, write
-
-
-def cache(folder, n_files=10, *, cache_bytes=1 << 20, max_broken=0.5):
-    return RecordingCache(folder, n_files, sample_rate=16000, cache_bytes=cache_bytes, max_broken=max_broken)
 
 
 @pytest.mark.parametrize(("suffix", "tolerance"), [(".wav", 1 / 32768), (".flac", 1 / 32768), (".ogg", 0.1)])
@@ -120,62 +114,3 @@ def test_finding_enters_links_and_skips_hidden_files(tmp_path):
         "a.wav",
         "linked/b.WAV",
     ]
-
-
-def test_the_cache_keeps_16_bit_recordings_without_loss(tmp_path):
-    path = write(tmp_path / "a.wav", burst(0.5))
-    bank = cache(tmp_path)
-    expected = read_audio(path)
-    first = bank.read(path.relative_to(tmp_path))
-    first[:] = 0  # what is handed out is the caller's
-    path.unlink()
-    assert np.array_equal(bank.read(path.relative_to(tmp_path)), expected)
-
-
-def test_the_cache_keeps_the_range_of_float_recordings(tmp_path):
-    quiet_and_loud = {"quiet.wav": 1e-4 * burst(0.1), "loud.wav": 30 * burst(0.1)}
-    bank = cache(tmp_path)
-    for name, samples in quiet_and_loud.items():
-        soundfile.write(tmp_path / name, samples, 16000, subtype="FLOAT")
-        if name == "quiet.wav":
-            samples = samples * 10  # above the level that counts as silent
-            soundfile.write(tmp_path / name, samples, 16000, subtype="FLOAT")
-        found = bank.read(tmp_path.joinpath(name).relative_to(tmp_path))
-        assert np.abs(found - samples).max() < 2e-5 * np.abs(samples).max()
-
-
-def test_the_cache_stays_within_its_bytes(tmp_path, monkeypatch):
-    paths = [write(tmp_path / f"{name}.wav", burst(0.1)).relative_to(tmp_path) for name in "abc"]
-    large = write(tmp_path / "large.wav", burst(1.0)).relative_to(tmp_path)
-    bank = cache(tmp_path, cache_bytes=2 * 3200)
-    loaded = []
-    load = bank._load
-    monkeypatch.setattr(bank, "_load", lambda path: loaded.append(path.name) or load(path))
-    for path in (paths[0], paths[1], paths[0], paths[2], paths[0], paths[1], large, paths[1]):
-        bank.read(path)
-    # b goes when c comes, being used least recently; what is larger than the cache displaces nothing
-    assert loaded == ["a.wav", "b.wav", "c.wav", "b.wav", "large.wav"]
-    assert bank._bytes == 2 * 3200
-
-
-def test_the_cache_travels_to_other_processes_without_its_samples(tmp_path):
-    path = write(tmp_path / "a.wav", burst(1.0)).relative_to(tmp_path)
-    bank = cache(tmp_path)
-    expected = bank.read(path)
-    message = pickle.dumps(bank)
-    assert len(message) < 2000
-    assert np.array_equal(pickle.loads(message).read(path), expected)
-
-
-def test_unusable_files_are_listed_once_up_to_a_share(tmp_path, caplog):
-    silent = write(tmp_path / "silent.wav", np.zeros(1000)).relative_to(tmp_path)
-    faint = write(tmp_path / "faint.wav", np.full(1000, 0.4 / 32768)).relative_to(tmp_path)
-    bank = cache(tmp_path, n_files=10, max_broken=0.1)
-    for _ in range(2):
-        with pytest.raises(RecordingError, match="silent.wav is silent"):
-            bank.read(silent)
-    assert list(bank.rejected) == ["silent.wav"]
-    assert len(caplog.records) == 1
-    with pytest.raises(DataError, match=r"2 of 10 recordings .* at most 10% may be.*faint.wav") as caught:
-        bank.read(faint)
-    assert not isinstance(caught.value, RecordingError)

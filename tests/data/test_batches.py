@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from torch.utils.data import DataLoader
 
+from task_aware import ops
 from task_aware.data.batches import BatchSizes, ClipStream, StepDataset, fit_length
 from task_aware.data.desed import Clip, Split
 from task_aware.data.labels import DESED_CLASSES, LabelEncoder
@@ -75,28 +77,29 @@ def dataset(corpus: Corpus, first: int = 0, rank: int = 0, world_size: int = 1) 
 
 
 def flat(batch) -> list[torch.Tensor]:
-    return [x for part in batch if part is not None for x in part]
+    return [x for part in batch.unpack() if part is not None for x in part]
 
 
 def test_shapes_of_a_batch(tiny_corpus):
     corpus = Corpus(tiny_corpus)
-    first, second = (dataset(corpus)[k] for k in (0, 1))
+    steps = dataset(corpus)
+    first, second = steps[0].unpack(), steps[1].unpack()
     assert first.weak is None and first.unlabelled is None
     assert first.strong.sources.shape == (3, 3, 32000)
     assert first.strong.gains.shape == (3, 3) and first.strong.background.shape == (3, 32000)
     assert first.strong.frames.shape == (3, 25, 10)
     assert second.weak.waveform.shape == (1, 160000) and second.weak.labels.shape == (1, 10)
     assert second.weak.labels.sum() >= 1 and second.unlabelled.labels.sum() == 0
-    assert {x.dtype for x in flat(second)} == {torch.float32, torch.int64}
+    assert {x.dtype for x in flat(steps[1])} == {torch.float32, torch.int64}
 
 
 def test_frame_labels_are_those_of_the_mixture(tiny_corpus):
     corpus = Corpus(tiny_corpus)
     steps = dataset(corpus)
-    batch, mixture = steps[0], steps.mixer.mixture(0)
-    expected = LabelEncoder(DESED_CLASSES).strong(mixture.events, 25, 0.08)
-    assert torch.equal(batch.strong.frames[0], torch.from_numpy(expected))
-    assert batch.strong.frames[0].sum() > 0
+    batch, plan = steps[0], steps.mixer.plan(0)
+    expected = LabelEncoder(DESED_CLASSES).strong(plan.events, 25, 0.08)
+    assert torch.equal(batch.frames[0], torch.from_numpy(expected))
+    assert batch.frames[0].sum() > 0
 
 
 def test_a_resumed_run_sees_the_same_batches_and_ranks_see_others(tiny_corpus):
@@ -104,7 +107,7 @@ def test_a_resumed_run_sees_the_same_batches_and_ranks_see_others(tiny_corpus):
     whole, resumed, other = dataset(corpus), dataset(corpus, first=2), dataset(corpus, rank=1, world_size=2)
     for a, b in zip(flat(whole[2]), flat(resumed[0]), strict=True):
         assert torch.equal(a, b)
-    assert not torch.equal(whole[2].strong.sources, other[2].strong.sources)
+    assert not torch.equal(flat(whole[2])[0], flat(other[2])[0])
     with pytest.raises(IndexError):
         whole[4]
 
@@ -112,8 +115,35 @@ def test_a_resumed_run_sees_the_same_batches_and_ranks_see_others(tiny_corpus):
 def test_without_rooms_mixtures_are_dry(tiny_corpus, tmp_path, caplog):
     (tmp_path / "audio").symlink_to(tiny_corpus / "audio")
     mixer = Corpus(tmp_path).mixer(MixingConfig(n_events=(1, 2)), n_sources=2, seconds=1.0, seed=0)
-    assert mixer.mixture(0).rirs.shape[-1] == 1
+    assert mixer.pack([mixer.plan(0)]).unpack().rirs.shape[-1] == 1
     assert "mixtures are dry" in caplog.text
+
+
+def test_fixed_soundscapes_are_their_own_only_source(tiny_corpus):
+    corpus = Corpus(tiny_corpus)
+    steps = StepDataset(
+        first_step=0,
+        last_step=1,
+        sizes=lambda step: BatchSizes(2, 0, 0),
+        encoder=corpus.encoder,
+        output_frames=lambda n_samples: (n_samples // 1280, 0.08),
+        strong_clips=corpus.stream("synthetic", 1, 10.0),
+    )
+    strong = steps[0].unpack().strong
+    mixed = ops.reverb_mix_reference(*strong[:4])
+    assert strong.labels.tolist() == [[-1], [-1]] and strong.frames.shape == (2, 125, 10)
+    for k in range(2):
+        clip, samples = steps.strong_clips.read(k)
+        assert mixed.mixture[k].numpy() == pytest.approx(samples, abs=1e-6)
+        assert strong.frames[k].any() == bool(clip.events)
+
+
+def test_workers_change_nothing(tiny_corpus):
+    steps = dataset(Corpus(tiny_corpus))
+    loaded = DataLoader(steps, batch_size=None, num_workers=1)
+    for alone, batch in zip((steps[k] for k in range(4)), loaded, strict=True):
+        assert type(batch) is type(alone) and batch.mixtures.sources == alone.mixtures.sources
+        assert all(torch.equal(a, b) for a, b in zip(flat(batch), flat(alone), strict=True))
 
 
 def test_a_missing_folder_is_one_sentence(tmp_path):

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
+import soundfile
 
 from task_aware.data import RirBank, read_audio
-from task_aware.data.audio import RecordingError
 from task_aware.errors import DataError
 
 from .recordings import write, write_table
@@ -37,27 +37,29 @@ def test_a_table_groups_a_flat_folder(tmp_path):
         RirBank(tmp_path)
 
 
-def test_responses_are_channel_0_cut_and_of_unit_energy(fuss):
+def unit(bank, path):
+    """A response as `DynamicMixer` scales it."""
+    recording = bank.read(path)
+    return recording.samples / np.linalg.norm(recording.samples.astype(np.float64)), recording
+
+
+def test_responses_are_channel_0_and_cut(fuss):
     bank = RirBank(fuss, max_seconds=0.1)
     path = bank.rooms[0][0]
     expected = read_audio(bank.folder / path, channel=0)[:1600]
-    expected /= np.sqrt(np.square(expected, dtype=np.float64).sum())
-    found = bank.read(path)
-    assert found.dtype == np.float32 and len(found) == 1600
-    assert np.abs(found - expected).max() < 1e-4
-    shorter = bank.read(path, 100)
-    assert len(shorter) == 100
-    assert np.square(shorter).sum() == pytest.approx(1.0, abs=1e-5)
-    assert len(bank.read(path, 99999)) == 1600
+    found, recording = unit(bank, path)
+    assert len(found) == 1600
+    assert np.abs(found - expected / np.linalg.norm(expected)).max() < 1e-4
+    energy = np.square(expected, dtype=np.float64).sum()
+    assert recording.frames.energies.sum() == pytest.approx(energy, rel=1e-4)
+    assert len(RirBank(fuss, max_seconds=9.0).read(path).samples) == 4000
 
 
-def test_faint_responses_are_scaled_up(tmp_path):
-    import soundfile
-
+def test_faint_responses_keep_their_range(tmp_path):
     response = 1e-7 * np.exp(-np.arange(100) / 10)
     soundfile.write(tmp_path / "faint.wav", response, 16000, subtype="FLOAT")
     bank = RirBank(tmp_path)
-    assert bank.read(bank.rooms[0][0]) == pytest.approx(response / np.linalg.norm(response), abs=1e-4)
+    assert unit(bank, bank.rooms[0][0])[0] == pytest.approx(response / np.linalg.norm(response), abs=1e-4)
 
 
 def test_responses_of_zeros_are_named_and_listed(tmp_path):
@@ -65,15 +67,15 @@ def test_responses_of_zeros_are_named_and_listed(tmp_path):
     write(tmp_path / "late.wav", np.append(np.zeros(1000), 0.5))
     write(tmp_path / "good.wav", np.ones(10))
     bank = RirBank(tmp_path, max_seconds=0.05, max_broken=0.7)
-    for _ in range(2):
-        with pytest.raises(RecordingError, match=r"a.wav is silent"):
-            bank.read("a.wav")
-        with pytest.raises(RecordingError, match=r"late.wav is zero for its first 0.05 s"):
-            bank.read("late.wav")
-    assert sorted(bank.rejected) == ["a.wav", "late.wav"]
+    assert list(bank.rejected) == ["a.wav", "late.wav"]
+    assert "late.wav is silent for its first 0.05 s" in bank.rejected["late.wav"]
+    assert rooms(bank) == [["good.wav"]]
     assert "2 unusable: a.wav, late.wav" in bank.describe()
     with pytest.raises(DataError, match="1 of 3 recordings .* at most 10%"):
-        RirBank(tmp_path).read("a.wav")
+        RirBank(tmp_path)
+    (tmp_path / "good.wav").unlink()
+    with pytest.raises(DataError, match="no usable room impulse response"):
+        RirBank(tmp_path, max_seconds=0.05, max_broken=1.0)
 
 
 def test_a_folder_without_responses_says_so(tmp_path):
@@ -88,5 +90,4 @@ def test_a_folder_without_responses_says_so(tmp_path):
 def test_real_rooms(minidesed):
     bank = RirBank(minidesed / "rirs")
     assert sorted(map(len, bank.rooms)) == [4, 74]
-    bank.preload()
     assert not bank.rejected

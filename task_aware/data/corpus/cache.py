@@ -14,18 +14,10 @@ import soundfile
 
 from task_aware.data.corpus.build import build, identity
 from task_aware.data.corpus.recipe import SIZES, VERSION
+from task_aware.data.recordings import cache_folder
 from task_aware.errors import DataError
 
 _ABANDONED_SECONDS = 3600.0
-
-
-def cache_folder() -> Path:
-    """$TASK_AWARE_CACHE, else $XDG_CACHE_HOME/task_aware, else ~/.cache/task_aware."""
-    if chosen := os.environ.get("TASK_AWARE_CACHE"):
-        return Path(chosen).expanduser()
-    if base := os.environ.get("XDG_CACHE_HOME"):
-        return Path(base) / "task_aware"
-    return Path("~/.cache/task_aware").expanduser()
 
 
 def builtin_corpus(cache: Path | None = None, *, seed: int = 0, size: str = "full", progress: bool = True) -> Path:

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from task_aware.data.corpus import build as build_module
-from task_aware.data.corpus import builtin_corpus, cache, cache_folder, main
+from task_aware.data.corpus import builtin_corpus, cache, main
+from task_aware.data.recordings import cache_folder
 from task_aware.errors import DataError
 
 

@@ -1,0 +1,118 @@
+"""Mixtures on their way from the files to the training device: 16-bit samples, and where they belong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+LOOP_FADE_SECONDS = 0.05
+
+
+class Stretch(NamedTuple):
+    """Some samples of a recording and where they go: `row[start : start + length] += scale * samples`.
+
+    Attributes:
+        path: the recording, below its bank's folder.
+        first, length: which of its samples.
+        row: of what they are placed in.
+        start: sample of the row where they begin.
+        scale: linear, for the samples as they are kept.
+    """
+
+    path: Path
+    first: int
+    length: int
+    row: int
+    start: int
+    scale: float
+
+
+class DryMixtures(NamedTuple):
+    """The arguments of `ops.reverb_mix`.
+
+    Attributes:
+        sources: dry, one row per class, `[B, S, N]`.
+        rirs: of unit energy, `[B, S, L]`; unit impulses (L = 1) without rooms.
+        gains: linear, 0 for an unused row, `[B, S]`.
+        background: `[B, N]`.
+    """
+
+    sources: Tensor
+    rirs: Tensor
+    gains: Tensor
+    background: Tensor
+
+
+@dataclass
+class PackedMixtures:
+    """B mixtures as little as it takes to bring them to a device, and to make them there.
+
+    Attributes:
+        samples: those of all stretches, one after the other in the order `sources`, `rirs`, `backgrounds`: int16 or
+            float32, `[P]`.
+        sources, rirs: stretches whose `row` is `b * S + s`.
+        backgrounds: stretches whose `row` is `b`; one shorter than the clip is repeated, from its sample `start` on.
+        gains: `[B, S]`.
+        n_samples, rir_samples: N and L.
+        fade: samples of the crossfade in repeated backgrounds.
+    """
+
+    samples: Tensor
+    sources: Sequence[Stretch]
+    rirs: Sequence[Stretch]
+    backgrounds: Sequence[Stretch]
+    gains: Tensor
+    n_samples: int
+    rir_samples: int = 1
+    fade: int = 0
+
+    def to(self, device: torch.device | str) -> PackedMixtures:
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> PackedMixtures:
+        """What a DataLoader calls."""
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, function: Callable[[Tensor], Tensor]) -> PackedMixtures:
+        return replace(self, samples=function(self.samples), gains=function(self.gains))
+
+    def unpack(self) -> DryMixtures:
+        """The rows, on the device where the samples are; the same whatever else is in the batch."""
+        B, S = self.gains.shape
+        sources, rirs, background = (
+            self.gains.new_zeros(rows, length)
+            for rows, length in ((B * S, self.n_samples), (B * S, self.rir_samples), (B, self.n_samples))
+        )
+        stretches = [*self.sources, *self.rirs, *self.backgrounds]
+        samples = iter(self.samples.split([stretch.length for stretch in stretches]))
+        for rows, placed in ((sources, self.sources), (rirs, self.rirs)):
+            for at, part in zip(placed, samples, strict=False):
+                rows[at.row, at.start : at.start + at.length].add_(part, alpha=at.scale)
+        for at, part in zip(self.backgrounds, samples, strict=True):
+            if at.length < self.n_samples:
+                part = loop(part.float(), at.start, self.n_samples, self.fade)
+            background[at.row].add_(part, alpha=at.scale)
+        if not self.rirs:
+            rirs[:, 0] = 1.0
+        return DryMixtures(sources.view(B, S, -1), rirs.view(B, S, -1), self.gains, background)
+
+
+def loop_period(length: int, fade: int) -> int:
+    """Samples after which a repeated recording begins again; at most half of it fades."""
+    return length - min(fade, length // 2)
+
+
+def loop(samples: Tensor, start: int, n_samples: int, fade: int) -> Tensor:
+    """`n_samples` of a shorter recording `[N]`, repeated from `start` on with crossfades of equal power."""
+    period = loop_period(len(samples), fade)
+    fade = len(samples) - period
+    unit = samples[:period].clone()
+    phase = (torch.arange(fade, device=samples.device) + 0.5) * (0.5 * np.pi / max(fade, 1))
+    unit[:fade] = phase.sin() * samples[:fade] + phase.cos() * samples[period:]
+    return unit.roll(-start).repeat(-(-n_samples // period))[:n_samples]

@@ -1,0 +1,242 @@
+"""The recordings of a folder, decoded once into one memory-mapped file that all processes and later runs share."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import mmap
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from filelock import FileLock
+from tqdm import tqdm
+
+from task_aware.data.audio import RecordingError, read_audio
+from task_aware.data.levels import SPECTRUM_BINS, Frames, frame_samples, power_spectrum
+from task_aware.errors import DataError
+
+#: Part of the cache's path; another layout of its files is another version.
+VERSION = 1
+
+_FULL_SCALE = 32768.0
+_SILENT_PEAK = 1.0 / _FULL_SCALE
+_AT_ONCE = 256  # files decoded before the next ones are begun, which bounds memory
+_FEWEST_FOR_PROGRESS = 100
+
+_log = logging.getLogger(__name__)
+
+
+def cache_folder() -> Path:
+    """$TASK_AWARE_CACHE, else $XDG_CACHE_HOME/task_aware, else ~/.cache/task_aware."""
+    if chosen := os.environ.get("TASK_AWARE_CACHE"):
+        return Path(chosen).expanduser()
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return Path(base) / "task_aware"
+    return Path("~/.cache/task_aware").expanduser()
+
+
+class Recording(NamedTuple):
+    """A recording as it lies in the cache; the arrays are read-only views of the file.
+
+    Attributes:
+        samples: int16 [N]; times `scale` they are the recording with full scale 1.
+        scale: 1 / 32768 where the file is 16 bit, mono and at the wanted rate: nothing is lost. Otherwise the peak is
+            at 16 bit.
+        frames: energies of its frames of 20 ms.
+        spectrum: float16 [SPECTRUM_BINS], the square root of its `levels.power_spectrum`.
+    """
+
+    samples: np.ndarray
+    scale: float
+    frames: Frames
+    spectrum: np.ndarray
+
+
+class Recordings:
+    """Recordings below one root, as 16-bit integers at one rate.
+
+    They are decoded when they are first opened, into one file below `cache_folder()` that belongs to this root, rate,
+    channel and length. Later openings reuse it for every file that has kept its size and time of change. The file
+    is replaced as a whole, so that processes that read the old one go on reading it.
+
+    Attributes:
+        rejected: broken, empty, silent and non-finite files (relative path: reason), also remembered until they change.
+
+    Args:
+        root: the folder the paths are relative to.
+        paths: the files.
+        max_broken: share of them that may be rejected.
+        silent_peak: a file that stays below it (and one of zeros) is silent; by default one step of 16 bit.
+        channel: the channel to keep; None for the mean.
+        max_samples: files are cut there.
+
+    Raises:
+        ValueError: `max_broken` is no share.
+        DataError: more files are rejected than may be, or the cache cannot be written.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        paths: Sequence[Path],
+        *,
+        sample_rate: int,
+        max_broken: float,
+        silent_peak: float = _SILENT_PEAK,
+        channel: int | None = None,
+        max_samples: int | None = None,
+    ) -> None:
+        if not 0.0 <= max_broken <= 1.0:
+            raise ValueError(f"max_broken must be a share between 0 and 1, got {max_broken}.")
+        self.root = root
+        self.sample_rate = sample_rate
+        self._silent_peak = silent_peak
+        self._channel = channel
+        self._max_samples = max_samples
+        identity = f"{root.resolve()}\0{sample_rate}\0{channel}\0{max_samples}\0{silent_peak}"
+        name = f"{root.name}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.bin"
+        self.file = cache_folder() / f"recordings-v{VERSION}" / name
+        names = [path.as_posix() for path in paths]
+        self._open()
+        if not all(map(self._is_fresh, names)):
+            self._update(names)
+        self.rejected = {name: self._index[name]["reason"] for name in names if "reason" in self._index[name]}
+        for reason in self.rejected.values():
+            _log.warning("Left out: %s", reason)
+        if len(self.rejected) > max_broken * len(paths):
+            raise DataError(
+                f"{len(self.rejected)} of {len(paths)} recordings in {root} are unusable and at most "
+                f"{max_broken:.0%} may be; the last one: {reason}"
+            )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_bytes": None, "_index": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._open()
+
+    def usable(self, paths: Iterable[Path]) -> list[Path]:
+        """Those of the files that are not rejected."""
+        return [path for path in paths if path.as_posix() not in self.rejected]
+
+    def read(self, path: Path) -> Recording:
+        """One of the files. Raises RecordingError for a rejected one."""
+        entry = self._index[path.as_posix()]
+        if "reason" in entry:
+            raise RecordingError(entry["reason"])
+        count, length = entry["n_samples"], frame_samples(self.sample_rate)
+        n_frames = -(-count // length)
+        at = entry["start"]
+        energies = np.frombuffer(self._bytes, np.float32, n_frames, at)
+        spectrum = np.frombuffer(self._bytes, np.float16, SPECTRUM_BINS, at + 4 * n_frames)
+        samples = np.frombuffer(self._bytes, np.int16, count, at + 4 * n_frames + 2 * SPECTRUM_BINS)
+        return Recording(samples, entry["scale"], Frames(energies, count, length), spectrum)
+
+    def seconds(self, path: Path) -> float:
+        """Duration of a file that is not rejected."""
+        return self._index[path.as_posix()]["n_samples"] / self.sample_rate
+
+    def _open(self) -> None:
+        """Map the file as it is now; without one, or with a damaged one, nothing is known."""
+        self._index: dict[str, dict[str, Any]] = {}
+        self._bytes: mmap.mmap | bytes = b""
+        try:
+            with self.file.open("rb") as file:
+                self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            end = int.from_bytes(self._bytes[-8:], "little")
+            self._index = json.loads(self._bytes[end:-8])
+        except (OSError, ValueError):
+            pass
+
+    def _is_fresh(self, name: str) -> bool:
+        entry = self._index.get(name)
+        return entry is not None and entry["state"] == _state(self.root / name)
+
+    def _update(self, names: Sequence[str]) -> None:
+        """Write the file anew: what is fresh is copied, the rest decoded, what is gone dropped."""
+        try:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.file.with_suffix(".lock")):
+                self._open()  # another process may just have written it
+                stale = [name for name in names if not self._is_fresh(name)]
+                if not stale:
+                    return
+                temporary = self.file.with_suffix(".tmp")
+                try:
+                    self._write(temporary, stale)
+                    os.replace(temporary, self.file)
+                finally:
+                    temporary.unlink(missing_ok=True)
+                self._open()
+        except OSError as error:
+            raise DataError(
+                f"The decoded recordings of {self.root} cannot be kept in {self.file.parent} "
+                f"({error.strerror or error}); set TASK_AWARE_CACHE to a folder that can be written and has room."
+            ) from error
+
+    def _write(self, path: Path, stale: Sequence[str]) -> None:
+        # what this run does not ask for stays as long as its file does: another run may
+        index = {name: entry for name, entry in self._index.items() if self._is_fresh(name)}
+        with path.open("wb") as file, ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
+            for entry in index.values():
+                if "start" in entry:
+                    old = entry["start"]
+                    entry["start"] = file.tell()
+                    file.write(self._bytes[old : old + entry["n_bytes"]])
+            few = len(stale) < _FEWEST_FOR_PROGRESS
+            with tqdm(total=len(stale), desc=f"decode {self.root.name}", unit="file", disable=few) as bar:
+                for first in range(0, len(stale), _AT_ONCE):
+                    batch = stale[first : first + _AT_ONCE]
+                    for name, (entry, content) in zip(batch, threads.map(self._decode, batch), strict=True):
+                        index[name] = entry | ({"start": file.tell()} if content else {})
+                        file.write(content)
+                        bar.update()
+            end = file.tell()
+            file.write(json.dumps(index).encode() + end.to_bytes(8, "little"))
+
+    def _decode(self, name: str) -> tuple[dict[str, Any], bytes]:
+        """The entry of a file and what `read` finds at its start."""
+        path = self.root / name
+        entry: dict[str, Any] = {"state": _state(path)}
+        try:
+            samples = read_audio(path, self.sample_rate, channel=self._channel)[: self._max_samples]
+            peak = float(np.abs(samples).max())
+            if peak == 0.0 or peak < self._silent_peak:
+                cut = f" for its first {len(samples) / self.sample_rate:g} s" if self._max_samples else ""
+                raise RecordingError(f"{path} is silent{cut}; replace or remove it.")
+        except RecordingError as error:
+            return entry | {"reason": str(error)}, b""
+        integers, scale = to_integers(samples)
+        energies = Frames.of(integers * np.float32(scale), self.sample_rate).energies.astype(np.float32)
+        spectrum = np.sqrt(power_spectrum(samples)).astype(np.float16)
+        content = energies.tobytes() + spectrum.tobytes() + integers.tobytes()
+        content += bytes(-len(content) % 4)  # the next one's energies are aligned
+        return entry | {"n_samples": len(samples), "n_bytes": len(content), "scale": scale}, content
+
+
+def to_integers(samples: np.ndarray) -> tuple[np.ndarray, float]:
+    """float32 [N] as int16 [N] and their scale: without loss where they were 16 bit, else with the peak at 16 bit."""
+    integers = np.rint(samples * _FULL_SCALE)
+    if (
+        np.array_equal(integers, samples * _FULL_SCALE)
+        and integers.min() >= -_FULL_SCALE
+        and integers.max() < _FULL_SCALE
+    ):
+        return integers.astype(np.int16), 1.0 / _FULL_SCALE
+    scale = float(np.abs(samples).max()) / (_FULL_SCALE - 1.0)
+    return np.rint(samples / scale).astype(np.int16), scale
+
+
+def _state(path: Path) -> list[int] | None:
+    """Size and time of change, by which a changed file is told; None without the file."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return [found.st_size, found.st_mtime_ns]
