@@ -142,8 +142,15 @@ def machine(report: Report) -> list[str]:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     report = config.stash[_report]
-    if not report.rows:
-        return
+    write = terminalreporter.write_line
+    if report.rows:
+        write_table(report, config, terminalreporter)
+    for title, text in report.sections:
+        terminalreporter.section(title)
+        write(text)
+
+
+def write_table(report: Report, config: pytest.Config, terminalreporter: pytest.TerminalReporter) -> None:
     write = terminalreporter.write_line
     terminalreporter.section("side by side")
     for line in machine(report):
@@ -155,6 +162,3 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     write("")
     for line in table(report.rows):
         write(line)
-    for title, text in report.sections:
-        terminalreporter.section(title)
-        write(text)

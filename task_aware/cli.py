@@ -17,6 +17,7 @@ from task_aware.errors import TaskAwareError
 ConfigType = TypeVar("ConfigType")
 
 CONFIGS = Path(__file__).parent / "configs"
+PACKAGED = ", ".join(sorted(path.stem for path in CONFIGS.glob("*.yaml")))
 
 
 def set_up_logging() -> None:
@@ -63,15 +64,14 @@ def parse(
     """
     program = f"python -m task_aware.{Path(sys.argv[0]).stem}"
     parser = ArgumentParser(description=description, prog=program, usage=f"{program} [options]")
-    packaged = ", ".join(sorted(path.stem for path in CONFIGS.glob("*.yaml")))
-    text = f"YAML of options, repeatable: a path, or one that comes along ({packaged}; default: {base})"
+    text = f"YAML of options, repeatable: a path, or one that comes along ({PACKAGED}; default: {base})"
     parser.add_argument("--config", action=ActionConfigFile, help=text)
     parser.add_argument("--epochs", type=int | None, help="length of the run in epochs of steps_per_epoch steps")
     parser.add_argument("--max-steps", type=int | None, help="length of the run in steps")
     for name, text in FLAGS.items():
         parser.add_argument(f"--{name}", action=ActionYesNo(no_prefix="no-"), default=name == "fused", help=text)
     parser.add_class_arguments(config_class, skip={name.replace("-", "_") for name in FLAGS})
-    options = parser.parse_args(_packaged_configs(list(sys.argv[1:] if arguments is None else arguments), base))
+    options = parser.parse_args(packaged_configs(list(sys.argv[1:] if arguments is None else arguments), base))
     epochs, max_steps = options.pop("epochs"), options.pop("max_steps")
     options.pop("config")
     values = vars(parser.instantiate_classes(options))
@@ -89,17 +89,20 @@ def parse(
     return config
 
 
-def _packaged_configs(arguments: list[str], base: str) -> list[str]:
-    """Puts paths for the names of configs that come with the package, and `base` first where none is named."""
+def packaged_configs(arguments: list[str], base: str, read: Callable[[Path], str] = str) -> list[str]:
+    """Puts paths for the names of configs that come with the package, and `base` first where none is named.
+
+    `read` makes of a path what the parser gets.
+    """
     named = False
     resolved: list[str] = []
     for argument in arguments:
         flag, equals, value = argument.partition("=")
         if flag == "--config" or (resolved and resolved[-1] == "--config"):
             named = True
-            name = value if equals else argument
-            if not Path(name).exists() and (CONFIGS / f"{name}.yaml").is_file():
-                path = str(CONFIGS / f"{name}.yaml")
-                argument = f"--config={path}" if equals else path
+            path = Path(value if equals else argument)
+            if not path.exists() and (CONFIGS / f"{path}.yaml").is_file():
+                path = CONFIGS / f"{path}.yaml"
+            argument = f"--config={read(path)}" if equals else read(path)
         resolved.append(argument)
-    return resolved if named else ["--config", str(CONFIGS / f"{base}.yaml"), *resolved]
+    return resolved if named else ["--config", read(CONFIGS / f"{base}.yaml"), *resolved]

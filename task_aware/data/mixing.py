@@ -140,8 +140,8 @@ class DynamicMixer:
         self.n_samples = round(clip_seconds * sample_rate)
         self.sample_rate = sample_rate
         self.seed = seed
-        self._bank = soundbank
-        self._rirs = rirs if config.reverb else None
+        self.soundbank = soundbank
+        self.rirs = rirs if config.reverb else None
         self._encoder = encoder
         self._recordings = [(label, path) for label, paths in soundbank.foreground.items() for path in paths]
         self._fade = round(LOOP_FADE_SECONDS * sample_rate)
@@ -194,10 +194,10 @@ class DynamicMixer:
         sources = [at._replace(row=b * S + at.row) for b, plan in enumerate(plans) for at in plan.sources]
         rirs = [at._replace(row=b * S + at.row) for b, plan in enumerate(plans) for at in plan.rirs]
         backgrounds = [plan.background._replace(row=b) for b, plan in enumerate(plans) if plan.background is not None]
-        samples = [self._bank.read(at.path).samples[at.first : at.first + at.length] for at in sources]
-        if self._rirs is not None:
-            samples += [self._rirs.read(at.path).samples for at in rirs]
-        samples += [self._bank.read(at.path).samples[at.first : at.first + at.length] for at in backgrounds]
+        samples = [self.soundbank.read(at.path).samples[at.first : at.first + at.length] for at in sources]
+        if self.rirs is not None:
+            samples += [self.rirs.read(at.path).samples for at in rirs]
+        samples += [self.soundbank.read(at.path).samples[at.first : at.first + at.length] for at in backgrounds]
         return PackedMixtures(
             torch.from_numpy(np.concatenate(samples)),
             sources,
@@ -205,15 +205,15 @@ class DynamicMixer:
             backgrounds,
             torch.from_numpy(np.stack([plan.gains for plan in plans])),
             n_samples=self.n_samples,
-            rir_samples=self._rirs.max_samples if self._rirs is not None else 1,
+            rir_samples=self.rirs.max_samples if self.rirs is not None else 1,
             fade=self._fade,
         )
 
     def _draw_events(self, generator: np.random.Generator, count: int) -> list[tuple[str, _Part]]:
         if self.config.distinct_classes:
-            labels = list(self._bank.foreground)
+            labels = list(self.soundbank.foreground)
             chosen = [labels[choice] for choice in generator.permutation(len(labels))[:count]]
-            return [(label, self._draw_part(generator, self._bank.foreground[label])) for label in chosen]
+            return [(label, self._draw_part(generator, self.soundbank.foreground[label])) for label in chosen]
         # a recording comes once in a mixture, unless there are fewer than events
         available = len(self._recordings)
         numbers = generator.choice(available, size=min(count, available), replace=False)
@@ -223,7 +223,7 @@ class DynamicMixer:
     def _draw_part(self, generator: np.random.Generator, paths: Sequence[Path]) -> _Part:
         """One of `paths`, or a stretch of it that fits into the clip."""
         path = paths[int(generator.integers(len(paths)))]
-        recording = self._bank.read(path)
+        recording = self.soundbank.read(path)
         first, length = 0, recording.frames.n_samples
         if length > self.n_samples:
             first, length = recording.frames.random_start(self.n_samples, generator), self.n_samples
@@ -244,14 +244,14 @@ class DynamicMixer:
 
     def _draw_rirs(self, generator: np.random.Generator, count: int) -> tuple[list[Stretch], list[np.ndarray]]:
         """Responses of one room and their power spectra: different ones for different rows as far as the room goes."""
-        if self._rirs is None:
+        if self.rirs is None:
             return [], []
-        paths = self._rirs.rooms[int(generator.integers(len(self._rirs.rooms)))]
+        paths = self.rirs.rooms[int(generator.integers(len(self.rirs.rooms)))]
         choices = generator.choice(len(paths), size=min(count, len(paths)), replace=False)
         stretches, spectra = [], []
         for row in range(count):
             path = paths[choices[row % len(choices)]]
-            recording = self._rirs.read(path)
+            recording = self.rirs.read(path)
             scale = recording.scale / math.sqrt(recording.frames.energies.sum(dtype=np.float64))
             stretches.append(Stretch(path, 0, len(recording.samples), row, 0, scale))
             spectra.append(np.square(recording.spectrum, dtype=np.float32))
@@ -263,9 +263,9 @@ class DynamicMixer:
             level = levels.max() + generator.uniform(low, high)
         else:
             level = generator.uniform(low, levels.min() + high)
-        if not self._bank.background:
+        if not self.soundbank.background:
             return None
-        part = self._draw_part(generator, self._bank.background)
+        part = self._draw_part(generator, self.soundbank.background)
         start, rms = 0, part.active.rms
         if part.length < self.n_samples:
             period = loop_period(part.length, self._fade)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -30,6 +32,9 @@ lines, is navy here), in an order that gives the frequent DESED classes the clea
 
 INK, GREY = "#333333", "#777777"
 
+RANGE_DB = 60.0
+"""What spectrograms show below the maximum."""
+
 
 def style(axes: Axes) -> None:
     """Quiet ticks, and only the left and lower spines."""
@@ -38,6 +43,25 @@ def style(axes: Axes) -> None:
         spine.set_visible(side in ("left", "bottom"))
         spine.set_color("#999999")
         spine.set_linewidth(0.6)
+
+
+def draw_mel(axes: Axes, level: np.ndarray, seconds: float, f_max: float) -> Any:
+    """A mel-spectrogram [F, T] in dB of 0 and below, its bands labelled in kHz; returns the image."""
+    n_bands = len(level)
+    image = axes.imshow(
+        level, origin="lower", aspect="auto", extent=(0, seconds, -0.5, n_bands - 0.5), cmap="magma",
+        vmin=-RANGE_DB, vmax=0, interpolation="antialiased",
+    )  # fmt: skip
+    ticks = [hertz for hertz in (500, 1000, 2000, 4000, 8000, 16000) if hertz <= f_max]
+    centres = _slaney(np.array(ticks, dtype=float)) / _slaney(np.array(f_max)) * (n_bands + 1) - 1
+    axes.set_yticks(np.minimum(centres, n_bands - 0.5), [f"{hertz / 1000:g}" for hertz in ticks])
+    axes.set_ylabel("kHz", fontsize=8.5, color=INK)
+    return image
+
+
+def _slaney(hertz: np.ndarray) -> np.ndarray:
+    """Hz to Slaney's mel: linear below 1 kHz, logarithmic above."""
+    return np.where(hertz < 1000, hertz * 3 / 200, 15 + 27 * np.log(np.maximum(hertz, 1000) / 1000) / np.log(6.4))
 
 
 def save(figure: Figure, path: str | os.PathLike[str]) -> None:

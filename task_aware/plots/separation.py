@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from task_aware.data.labels import Event
-from task_aware.plots.canvas import COLORS, DPI, GREY, INK, WIDTH, save, style
+from task_aware.plots.canvas import COLORS, DPI, GREY, INK, WIDTH, draw_mel, save, style
 
 if TYPE_CHECKING:
     import torch
@@ -24,7 +24,6 @@ DASHES = ("-", "--", ":", "-.")
 """With more labels than colours, the colours repeat with the next dash."""
 
 PALE = 0.35
-RANGE_DB = 60.0
 
 
 def plot_separation(
@@ -82,7 +81,7 @@ def plot_separation(
     )
     for index, row in enumerate(shown):
         spectrogram, probabilities, lanes = page.rows[index]
-        image = _draw_mel(spectrogram, level[index], page.seconds, f_max)
+        image = draw_mel(spectrogram, level[index], page.seconds, f_max)
         name = "mixture" if row or index else "mixture: nothing detected"
         if index > 0:
             heard = _classes(frames[index], labels, threshold)
@@ -193,24 +192,6 @@ def _color(label: str, labels: Sequence[str]) -> str:
 
 def _dash(label: str, labels: Sequence[str]) -> str:
     return DASHES[list(labels).index(label) // len(COLORS) % len(DASHES)]
-
-
-def _draw_mel(axes: Axes, level: np.ndarray, seconds: float, f_max: float) -> Any:
-    n_bands = len(level)
-    image = axes.imshow(
-        level, origin="lower", aspect="auto", extent=(0, seconds, -0.5, n_bands - 0.5), cmap="magma",
-        vmin=-RANGE_DB, vmax=0, interpolation="antialiased",
-    )  # fmt: skip
-    ticks = [hertz for hertz in (500, 1000, 2000, 4000, 8000, 16000) if hertz <= f_max]
-    centres = _slaney(np.array(ticks, dtype=float)) / _slaney(np.array(f_max)) * (n_bands + 1) - 1
-    axes.set_yticks(np.minimum(centres, n_bands - 0.5), [f"{hertz / 1000:g}" for hertz in ticks])
-    axes.set_ylabel("kHz", fontsize=8.5, color=INK)
-    return image
-
-
-def _slaney(hertz: np.ndarray) -> np.ndarray:
-    """Hz to Slaney's mel: linear below 1 kHz, logarithmic above."""
-    return np.where(hertz < 1000, hertz * 3 / 200, 15 + 27 * np.log(np.maximum(hertz, 1000) / 1000) / np.log(6.4))
 
 
 def _draw_probabilities(

@@ -113,7 +113,7 @@ def test_broken_files_are_as_if_they_were_not_there(root):
     for number in range(3):
         (root / f"audio/train/soundbank/foreground/Dog/{number}.wav").write_text("broken")
     drawing = mixer(root, config)
-    assert len(drawing._bank.rejected) == 3
+    assert len(drawing.soundbank.rejected) == 3
     assert all(same(mixture_of(drawing, index), whole[index]) for index in range(5))
 
 
@@ -135,7 +135,7 @@ def test_what_is_unpacked_is_what_was_planned(root, fuss):
         sources, responses = np.zeros((5, 80000)), np.zeros((5, 8000))
 
         def kept(at):
-            return read_audio(drawing._bank.folder / at.path) / drawing._bank.read(at.path).scale
+            return read_audio(drawing.soundbank.folder / at.path) / drawing.soundbank.read(at.path).scale
 
         for at in plan.sources:
             samples = kept(at)

@@ -1,0 +1,167 @@
+"""`python -m task_aware.mix`: writes soundscapes with their images and labels, to listen to and to make fixed sets."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import yaml
+from jsonargparse import ActionConfigFile, ArgumentParser
+from tqdm import tqdm
+
+from task_aware import cli, ops
+from task_aware.config import TrainConfig
+from task_aware.data.audio import write_audio
+from task_aware.data.desed import split_paths
+from task_aware.data.labels import Event
+from task_aware.data.mixing import DynamicMixer
+from task_aware.data.module import open_corpus
+from task_aware.data.recipes import MixingConfig
+from task_aware.errors import DataError
+from task_aware.features import FeatureConfig
+from task_aware.plots import plot_mixture
+
+SAMPLE_RATE = 16000
+
+#: Soundscapes that are mixed together.
+BATCH = 4
+
+#: The largest sample of a 16-bit file, full scale 1.
+LARGEST = 32767 / 32768
+
+_HEADER = "filename\tonset\toffset\tevent_label\n"
+
+
+class Soundscape(NamedTuple):
+    """A mixture [N], float32, what it is the sum of, and its events.
+
+    Attributes:
+        parts: the image of each class by its label, and `background`.
+        gain: below 1 where all of it was turned down to stay within full scale.
+    """
+
+    mixture: np.ndarray
+    parts: dict[str, np.ndarray]
+    events: tuple[Event, ...]
+    gain: float
+
+
+@torch.no_grad()
+def soundscapes(mixer: DynamicMixer, count: int, labels: Sequence[str]) -> Iterator[Soundscape]:
+    """The first mixtures of a mixer, in full scale."""
+    for first in range(0, count, BATCH):
+        plans = [mixer.plan(index) for index in range(first, min(first + BATCH, count))]
+        dry = mixer.pack(plans).unpack()
+        mixed = ops.reverb_mix(*dry)
+        for b, plan in enumerate(plans):
+            rows = [labels[label] for label in plan.labels if label >= 0]
+            parts = dict(zip([*rows, "background"], [*mixed.images[b, : len(rows)], dry.background[b]], strict=True))
+            peak = max(float(part.abs().max()) for part in (mixed.mixture[b], *parts.values()))
+            gain = min(1.0, LARGEST / max(peak, LARGEST))
+            images = {name: gain * part.numpy() for name, part in parts.items()}
+            yield Soundscape(gain * mixed.mixture[b].numpy(), images, plan.events, gain)
+
+
+def write_soundscape(folder: Path, name: str, soundscape: Soundscape, plot: bool) -> None:
+    """Writes the mixture `folder/soundscapes/NAME.wav`, its parts below `folder/images/NAME`, and a picture there."""
+    for part, samples in soundscape.parts.items():
+        write_audio(folder / "images" / name / f"{part}.wav", samples, SAMPLE_RATE)
+    write_audio(folder / "soundscapes" / f"{name}.wav", soundscape.mixture, SAMPLE_RATE)
+    if plot:
+        front_end = FeatureConfig(sample_rate=SAMPLE_RATE)
+        waveforms = np.stack([soundscape.mixture, *soundscape.parts.values()])
+        plot_mixture(
+            folder / "images" / name / "mixture.png",
+            front_end.mel(torch.from_numpy(waveforms)).numpy(),
+            ["mixture", *soundscape.parts],
+            soundscape.events,
+            seconds=waveforms.shape[1] / SAMPLE_RATE,
+            f_max=front_end.f_max,
+            title=name,
+        )
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file as a whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def _own_options(path: Path) -> str:
+    """A config, without what it says to the training commands alone."""
+    if not path.is_file():
+        return str(path)
+    trained = {field.name for field in fields(TrainConfig)} - {"data", "rirs", "out", "seed", "mixing"}
+    content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    return json.dumps({name: value for name, value in content.items() if name not in trained})
+
+
+def make_parser() -> ArgumentParser:
+    program = "python -m task_aware.mix"
+    parser = ArgumentParser(prog=program, usage=f"{program} --out DIR [options]", description=main.__doc__)
+    text = f"YAML of options, repeatable: a path, or one that comes along ({cli.PACKAGED}), of which the mixing counts"
+    parser.add_argument("--config", action=ActionConfigFile, help=text)
+    parser.add_argument("--out", type=Path, required=True, help="folder to write, in DESED's layout")
+    parser.add_argument("-n", "--number", type=int, default=100, help="how many soundscapes")
+    parser.add_argument("--data", type=Path | None, help="folder in DESED's layout; default: the built-in corpus")
+    parser.add_argument("--rirs", type=Path | None, help="room impulse responses; default: DATA/rirs where it exists")
+    parser.add_argument("--seconds", type=float, default=10.0, help="length of a soundscape")
+    parser.add_argument("--seed", type=int, default=0, help="another seed, other soundscapes")
+    parser.add_argument("--plot", action="store_true", help="a picture beside the images of each")
+    parser.add_class_arguments(MixingConfig, "mixing")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Writes soundscapes, images of their classes, and labels: a folder that `--data` of other commands takes."""
+    parser = make_parser()
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    options = parser.parse_args(cli.packaged_configs(given, "builtin", _own_options))
+    table, folder = split_paths(options.out, "synthetic")
+    if options.number < 1:
+        raise ValueError(f"--number is {options.number}; give at least 1")
+    if table.exists():
+        raise DataError(f"{table} is there already; give another --out, or remove what it holds")
+    corpus = open_corpus(options.data, options.rirs, sample_rate=SAMPLE_RATE)
+    mixing = MixingConfig(**vars(options.mixing))
+    mixer = corpus.mixer(mixing, n_sources=mixing.n_events[1], seconds=options.seconds, seed=options.seed)
+    rows = []
+    gains = []
+    threads = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
+    try:
+        made = enumerate(soundscapes(mixer, options.number, corpus.encoder.labels))
+        with tqdm(total=options.number, desc="mix", unit="soundscape") as bar:
+            pending = []
+            for index, soundscape in made:
+                name = f"{index:05d}"
+                pending.append(threads.submit(write_soundscape, folder.parent, name, soundscape, options.plot))
+                rows += [f"{name}.wav\t{e.onset:.3f}\t{e.offset:.3f}\t{e.label}\n" for e in soundscape.events]
+                gains.append(soundscape.gain)
+                while len(pending) > (2 * BATCH if index + 1 < options.number else 0):
+                    pending.pop(0).result()
+                    bar.update()
+    finally:
+        threads.shutdown(cancel_futures=True)
+    recipe = {"seed": options.seed, "seconds": options.seconds, "mixing": asdict(mixing)}
+    write_text(options.out / "mix.json", json.dumps(recipe, indent=2) + "\n")
+    write_text(table, _HEADER + "".join(rows))
+    if turned_down := [gain for gain in gains if gain < 1]:
+        print(
+            f"{len(turned_down)} of {len(gains)} soundscapes were beyond full scale and were turned down with their "
+            f"images, by up to {-20 * np.log10(min(turned_down)):.1f} dB"
+        )
+    print(f"written to {options.out}: {len(gains)} soundscapes in {folder}, their images beside, labels in {table}")
+
+
+if __name__ == "__main__":
+    cli.run(main)
