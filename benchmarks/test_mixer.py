@@ -15,7 +15,7 @@ from task_aware import ops
 from task_aware.data.audio import read_audio
 from task_aware.data.mixing import DynamicMixer, MixturePlan
 from task_aware.data.module import open_corpus
-from task_aware.data.packing import DryMixtures, PackedMixtures
+from task_aware.data.packing import DryMixtures, PackedMixtures, Stretch
 from task_aware.data.recipes import MixingConfig
 from task_aware.features import FeatureConfig
 
@@ -35,26 +35,30 @@ class Shape(NamedTuple):
         return f"{self.B} mixtures of {self.seconds:g} s"
 
 
-def reference(mixer: DynamicMixer, plan: MixturePlan) -> tuple[np.ndarray, np.ndarray]:
-    """Sources [S, N] and responses [S, L] of a plan, placed one by one in float64, from the files."""
+def reference(mixer: DynamicMixer, plan: MixturePlan) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Sources [S, N], responses [S, L] and background [N] of a plan, placed one by one in float64, from the files."""
     soundbank, rirs = mixer.soundbank, mixer.rirs
-    assert rirs is not None
+    assert rirs is not None and plan.background is not None
+
+    def stretch(at: Stretch) -> np.ndarray:
+        samples = read_audio(soundbank.folder / at.path, SAMPLE_RATE)[at.first : at.first + at.length]
+        return at.scale * (samples / soundbank.read(at.path).scale)
+
     sources = np.zeros((N_SOURCES, mixer.n_samples))
     responses = np.zeros((N_SOURCES, rirs.max_samples))
     for at in plan.sources:
-        samples = read_audio(soundbank.folder / at.path, SAMPLE_RATE) / soundbank.read(at.path).scale
-        sources[at.row, at.start : at.start + at.length] += at.scale * samples[at.first : at.first + at.length]
+        sources[at.row, at.start : at.start + at.length] += stretch(at)
     for at in plan.rirs:
         response = read_audio(rirs.folder / at.path, SAMPLE_RATE, channel=0)[: rirs.max_samples].astype(np.float64)
         responses[at.row, : len(response)] = response / np.linalg.norm(response)
-    return sources, responses
+    return sources, responses, stretch(plan.background)  # none of the corpus is so short that it is repeated
 
 
 def check(mixer: DynamicMixer, plans: list[MixturePlan], dry: DryMixtures) -> None:
     """What lies on the device is what the files hold, to the rounding of float32."""
     for b, plan in enumerate(plans):
         expected = reference(mixer, plan)
-        for found, exact in zip((dry.sources[b], dry.rirs[b]), expected, strict=True):
+        for found, exact in zip((dry.sources[b], dry.rirs[b], dry.background[b]), expected, strict=True):
             assert np.abs(found.cpu().numpy() - exact).max() <= 1e-6 * np.abs(exact).max()
 
 

@@ -164,7 +164,7 @@ class RunConfig:
         precision: of the networks.
         accelerator: auto, cpu or gpu.
         devices: processes, one per device.
-        workers: processes that decode and place audio; 0 does it in the training process.
+        workers: processes that draw mixtures and decode clips; 0 does it in the training process.
         resume: continue OUT's last checkpoint.
         fast_dev_run: a few steps and clips, to see that everything runs.
     """

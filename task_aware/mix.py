@@ -34,17 +34,17 @@ SAMPLE_RATE = 16000
 #: Soundscapes that are mixed together.
 BATCH = 4
 
-#: The largest sample of a 16-bit file, full scale 1.
-LARGEST = 32767 / 32768
+#: The largest sample before everything is rounded to 16 bit.
+LARGEST = 0.999
 
 _HEADER = "filename\tonset\toffset\tevent_label\n"
 
 
 class Soundscape(NamedTuple):
-    """A mixture [N], float32, what it is the sum of, and its events.
+    """A mixture [N], full scale 1 at 16 bit, and its events.
 
     Attributes:
-        parts: the image of each class by its label, and `background`.
+        parts: what it is exactly the sum of: the image of each class by its label, and `background`.
         gain: below 1 where all of it was turned down to stay within full scale.
     """
 
@@ -56,7 +56,7 @@ class Soundscape(NamedTuple):
 
 @torch.no_grad()
 def soundscapes(mixer: DynamicMixer, count: int, labels: Sequence[str]) -> Iterator[Soundscape]:
-    """The first mixtures of a mixer, in full scale."""
+    """The first mixtures of a mixer."""
     for first in range(0, count, BATCH):
         plans = [mixer.plan(index) for index in range(first, min(first + BATCH, count))]
         dry = mixer.pack(plans).unpack()
@@ -65,9 +65,9 @@ def soundscapes(mixer: DynamicMixer, count: int, labels: Sequence[str]) -> Itera
             rows = [labels[label] for label in plan.labels if label >= 0]
             parts = dict(zip([*rows, "background"], [*mixed.images[b, : len(rows)], dry.background[b]], strict=True))
             peak = max(float(part.abs().max()) for part in (mixed.mixture[b], *parts.values()))
-            gain = min(1.0, LARGEST / max(peak, LARGEST))
-            images = {name: gain * part.numpy() for name, part in parts.items()}
-            yield Soundscape(gain * mixed.mixture[b].numpy(), images, plan.events, gain)
+            gain = LARGEST / max(peak, LARGEST)
+            rounded = {name: np.rint(gain * 32768 * part.numpy()) / 32768 for name, part in parts.items()}
+            yield Soundscape(sum(rounded.values(), np.zeros(1)), rounded, plan.events, gain)
 
 
 def write_soundscape(folder: Path, name: str, soundscape: Soundscape, plot: bool) -> None:

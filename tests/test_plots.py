@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from task_aware.data.labels import DESED_CLASSES, Event
-from task_aware.plots import plot_separation, plot_training
+from task_aware.plots import plot_mixture, plot_separation, plot_training
 from task_aware.plots.canvas import COLORS
 from task_aware.plots.training import _noise, _panels, _running_mean
 
@@ -133,6 +133,18 @@ class TestPlotSeparation:
             plot_separation(path, **separation(1))
         assert path.read_bytes() == b"old"
         assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_mixture_above_its_parts(tmp_path: Path):
+    mels = np.random.default_rng(0).uniform(0.01, 1.0, (3, 32, 628))
+    events = [Event(1.0, 2.0, "Dog"), Event(4.0, 9.0, "Dog")]
+    pictures = []
+    for name, shown in (("with", events), ("without", [])):
+        path = tmp_path / name / "mixture.png"
+        plot_mixture(path, mels, ["mixture", "Dog", "background"], shown, seconds=10.0, f_max=8000.0, title="a mixture")
+        pictures.append(n_pixels(read(path), COLORS[0]))
+        assert read(path).shape[1] == 1404 and list(path.parent.iterdir()) == [path]
+    assert pictures[0] > 2 * 1000 and pictures[1] == 0  # six seconds above the mixture, and above the dog
 
 
 class TestPlotTraining:

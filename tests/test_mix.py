@@ -1,0 +1,87 @@
+"""`python -m task_aware.mix`: what it writes is read back as a data set, and sums up."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from task_aware import evaluate, mix, train
+from task_aware.data import read_audio, read_split
+from task_aware.data.recipes import MixingConfig
+from task_aware.errors import DataError
+
+IMAGES = "audio/train/synthetic20/images"
+
+
+def run(corpus, out, *options: str) -> dict:
+    mix.main([f"--data={corpus}", f"--out={out}", "--seconds=2", *options])
+    return json.loads((out / "mix.json").read_text())
+
+
+def test_soundscapes_are_the_sum_of_their_images(tiny_corpus, tmp_path):
+    recipe = run(tiny_corpus, tmp_path, "-n=6", "--mixing.n_events=[2,3]", "--seed=3")
+    assert recipe["seed"] == 3 and recipe["mixing"]["n_events"] == [2, 3]
+    split = read_split(tmp_path, "synthetic")
+    assert [clip.filename for clip in split.clips] == [f"{k:05d}.wav" for k in range(6)]
+    for clip in split.clips:
+        parts = {path.stem: read_audio(path) for path in (tmp_path / IMAGES / clip.path.stem).iterdir()}
+        assert parts.keys() == {event.label for event in clip.events} | {"background"}
+        assert 2 <= len(parts) - 1 <= 3
+        mixture = read_audio(clip.path)
+        assert len(mixture) == 32000
+        assert np.array_equal(mixture, sum(parts.values()))
+        for event in clip.events:
+            image = np.square(parts[event.label])
+            sounding = image[round(event.onset * 16000) : round(event.offset * 16000) + 4000]
+            assert sounding.sum() > 0.5 * image.sum() > 0
+
+
+def test_a_seed_gives_the_same_files_and_is_not_overwritten(tiny_corpus, tmp_path):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        run(tiny_corpus, tmp_path / name, "-n=5", f"--seed={seed}")
+    a, b, c = (
+        [path.read_bytes() for path in sorted((tmp_path / name).rglob("*.*")) if path.is_file()] for name in "abc"
+    )
+    assert a == b != c
+    with pytest.raises(DataError, match="soundscapes.tsv is there already; give another --out"):
+        run(tiny_corpus, tmp_path / "a")
+
+
+def test_what_is_beyond_full_scale_is_turned_down_with_its_images(tiny_corpus, tmp_path, capsys):
+    run(tiny_corpus, tmp_path, "-n=3", "--mixing.gain_db=[45,45]")
+    assert "3 of 3 soundscapes were beyond full scale and were turned down" in capsys.readouterr().out
+    for clip in read_split(tmp_path, "synthetic").clips:
+        parts = [read_audio(path) for path in (tmp_path / IMAGES / clip.path.stem).iterdir()]
+        mixture = read_audio(clip.path)
+        assert max(np.abs(x).max() for x in (mixture, *parts)) == pytest.approx(0.999, abs=2e-4)
+        assert np.array_equal(mixture, sum(parts))
+
+
+def test_recipes_and_pictures(tiny_corpus, tmp_path):
+    recipe = run(tiny_corpus, tmp_path / "out", "--config=paper", "--number=2", "--plot", "--mixing.reverb=false")
+    expected = json.loads(json.dumps({**vars(MixingConfig.paper()), "reverb": False}))
+    assert recipe["mixing"] == expected
+    assert len(list((tmp_path / "out" / IMAGES).glob("*/mixture.png"))) == 2
+    own = tmp_path / "own.yaml"
+    own.write_text("mixing: {n_events: [1, 1]}\nworkers: 3\nseed: 5\n")
+    assert run(tiny_corpus, tmp_path / "own", f"--config={own}", "-n=1")["mixing"]["n_events"] == [1, 1]
+    own.write_text("mixin: {n_events: [1, 1]}\n")
+    with pytest.raises(SystemExit):
+        run(tiny_corpus, tmp_path / "mistake", f"--config={own}", "-n=1")
+
+
+def test_other_commands_take_the_folder(tiny_corpus, tmp_path):
+    mix.main([f"--data={tiny_corpus}", f"--out={tmp_path}", "-n=2"])
+    evaluate.main([str(train.BUILTIN_DETECTOR), f"--data={tmp_path}", "--split=synthetic", f"--out={tmp_path / 'e'}"])
+    assert (tmp_path / "e/metrics.json").is_file()
+
+
+def test_mistakes_are_one_sentence(tiny_corpus, tmp_path):
+    with pytest.raises(ValueError, match="--number is 0; give at least 1"):
+        run(tiny_corpus, tmp_path, "-n=0")
+    with pytest.raises(ValueError, match="mixing.n_events must be two numbers, the lower one first"):
+        run(tiny_corpus, tmp_path, "--mixing.n_events=[3,2]")
+    with pytest.raises(DataError, match="is not a folder"):
+        run(tmp_path / "absent", tmp_path / "out")
