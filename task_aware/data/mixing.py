@@ -167,17 +167,17 @@ class DynamicMixer:
             members = [number for number, (name, _) in enumerate(drawn) if name == label]
             loudest = max(levels[number] for number in members)
             spans = []
-            spectra = []
+            dry = wet = 0.0
             starts = self._place(generator, [drawn[number][1].length for number in members])
             for number, start in zip(members, starts, strict=True):
                 part = drawn[number][1]
                 scale = _linear(levels[number] - loudest) / part.active.rms
                 sources.append(_stretch(part, row, start, scale))
                 spans.append((start + part.active.first, start + part.active.last))
-                spectra.append((scale * scale * part.active.energy, part.recording.spectrum))
-            gains[row] = _linear(gain_db + loudest)
-            if responses:
-                gains[row] /= room_gain(_average(spectra), responses[row])
+                energy = scale**2 * part.active.energy
+                dry += energy
+                wet += energy * (room_gain(part.recording.power(), responses[row]) ** 2 if responses else 1.0)
+            gains[row] = _linear(gain_db + loudest) * math.sqrt(dry / wet)
             events += [Event(first / self.sample_rate, last / self.sample_rate, label) for first, last in _join(spans)]
         return MixturePlan(
             sources=tuple(sources),
@@ -254,7 +254,7 @@ class DynamicMixer:
             recording = self.rirs.read(path)
             scale = recording.scale / math.sqrt(recording.frames.energies.sum(dtype=np.float64))
             stretches.append(Stretch(path, 0, len(recording.samples), row, 0, scale))
-            spectra.append(np.square(recording.spectrum, dtype=np.float32))
+            spectra.append(recording.power())
         return stretches, spectra
 
     def _draw_background(self, generator: np.random.Generator, levels: np.ndarray, gain_db: float) -> Stretch | None:
@@ -276,14 +276,6 @@ class DynamicMixer:
 
 def _stretch(part: _Part, row: int, start: int, scale: float) -> Stretch:
     return Stretch(part.path, part.first, part.length, row, start, scale * part.recording.scale)
-
-
-def _average(spectra: Sequence[tuple[float, np.ndarray]]) -> np.ndarray:
-    """Power spectrum of sounds together, from the energy and the square root of the power spectrum of each."""
-    if len(spectra) == 1:
-        return np.square(spectra[0][1], dtype=np.float32)
-    total = sum(energy for energy, _ in spectra)
-    return sum(energy / total * np.square(root, dtype=np.float32) for energy, root in spectra)  # type: ignore[return-value]
 
 
 def _linear(level_db: float) -> float:

@@ -26,7 +26,6 @@ VERSION = 1
 _FULL_SCALE = 32768.0
 _SILENT_PEAK = 1.0 / _FULL_SCALE
 _AT_ONCE = 256  # files decoded before the next ones are begun, which bounds memory
-_FEWEST_FOR_PROGRESS = 100
 
 _log = logging.getLogger(__name__)
 
@@ -55,6 +54,10 @@ class Recording(NamedTuple):
     scale: float
     frames: Frames
     spectrum: np.ndarray
+
+    def power(self) -> np.ndarray:
+        """`levels.power_spectrum` of the recording, float32 [SPECTRUM_BINS]."""
+        return np.square(self.spectrum, dtype=np.float32)
 
 
 class Recordings:
@@ -189,8 +192,7 @@ class Recordings:
                     old = entry["start"]
                     entry["start"] = file.tell()
                     file.write(self._bytes[old : old + entry["n_bytes"]])
-            few = len(stale) < _FEWEST_FOR_PROGRESS
-            with tqdm(total=len(stale), desc=f"decode {self.root.name}", unit="file", disable=few) as bar:
+            with tqdm(total=len(stale), desc=f"decode {self.root.name}", unit="file") as bar:
                 for first in range(0, len(stale), _AT_ONCE):
                     batch = stale[first : first + _AT_ONCE]
                     for name, (entry, content) in zip(batch, threads.map(self._decode, batch), strict=True):

@@ -134,7 +134,7 @@ def test_fixed_soundscapes_are_their_own_only_source(tiny_corpus):
     assert strong.labels.tolist() == [[-1], [-1]] and strong.frames.shape == (2, 125, 10)
     for k in range(2):
         clip, samples = steps.strong_clips.read(k)
-        assert mixed.mixture[k].numpy() == pytest.approx(samples, abs=1e-6)
+        assert np.abs(mixed.mixture[k].numpy() - samples).max() < 1e-6
         assert strong.frames[k].any() == bool(clip.events)
 
 
