@@ -31,8 +31,13 @@ def set_up_logging() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
-def run(main: Callable[[Sequence[str] | None], None]) -> None:
-    """Runs a command; an error that the user can mend is one line on stderr and exit status 2."""
+def run(
+    main: Callable[[Sequence[str] | None], None], stopped: str = "stopped; --resume continues from the last checkpoint"
+) -> None:
+    """Runs a command; an error that the user can mend is one line on stderr and exit status 2.
+
+    Ctrl-C prints `stopped` and ends with status 130.
+    """
     set_up_logging()
     try:
         main(None)
@@ -42,7 +47,7 @@ def run(main: Callable[[Sequence[str] | None], None]) -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("stopped; --resume continues from the last checkpoint", file=sys.stderr)
+        print(stopped, file=sys.stderr)
         sys.exit(130)
 
 

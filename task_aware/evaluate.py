@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -166,7 +167,7 @@ def write_results(
     temporary.replace(out / "metrics.json")
 
 
-def open_model(path: Path) -> nn.Module:
+def open_model(path: str | os.PathLike[str]) -> nn.Module:
     """The separator or detector in a checkpoint."""
     if checkpoint.kind_of(path) == "separator":
         return Separator.from_checkpoint(path)

@@ -1,0 +1,232 @@
+"""`python -m task_aware.infer`: the events in recordings of any format and length, and their sources."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+from jsonargparse import ArgumentParser, Namespace
+from tqdm import tqdm
+
+from task_aware import cli
+from task_aware.config import Precision
+from task_aware.data.audio import RecordingError, audio_seconds
+from task_aware.data.streaming import read_ahead, read_blocks
+from task_aware.models.system import Merge
+from task_aware.outputs import (
+    Outputs,
+    SourceFiles,
+    Wanted,
+    draw,
+    write_all_events,
+    write_events,
+    write_scores,
+    write_table,
+)
+from task_aware.predict import Predictor, Result
+from task_aware.recordings import Recording, find_recordings, shard
+from task_aware.windows import Window
+
+_log = logging.getLogger(__name__)
+
+#: A small separator for the built-in corpus, as `python -m task_aware.train --fused` makes it (seed 0, 2 threads).
+BUILTIN_SEPARATOR = Path(__file__).parent / "assets" / "separator_builtin.safetensors"
+
+
+def make_parser() -> ArgumentParser:
+    """The options."""
+    parser = ArgumentParser(
+        prog="python -m task_aware.infer",
+        usage="python -m task_aware.infer CKPT PATH... --out DIR [options]\n"
+        "       python -m task_aware.infer --demo PATH... --out DIR [options]",
+        description=main.__doc__,
+    )
+    add = parser.add_argument
+    add("inputs", nargs="+", metavar="PATH", help="CKPT, a separator or a detector (not with --demo), then recordings: "
+        "files, folders, patterns, and lists (.txt, .tsv)")  # fmt: skip
+    add("--out", type=Path, required=True, help="folder of the results")
+    add("--demo", action="store_true", help="the small separator that comes along, for the built-in corpus' classes")
+    add("--scores", action="store_true", help="write the frame probabilities too, as sed_scores_eval reads them")
+    add("--plot", action="store_true", help="draw each recording too")
+    add("--plot-minutes", type=float, default=2.0, help="of a long recording, only the beginning")
+    add("--audio", action="store_true", help="write the sources too, as the masks project them (docs/inference.md)")
+    add("--threshold", type=float, default=0.5, help="probability from which a class is active")
+    add("--median", type=int, default=7, help="length of the median filter in output frames; 1 is none")
+    add("--merge", choices=get_args(Merge), help="rule for the sources' detections; default: the separator's own")
+    add("--window", type=float, default=10.0, help="seconds heard at once; shorter recordings are heard whole")
+    add("--overlap", type=float, default=2.5, help="seconds that neighbouring windows share")
+    add("--batch-size", type=int | None, help="windows at a time; default: 32 on a GPU, 1 on the CPU")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    add("--precision", choices=get_args(Precision), default="32-true", help="of the networks")
+    add("--jobs", type=int, default=min(4, len(os.sched_getaffinity(0))), help="threads that decode")
+    add("--skip-existing", action="store_true", help="leave out recordings whose results are there")
+    add("--shard", help="part i/n of the recordings, such as 1/4; its tables are events-1-of-4.tsv, ...")
+    return parser
+
+
+def open_predictor(options: Namespace) -> tuple[Predictor, list[str]]:
+    """The model, and the inputs that are recordings."""
+    checkpoint, inputs = (
+        (BUILTIN_SEPARATOR, options.inputs) if options.demo else (options.inputs[0], options.inputs[1:])
+    )
+    if not inputs:
+        raise ValueError("recordings are missing; give a checkpoint (or --demo) and then files or folders")
+    predictor = Predictor(
+        checkpoint,
+        device=options.device,
+        precision=options.precision,
+        merge=options.merge,
+        threshold=options.threshold,
+        median_frames=options.median,
+        window_seconds=options.window,
+        overlap_seconds=options.overlap,
+        batch_size=options.batch_size,
+    )
+    if options.audio and predictor.separator is None:
+        raise ValueError(f"{checkpoint} holds a detector alone, and --audio needs a separator")
+    return predictor, inputs
+
+
+def check_numbers(options: Namespace) -> None:
+    """Raises ValueError for an option out of its range."""
+    if not 0 < options.threshold <= 1:
+        raise ValueError(f"--threshold is {options.threshold}; give a probability above 0 and up to 1")
+    for name in ("jobs", "median", "batch_size"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise ValueError(f"--{name.replace('_', '-')} is {value}; give 1 or more")
+    if options.plot_minutes <= 0:
+        raise ValueError(f"--plot-minutes is {options.plot_minutes}; give more than 0")
+
+
+def seconds_of(recordings: Sequence[Recording], jobs: int) -> dict[str, float]:
+    """Lengths by name, from the headers alone; 0 for what cannot be opened."""
+
+    def seconds(recording: Recording) -> float:
+        with suppress(RecordingError):
+            return audio_seconds(recording.path)
+        return 0.0
+
+    with ThreadPoolExecutor(jobs) as pool:
+        return dict(zip((recording.name for recording in recordings), pool.map(seconds, recordings), strict=True))
+
+
+class Writer:
+    """Writes the results of recordings as they come."""
+
+    def __init__(self, outputs: Outputs, predictor: Predictor, seconds: dict[str, float], plot_minutes: float) -> None:
+        self.outputs = outputs
+        self.predictor = predictor
+        self.seconds = seconds
+        self.plot_minutes = plot_minutes
+        self._sources: dict[Recording, SourceFiles] = {}
+
+    def write_sources(self, recording: Recording, sources: np.ndarray) -> None:
+        """Appends to a recording's sources `[S, n]`."""
+        if recording not in self._sources:
+            paths, rate = self.outputs.sources(recording), self.predictor.sample_rate
+            self._sources[recording] = SourceFiles(paths, rate, self.seconds[recording.name])
+        self._sources[recording].write(sources)
+
+    def finish(self, recording: Recording, result: Result) -> None:
+        """Writes all else that is wanted of a recording; its events last, since they say that it is complete."""
+        wanted, detector = self.outputs.wanted, self.predictor.detector
+        if wanted.scores:
+            write_scores(self.outputs.scores(recording), result, detector.labels, detector.frame_seconds)
+        if wanted.plot:
+            path, threshold = self.outputs.plot(recording), self.predictor.threshold
+            draw(path, recording, result, detector, threshold, self.plot_minutes)
+        if wanted.audio:
+            self._sources.pop(recording).close(keep=True)
+        write_events(self.outputs.events(recording), result.events)
+
+    def discard(self, recording: Recording) -> None:
+        """Forgets a recording that failed."""
+        if recording in self._sources:
+            self._sources.pop(recording).close(keep=False)
+
+
+def windows_of(predictor: Predictor, recording: Recording) -> Iterator[Window]:
+    """A recording's windows, read as they are asked for."""
+    return predictor.windowing.cut(read_blocks(recording.path, predictor.sample_rate), str(recording.path))
+
+
+def analyse(predictor: Predictor, recordings: Sequence[Recording], writer: Writer, jobs: int) -> dict[str, str]:
+    """Analyses and writes the recordings; returns the errors of those that failed, by name."""
+    errors: dict[str, str] = {}
+    total = round(sum(writer.seconds.values()))
+    with tqdm(total=total, unit="s", desc="audio", disable=None, smoothing=0.05) as bar:
+
+        def heard(
+            items: Iterable[tuple[Recording, Window | RecordingError]],
+        ) -> Iterator[tuple[Recording, Window | RecordingError]]:
+            done = 0.0
+            for recording, item in items:
+                if isinstance(item, Window):
+                    seconds = item.stop / predictor.sample_rate
+                    bar.update(round(seconds - done, 2))
+                    done = 0.0 if item.last else seconds
+                else:
+                    done = 0.0
+                yield recording, item
+
+        items = read_ahead(recordings, partial(windows_of, predictor), jobs)
+        sink = writer.write_sources if writer.outputs.wanted.audio else None
+        for recording, result in predictor.analyse(heard(items), sink):
+            if isinstance(result, RecordingError):
+                errors[recording.name] = str(result)
+                writer.discard(recording)
+                tqdm.write(f"left out: {result}", file=sys.stderr)
+            else:
+                writer.finish(recording, result)
+    return errors
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Writes the sound events of recordings as tables.
+
+    Exit status: 0 where all recordings are done, 1 where some could not be read (errors.tsv names them), 2 where the
+    command is mistaken.
+    """
+    options = make_parser().parse_args(arguments)
+    check_numbers(options)
+    predictor, inputs = open_predictor(options)
+    recordings = find_recordings(inputs)
+    ending = ""
+    if options.shard:
+        recordings = shard(recordings, options.shard)
+        ending = f"-{options.shard.replace('/', '-of-')}"
+    outputs = Outputs(options.out, Wanted(options.scores, options.plot, options.audio, predictor.n_sources))
+    todo = recordings
+    if options.skip_existing:
+        todo = [recording for recording in recordings if not outputs.are_complete(recording)]
+        _log.info("%d of %d recordings have their results already", len(recordings) - len(todo), len(recordings))
+    start = time.perf_counter()
+    seconds = seconds_of(todo, options.jobs)
+    errors = analyse(predictor, todo, Writer(outputs, predictor, seconds, options.plot_minutes), options.jobs)
+    elapsed = time.perf_counter() - start
+
+    done = {recording.name: outputs.events(recording) for recording in recordings if recording.name not in errors}
+    write_all_events(options.out / f"events{ending}.tsv", done)
+    write_table(options.out / f"errors{ending}.tsv", ("filename", "error"), errors.items())
+    heard = sum(length for name, length in seconds.items() if name not in errors)
+    print(
+        f"{len(todo) - len(errors)} recordings, {heard / 60:.1f} min of audio in {elapsed:.1f} s "
+        f"({heard / elapsed:.0f} times real time); written to {options.out}"
+    )
+    if errors:
+        print(f"{len(errors)} could not be read: see {options.out / f'errors{ending}.tsv'}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    cli.run(main, stopped="stopped; --skip-existing goes on where it was")

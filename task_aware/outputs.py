@@ -1,0 +1,172 @@
+"""What `python -m task_aware.infer` writes: tables, pictures and sources, each file as a whole or not at all."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+
+from task_aware.data.labels import Event
+from task_aware.data.streaming import read_blocks
+from task_aware.models.detector import Detector
+from task_aware.plots import plot_separation
+from task_aware.predict import Result
+from task_aware.recordings import Recording
+
+#: A WAV header counts up to 4 GiB; longer sources are written as RF64, its extension.
+WAV_BYTES = 2**32 - 2**16
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A file beside `path` to write to, which takes its place at the end, or goes where an error came first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is written for each recording besides its events."""
+
+    scores: bool = False
+    plot: bool = False
+    audio: bool = False
+    n_sources: int = 0
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where results lie below a folder."""
+
+    root: Path
+    wanted: Wanted
+
+    def events(self, recording: Recording) -> Path:
+        return self.root / "events" / f"{recording.stem}.tsv"
+
+    def scores(self, recording: Recording) -> Path:
+        return self.root / "scores" / f"{recording.stem}.tsv"
+
+    def plot(self, recording: Recording) -> Path:
+        return self.root / "plots" / f"{recording.stem}.png"
+
+    def sources(self, recording: Recording) -> list[Path]:
+        stem = self.root / "audio" / recording.stem
+        return [stem.with_name(f"{stem.name}_source_{k + 1}.wav") for k in range(self.wanted.n_sources)]
+
+    def are_complete(self, recording: Recording) -> bool:
+        """Whether all that is wanted is there; the events are written last."""
+        paths = [self.events(recording)]
+        if self.wanted.scores:
+            paths.append(self.scores(recording))
+        if self.wanted.plot:
+            paths.append(self.plot(recording))
+        if self.wanted.audio:
+            paths += self.sources(recording)
+        return all(path.is_file() for path in paths)
+
+
+def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A tab-separated table."""
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, delimiter="\t", lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+def write_events(path: Path, events: Iterable[Event]) -> None:
+    """The events of one recording (onset, offset, event_label), in seconds with three decimals."""
+    rows = ((f"{event.onset:.3f}", f"{event.offset:.3f}", event.label) for event in events)
+    write_table(path, ("onset", "offset", "event_label"), rows)
+
+
+def write_all_events(path: Path, tables: Mapping[str, Path]) -> None:
+    """Tables of `write_events` as DESED's one (filename, onset, offset, event_label).
+
+    A recording without events has a row with empty fields.
+    """
+
+    def rows() -> Iterator[Sequence[str]]:
+        for name, table in tables.items():
+            with table.open(encoding="utf-8", newline="") as file:
+                found = list(csv.reader(file, delimiter="\t"))[1:]
+            yield from ((name, *row) for row in found or [["", "", ""]])
+
+    write_table(path, ("filename", "onset", "offset", "event_label"), rows())
+
+
+def write_scores(path: Path, result: Result, labels: Sequence[str], frame_seconds: float) -> None:
+    """Frame probabilities (onset, offset, a column for each class), as sed_scores_eval reads them."""
+    edges = np.minimum(np.arange(len(result.scores) + 1) * frame_seconds, max(result.seconds, frame_seconds))
+    table = np.column_stack([edges[:-1], edges[1:], result.scores])
+    with replacing(path) as temporary:
+        np.savetxt(
+            temporary, table, fmt="%.6f", delimiter="\t", comments="", header="\t".join(("onset", "offset", *labels))
+        )
+
+
+def draw(
+    path: Path, recording: Recording, result: Result, detector: Detector, threshold: float, minutes: float
+) -> None:
+    """The beginning of a recording: mel-spectrogram, frame probabilities and detected events."""
+    front_end = detector.feature_config
+    seconds = min(60 * minutes, result.seconds)
+    n_samples = round(seconds * front_end.sample_rate)
+    blocks = read_blocks(recording.path, front_end.sample_rate, block_seconds=seconds)
+    samples = np.concatenate(list(islice(blocks, 2)))[:n_samples]
+    mel = front_end.mel(torch.from_numpy(samples))
+    frames = result.scores[: round(seconds / detector.frame_seconds)]
+    plot_separation(
+        path,
+        mel,
+        mel.new_empty(0, *mel.shape),
+        frames,
+        np.empty((0, *frames.shape)),
+        detector.labels,
+        frame_seconds=front_end.frame_seconds,
+        output_frame_seconds=detector.frame_seconds,
+        f_max=front_end.f_max,
+        estimated=[event for event in result.events if event.onset < seconds],
+        threshold=threshold,
+        title=recording.name + (f" (the first {minutes:g} minutes)" if seconds < result.seconds else ""),
+    )
+
+
+class SourceFiles:
+    """The separated sources of one recording, written as they come: 32-bit float WAV, one file each."""
+
+    def __init__(self, paths: Sequence[Path], sample_rate: int, seconds: float) -> None:
+        self._paths = paths
+        self._temporary = [path.with_name(f".{path.name}.tmp") for path in paths]
+        paths[0].parent.mkdir(parents=True, exist_ok=True)
+        kind = "RF64" if 4 * seconds * sample_rate > WAV_BYTES else "WAV"
+        self._files = [
+            soundfile.SoundFile(path, "w", sample_rate, 1, subtype="FLOAT", format=kind) for path in self._temporary
+        ]
+
+    def write(self, sources: np.ndarray) -> None:
+        """Appends `[S, n]`."""
+        for file, samples in zip(self._files, sources, strict=True):
+            file.write(samples)
+
+    def close(self, *, keep: bool) -> None:
+        """Puts the files into their places, or removes them."""
+        for file, temporary, path in zip(self._files, self._temporary, self._paths, strict=True):
+            file.close()
+            if keep:
+                os.replace(temporary, path)
+            else:
+                temporary.unlink()

@@ -1,0 +1,287 @@
+"""Events and sources of recordings of any length: a checkpoint, its front end and the decoding as one object."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from typing import Any, TypeVar, cast
+
+import numpy as np
+import torch
+import torchaudio
+from torch import Tensor, nn
+
+from task_aware.config import Precision
+from task_aware.data.audio import RecordingError
+from task_aware.data.labels import Event
+from task_aware.data.streaming import read_blocks
+from task_aware.evaluate import detector_of, open_model, pick_device
+from task_aware.joining import Answer, Join
+from task_aware.metrics import decode
+from task_aware.models.system import Merge, Separator
+from task_aware.projection import project
+from task_aware.windows import Window, Windowing
+
+Key = TypeVar("Key", bound=Hashable)
+Waveform = TypeVar("Waveform", np.ndarray, Tensor)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What is heard in a recording.
+
+    Attributes:
+        events: by onset.
+        scores: frame probabilities float32 `[T', C]`.
+        seconds: length of the recording.
+    """
+
+    events: list[Event]
+    scores: np.ndarray
+    seconds: float
+
+
+class Predictor:
+    """Detects events in recordings and separates their sources; pickles, so that it can run in other processes.
+
+    Recordings up to `window_seconds` are heard whole, exactly as `python -m task_aware.evaluate` does; longer ones in
+    overlapping windows whose answers are cross-faded.
+
+    Args:
+        model: checkpoint of a separator or a detector, or the module itself.
+        device: `auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1`, ...
+        precision: of the networks; features and masking stay in float32.
+        merge: how the sources' detections become those of the clip, in place of the separator's own rule.
+        threshold: probability from which a class is active.
+        median_frames: length of the median filter over output frames.
+        window_seconds: about the length of the windows.
+        overlap_seconds: what neighbouring windows share, at most half of that.
+        batch_size: windows at a time; default 32 on a GPU and 1 on the CPU, whose caches hold no more.
+
+    Raises:
+        CheckpointError: the checkpoint is missing, broken or of another kind.
+        ValueError: an option that does not fit the model.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | nn.Module,
+        *,
+        device: str = "auto",
+        precision: Precision = "32-true",
+        merge: Merge | None = None,
+        threshold: float = 0.5,
+        median_frames: int = 7,
+        window_seconds: float = 10.0,
+        overlap_seconds: float = 2.5,
+        batch_size: int | None = None,
+    ) -> None:
+        self.device = pick_device("auto") if device == "auto" else torch.device(device)
+        opened = model if isinstance(model, nn.Module) else open_model(model)
+        self.model = opened.to(self.device).eval()
+        self.detector = detector_of(self.model)
+        self.separator = self.model if isinstance(self.model, Separator) else None
+        if merge is not None:
+            self._separator("merging detections").merge = merge
+        self.precision = precision
+        self.threshold = threshold
+        self.median_frames = median_frames
+        self.windowing = Windowing.of(self.detector, window_seconds, overlap_seconds)
+        self.batch_size = batch_size or (1 if self.device.type == "cpu" else 32)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The classes, in the order of the scores' columns."""
+        return self.detector.labels
+
+    @property
+    def n_sources(self) -> int:
+        """Sources that are separated; 0 for a detector alone."""
+        return 0 if self.separator is None else self.separator.mask_network.config.n_sources
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz at which the detector listens."""
+        return self.detector.feature_config.sample_rate
+
+    def detect(self, waveform: np.ndarray | Tensor, sample_rate: int) -> list[Event]:
+        """The events of a recording, `[N]` or `[channels, N]` (averaged), at any rate."""
+        return self.analyse_waveform(waveform, sample_rate).events
+
+    def separate(self, waveform: Waveform, sample_rate: int) -> Waveform:
+        """The sources of a recording `[N]` or `[channels, N]` (averaged): `[S, N]` at the same rate.
+
+        The masks on mel bands are carried to the mixture's Fourier transform: see `task_aware.projection`. Nothing is
+        left above half the detector's rate.
+
+        Raises ValueError for the model of a detector alone.
+        """
+        self._separator("separating")
+        parts: list[np.ndarray] = []
+        self.analyse_waveform(waveform, sample_rate, lambda _, sources: parts.append(sources))
+        sources = torch.from_numpy(np.concatenate(parts, axis=-1))
+        sources = torchaudio.functional.resample(sources, self.sample_rate, sample_rate)
+        n_samples = waveform.shape[-1]
+        sources = nn.functional.pad(sources, (0, max(0, n_samples - sources.shape[-1])))[..., :n_samples]
+        return sources.to(waveform.device) if isinstance(waveform, Tensor) else sources.numpy()
+
+    def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """A batch of rows, as Ray Data's `map_batches` hands them over.
+
+        Args:
+            batch: columns of one length: `path`, files to read; or `waveform` (each `[N]` or `[channels, N]`) and
+                `sample_rate`.
+
+        Returns:
+            The batch's other columns, `events` (an object array: for each row a list of dicts with onset, offset,
+            event_label) and `error` (strings, empty where all went well; a broken row stops no other).
+        """
+        source = "waveform" if "waveform" in batch else "path"
+        if source not in batch or (source == "waveform" and "sample_rate" not in batch):
+            raise ValueError(
+                f"the batch has the columns {', '.join(batch)}; give path, or waveform together with sample_rate"
+            )
+        n_rows = len(batch[source])
+        events, errors = np.empty(n_rows, dtype=object), [""] * n_rows
+
+        def windows() -> Iterator[tuple[int, Window | RecordingError]]:
+            for row in range(n_rows):
+                try:
+                    if source == "path":
+                        blocks: Iterable[np.ndarray] = read_blocks(batch["path"][row], self.sample_rate)
+                    else:
+                        blocks = [self._mono(batch["waveform"][row], int(batch["sample_rate"][row]))]
+                    for window in self.windowing.cut(blocks, str(batch.get("path", range(n_rows))[row])):
+                        yield row, window
+                except (RecordingError, ValueError) as error:
+                    yield row, RecordingError(str(error))
+
+        for row, result in self.analyse(windows()):
+            failed = isinstance(result, RecordingError)
+            events[row] = [] if failed else [_row(event) for event in cast(Result, result).events]
+            errors[row] = str(result) if failed else ""
+        others = {name: column for name, column in batch.items() if name != "waveform"}
+        return {**others, "events": events, "error": np.array(errors)}
+
+    def analyse_waveform(
+        self,
+        waveform: np.ndarray | Tensor,
+        sample_rate: int,
+        sink: Callable[[int, np.ndarray], None] | None = None,
+    ) -> Result:
+        """Events and scores of a recording; `sink` as in `analyse`. Raises ValueError for one without sound to hear."""
+        windows = self.windowing.cut([self._mono(waveform, sample_rate)], "the waveform")
+        ((_, result),) = self.analyse(((0, window) for window in windows), sink)
+        return cast(Result, result)
+
+    def analyse(
+        self,
+        windows: Iterable[tuple[Key, Window | RecordingError]],
+        sink: Callable[[Key, np.ndarray], None] | None = None,
+    ) -> Iterator[tuple[Key, Result | RecordingError]]:
+        """The results of many recordings, each as soon as its last window is heard.
+
+        Args:
+            windows: the windows of each recording in order, or the error that ended it.
+            sink: gets the next samples `[S, n]` of a recording's separated sources at the detector's rate.
+        """
+        joins: dict[Key, Join] = {}
+        for key, answer in self._answers(windows, joins, with_sources=sink is not None):
+            if isinstance(answer, RecordingError):
+                joins.pop(key, None)
+                yield key, answer
+            elif key in joins:  # a recording may have failed since
+                join = joins[key]
+                for sources in join.add(answer):
+                    if sink is not None:
+                        sink(key, sources)
+                if answer.window.last:
+                    del joins[key]
+                    yield key, self._result(join.scores(), answer.window.stop / self.sample_rate)
+
+    def _result(self, scores: np.ndarray, seconds: float) -> Result:
+        events = decode(
+            scores,
+            self.labels,
+            self.detector.frame_seconds,
+            threshold=self.threshold,
+            median_frames=self.median_frames,
+            duration=seconds,
+        )
+        return Result(events, scores, seconds)
+
+    def _answers(
+        self, windows: Iterable[tuple[Key, Window | RecordingError]], joins: dict[Key, Join], *, with_sources: bool
+    ) -> Iterator[tuple[Key, Answer | RecordingError]]:
+        """Windows of one length together, whatever recordings they are of."""
+        waiting: dict[int, list[tuple[Key, Window]]] = {}
+        for key, item in windows:
+            if isinstance(item, RecordingError):
+                yield key, item
+                continue
+            joins.setdefault(key, Join(self.windowing))
+            group = waiting.setdefault(len(item.samples), [])
+            group.append((key, item))
+            if len(group) == self.batch_size:
+                yield from self._run(waiting.pop(len(item.samples)), with_sources)
+            elif sum(map(len, waiting.values())) > 4 * self.batch_size:
+                yield from self._run(waiting.pop(next(iter(waiting))), with_sources)
+        for group in waiting.values():
+            yield from self._run(group, with_sources)
+
+    @torch.inference_mode()
+    def _run(self, group: list[tuple[Key, Window]], with_sources: bool) -> list[tuple[Key, Answer]]:
+        front_end = self.detector.feature_config
+        lead = group[0][1].lead
+        waveform = torch.from_numpy(np.stack([window.samples for _, window in group])).to(self.device)
+        mel = front_end.mel(waveform)
+        if lead:
+            begin = lead // front_end.hop
+            mel = mel[..., begin : begin + self.windowing.n_frames].contiguous()
+        with self._autocast():
+            if self.separator is not None:
+                _, _, frame = self.separator.detect(mel)
+            else:
+                scaled = front_end.scale(front_end.log_mel(mel), self.detector.mean, self.detector.std)
+                frame = self.detector(scaled).frame
+            sources = self._separator("separating").separate(mel).mel if with_sources else None
+        frames = frame.transpose(1, 2).float().cpu().numpy()
+        if sources is None:
+            return [(key, Answer(window, frames[i])) for i, (key, window) in enumerate(group)]
+        mask = sources / mel[:, None].clamp_min(torch.finfo(torch.float32).tiny)
+        waveforms = project(waveform, mask, front_end, lead=lead).cpu().numpy()
+        return [
+            (
+                key,
+                Answer(
+                    window, frames[i], waveforms[i, :, lead : window.stop - window.first * front_end.hop + lead], mel_i
+                ),
+            )
+            for i, ((key, window), mel_i) in enumerate(zip(group, sources.float(), strict=True))
+        ]
+
+    def _autocast(self) -> Any:
+        if self.precision == "32-true":
+            return nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16)
+
+    def _separator(self, purpose: str) -> Separator:
+        if self.separator is None:
+            raise ValueError(f"this checkpoint holds a detector alone, and {purpose} needs a separator")
+        return self.separator
+
+    def _mono(self, waveform: np.ndarray | Tensor, sample_rate: int) -> np.ndarray:
+        samples = torch.as_tensor(waveform).detach().cpu().float()
+        if samples.dim() not in (1, 2) or not samples.numel():
+            raise ValueError(f"waveform has the shape {list(samples.shape)}; give [N] or [channels, N] samples")
+        samples = samples if samples.dim() == 1 else samples.mean(0)
+        if not samples.isfinite().all():
+            raise ValueError("waveform holds samples that are not finite; replace or remove them")
+        return torchaudio.functional.resample(samples, sample_rate, self.sample_rate).numpy()
+
+
+def _row(event: Event) -> dict[str, Any]:
+    row = asdict(event)
+    return {"onset": row["onset"], "offset": row["offset"], "event_label": row["label"]}

@@ -1,0 +1,135 @@
+"""Long recordings as overlapping windows of one length, and their answers cross-faded into one.
+
+Windows begin on the grid of the detector's output frames, and their feature frames are those of the whole recording:
+each window brings along the neighbouring samples that its first and last frames reach into; only the recording's own
+ends are reflected. So a frame of features depends on a window's boundaries through the clamp at `top_db` below the
+window's maximum alone; a probability depends on them also through the networks' normalisation and recurrence.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from task_aware.data.audio import RecordingError
+from task_aware.models.detector import Detector
+
+
+@dataclass(frozen=True)
+class Window:
+    """A stretch of a recording.
+
+    Attributes:
+        samples: float32 [n], beginning `lead` samples before the stretch.
+        lead: samples of context at the beginning, a multiple of the hop; 0 where the window is the whole recording.
+        first: feature frame of the recording that the stretch begins with.
+        stop: sample of the recording that it ends before.
+        last: whether the recording ends here.
+    """
+
+    samples: np.ndarray
+    lead: int
+    first: int
+    stop: int
+    last: bool
+
+
+@dataclass(frozen=True)
+class Windowing:
+    """Sizes of windows, in the units of a front end.
+
+    Attributes:
+        n_fft, hop: of the front end, samples.
+        pooling: feature frames per output frame of the detector.
+        n_frames: feature frames of a window, a multiple of `pooling`.
+        overlap: feature frames that neighbouring windows share, a multiple of `pooling`.
+    """
+
+    n_fft: int
+    hop: int
+    pooling: int
+    n_frames: int
+    overlap: int
+
+    @classmethod
+    def of(cls, detector: Detector, seconds: float, overlap_seconds: float) -> Windowing:
+        """Windows of about `seconds`, on the grid of a detector.
+
+        Raises ValueError where the overlap is not between 0 and half a window, or the detector's output frames are no
+        multiple of its feature frames.
+        """
+        if not 0 <= overlap_seconds <= seconds / 2:
+            raise ValueError(
+                f"windows of {seconds:g} s cannot overlap by {overlap_seconds:g} s; "
+                "give an overlap between 0 and half a window"
+            )
+        front_end = detector.feature_config
+        pooling = round(detector.frame_seconds / front_end.frame_seconds)
+        if pooling < 1 or not math.isclose(pooling * front_end.frame_seconds, detector.frame_seconds, rel_tol=1e-6):
+            raise ValueError(
+                f"the detector's output frames of {detector.frame_seconds} s are no multiple of its feature frames of "
+                f"{front_end.frame_seconds} s; windows cannot be joined on such a grid"
+            )
+        n_frames = front_end.n_frames(round(seconds * front_end.sample_rate)) // pooling * pooling
+        overlap = round(overlap_seconds / detector.frame_seconds) * pooling
+        if n_frames <= 2 * overlap or (n_frames - 1) * front_end.hop <= front_end.n_fft:
+            raise ValueError(f"a window of {seconds:g} s is too short for this detector; give a longer one")
+        return cls(front_end.n_fft, front_end.hop, pooling, n_frames, overlap)
+
+    @property
+    def lead(self) -> int:
+        """Samples of context on either side of a window."""
+        return max(-(-self.n_fft // 2 // self.hop), self.pooling) * self.hop
+
+    def cut(self, blocks: Iterable[np.ndarray], name: str = "the recording") -> Iterator[Window]:
+        """Consecutive blocks of samples as windows; a recording that fits into one is one window without context.
+
+        Raises RecordingError (naming `name`) for a recording shorter than the transform or the detector can take.
+        """
+        kept, origin = np.empty(0, dtype=np.float32), 0  # samples from `origin` on
+        length, first = 0, 0
+        held: Window | None = None  # until another follows, a window may be the last
+        for block in blocks:
+            kept = np.concatenate([kept, block])
+            length += len(block)
+            while length >= (first + self.n_frames) * self.hop + self.lead:
+                if held is None:
+                    kept, origin = self._reflected(kept), -self.lead
+                else:
+                    yield held
+                held = self._window(kept, origin, first)
+                # the last window ends with the recording, so it may begin before the next place on the grid
+                unused = max(0, first * self.hop - self.lead - origin)
+                kept, origin = kept[unused:], origin + unused
+                first += self.n_frames - self.overlap
+        n_frames = length // self.hop + 1
+        if length <= self.n_fft // 2 or n_frames < self.pooling:
+            raise RecordingError(
+                f"{name} has {length} samples at the detector's rate, too few for a frame of its output"
+            )
+        if n_frames <= self.n_frames:
+            yield Window(kept, 0, 0, length, last=True)
+            return
+        if held is None:
+            kept, origin = self._reflected(kept), -self.lead
+        kept = np.pad(kept, (0, self.lead + self.hop), mode="reflect")
+        final = n_frames // self.pooling * self.pooling - self.n_frames
+        while held is None or held.first < final:
+            if held is not None:
+                yield held
+            held = self._window(kept, origin, min(first, final))
+            first += self.n_frames - self.overlap
+        yield replace(held, stop=length, last=True)
+
+    def _reflected(self, samples: np.ndarray) -> np.ndarray:
+        """With the context of a recording's first window."""
+        return np.pad(samples, (self.lead, 0), mode="reflect")
+
+    def _window(self, kept: np.ndarray, origin: int, first: int) -> Window:
+        stop = (first + self.n_frames) * self.hop
+        begin = first * self.hop - self.lead - origin
+        samples = kept[begin : stop + self.lead - origin]
+        return Window(samples.copy(), self.lead, first, stop, last=False)
