@@ -15,12 +15,13 @@ if sys.argv[:1] == ["-m"]:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__ = "0.1.0"
-__all__ = ["Separator", "load_detector", "ops"]
+__all__ = ["Predictor", "Separator", "load_detector", "ops"]
 
 if TYPE_CHECKING:
     from task_aware import ops
     from task_aware.models.detector import load_detector
     from task_aware.models.system import Separator
+    from task_aware.predict import Predictor
 
 
 def __getattr__(name: str) -> Any:
@@ -37,4 +38,8 @@ def __getattr__(name: str) -> Any:
         from task_aware.models.system import Separator
 
         return Separator
+    if name == "Predictor":
+        from task_aware.predict import Predictor
+
+        return Predictor
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
-import torchaudio
 from torch import Tensor, nn
 
 from task_aware.config import Precision
-from task_aware.data.audio import RecordingError
+from task_aware.data.audio import RecordingError, _resample
 from task_aware.data.labels import Event
 from task_aware.data.streaming import read_blocks
 from task_aware.evaluate import detector_of, open_model, pick_device
@@ -74,8 +74,8 @@ class Predictor:
         merge: Merge | None = None,
         threshold: float = 0.5,
         median_frames: int = 7,
-        window_seconds: float = 10.0,
-        overlap_seconds: float = 2.5,
+        window_seconds: float = 20.0,
+        overlap_seconds: float = 5.0,
         batch_size: int | None = None,
     ) -> None:
         self.device = pick_device("auto") if device == "auto" else torch.device(device)
@@ -121,9 +121,8 @@ class Predictor:
         self._separator("separating")
         parts: list[np.ndarray] = []
         self.analyse_waveform(waveform, sample_rate, lambda _, sources: parts.append(sources))
-        sources = torch.from_numpy(np.concatenate(parts, axis=-1))
-        sources = torchaudio.functional.resample(sources, self.sample_rate, sample_rate)
-        n_samples = waveform.shape[-1]
+        joined = _at_rate(np.concatenate(parts, axis=-1), self.sample_rate, sample_rate)
+        sources, n_samples = torch.from_numpy(joined), waveform.shape[-1]
         sources = nn.functional.pad(sources, (0, max(0, n_samples - sources.shape[-1])))[..., :n_samples]
         return sources.to(waveform.device) if isinstance(waveform, Tensor) else sources.numpy()
 
@@ -279,9 +278,13 @@ class Predictor:
         samples = samples if samples.dim() == 1 else samples.mean(0)
         if not samples.isfinite().all():
             raise ValueError("waveform holds samples that are not finite; replace or remove them")
-        return torchaudio.functional.resample(samples, sample_rate, self.sample_rate).numpy()
+        return _at_rate(samples.numpy(), sample_rate, self.sample_rate)
+
+
+def _at_rate(samples: np.ndarray, rate: int, wanted: int) -> np.ndarray:
+    """`[..., N]` at another rate."""
+    return samples if rate == wanted else _resample(Path("the waveform"), samples, rate, wanted)
 
 
 def _row(event: Event) -> dict[str, Any]:
-    row = asdict(event)
-    return {"onset": row["onset"], "offset": row["offset"], "event_label": row["label"]}
+    return {"onset": event.onset, "offset": event.offset, "event_label": event.label}

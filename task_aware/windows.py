@@ -74,8 +74,8 @@ class Windowing:
                 f"{front_end.frame_seconds} s; windows cannot be joined on such a grid"
             )
         n_frames = front_end.n_frames(round(seconds * front_end.sample_rate)) // pooling * pooling
-        overlap = round(overlap_seconds / detector.frame_seconds) * pooling
-        if n_frames <= 2 * overlap or (n_frames - 1) * front_end.hop <= front_end.n_fft:
+        overlap = min(round(overlap_seconds / detector.frame_seconds), n_frames // pooling // 2) * pooling
+        if (n_frames - 1) * front_end.hop <= front_end.n_fft:
             raise ValueError(f"a window of {seconds:g} s is too short for this detector; give a longer one")
         return cls(front_end.n_fft, front_end.hop, pooling, n_frames, overlap)
 

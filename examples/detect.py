@@ -1,0 +1,27 @@
+"""The events in one recording, and its sources as wav files.
+
+python examples/detect.py recording.wav                          # the small separator that comes with the package
+python examples/detect.py recording.wav separator.safetensors
+"""
+
+import sys
+from pathlib import Path
+
+import soundfile
+
+import task_aware
+from task_aware.infer import BUILTIN_SEPARATOR
+
+
+def main(recording: str, checkpoint: str | Path = BUILTIN_SEPARATOR) -> None:
+    predictor = task_aware.Predictor(checkpoint)
+    samples, sample_rate = soundfile.read(recording, dtype="float32", always_2d=True)
+    waveform = samples.T  # [channels, N]
+    for event in predictor.detect(waveform, sample_rate):
+        print(f"{event.onset:7.2f} s to {event.offset:7.2f} s  {event.label}")
+    for k, source in enumerate(predictor.separate(waveform, sample_rate), start=1):
+        soundfile.write(Path(recording).with_suffix(f".source_{k}.wav"), source, sample_rate, subtype="FLOAT")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,115 @@
+import time
+import tracemalloc
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import soundfile
+
+from task_aware.data.audio import RecordingError, read_audio
+from task_aware.data.streaming import read_ahead, read_blocks
+
+from .recordings import burst, write
+
+
+@pytest.mark.parametrize("rate", [16000, 8000, 11025, 44100, 96000])
+@pytest.mark.parametrize("seconds", [0.07, 1.3, 20.0])
+def test_blocks_joined_are_the_recording(tmp_path, rate, seconds):
+    if rate != 16000:
+        pytest.importorskip("torchaudio", exc_type=Exception, reason="torchaudio cannot be imported beside this torch")
+    samples = np.random.default_rng(rate).uniform(-0.5, 0.5, (3 * rate + 77, 2))
+    path = write(tmp_path / "stereo.wav", samples, rate)
+    blocks = list(read_blocks(path, 16000, block_seconds=seconds))
+    assert (len(blocks) > 1) == (seconds < 3)
+    expected = read_audio(path)
+    found = np.concatenate(blocks)
+    assert found.dtype == np.float32 and found.shape == expected.shape
+    # one block is resampled as `read_audio` does it; of several, the sums are taken in another order
+    assert np.abs(found - expected).max() <= (2e-7 if len(blocks) > 1 and rate != 16000 else 0)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "message"), [(".wav", "cut off: it holds"), (".flac", "decoded"), (".mp3", "cut off: it")]
+)
+def test_a_cut_off_recording_is_an_error(tmp_path, suffix, message):
+    whole = tmp_path / f"whole{suffix}"
+    soundfile.write(whole, burst(4.0), 16000)
+    content = whole.read_bytes()
+    cut = tmp_path / f"cut{suffix}"
+    cut.write_bytes(content[: len(content) // 2])
+    assert len(np.concatenate(list(read_blocks(whole)))) == 64000
+    with pytest.raises(RecordingError, match=message):
+        list(read_blocks(cut))
+
+
+def test_a_header_without_a_length_is_no_cut(tmp_path):
+    path = write(tmp_path / "streamed.wav", burst(1.0))
+    content = bytearray(path.read_bytes())
+    content[40:44] = b"\xff\xff\xff\xff"  # what ffmpeg writes into a pipe
+    path.write_bytes(content)
+    assert len(np.concatenate(list(read_blocks(path)))) == 16000
+
+
+def test_other_broken_recordings(tmp_path):
+    (tmp_path / "empty.wav").touch()
+    write(tmp_path / "none.wav", np.zeros(0))
+    soundfile.write(tmp_path / "nan.wav", np.array([0.0, np.nan]), 16000, subtype="FLOAT")
+    write(tmp_path / "odd.wav", burst(0.1), 44101)
+    for name, message in {
+        "empty.wav": "cannot be decoded",
+        "none.wav": "holds no samples",
+        "nan.wav": "not finite",
+        "odd.wav": "no handy ratio",
+        "absent.wav": "is not a file",
+    }.items():
+        with pytest.raises(RecordingError, match=message):
+            list(read_blocks(tmp_path / name))
+
+
+def test_memory_does_not_grow_with_the_length(tmp_path):
+    path = tmp_path / "hour.wav"
+    with soundfile.SoundFile(path, "w", 16000, 1) as file:
+        for minute in range(60):
+            file.write(burst(60.0, seed=minute))
+    tracemalloc.start()
+    try:
+        assert sum(map(len, read_blocks(path))) == 3600 * 16000
+        assert tracemalloc.get_traced_memory()[1] < 8e6  # three blocks of 1.3 MB; the hour is 230 MB
+    finally:
+        tracemalloc.stop()
+
+
+class TestReadAhead:
+    def test_everything_comes_in_order(self):
+        def items(source):
+            time.sleep(0.01 * (source % 3))
+            yield from range(source)
+
+        found = list(read_ahead(range(20), items, jobs=3, chunk=4))
+        assert found == [(source, item) for source in range(20) for item in range(source)]
+
+    def test_an_error_ends_its_source_alone(self):
+        def items(source):
+            yield 0
+            if source == 1:
+                raise RecordingError("broken")
+            yield 1
+
+        found = [(source, str(item)) for source, item in read_ahead(range(3), items, jobs=2)]
+        assert found == [(0, "0"), (0, "1"), (1, "0"), (1, "broken"), (2, "0"), (2, "1")]
+
+    def test_it_does_not_run_away_from_a_slow_reader(self):
+        made = []
+
+        def items(source):
+            for item in range(1000):
+                made.append((source, item))
+                yield item
+
+        reader = read_ahead(range(50), items, jobs=2, chunk=8)
+        next(reader)
+        time.sleep(0.1)
+        assert len(made) <= 8 * 6
+        sources = [source for source, _ in made]
+        assert set(sources) <= set(range(5)) and all(b - a <= 4 for a, b in pairwise(sorted(sources)))
+        reader.close()
