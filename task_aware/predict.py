@@ -53,7 +53,7 @@ class Predictor:
         model: checkpoint of a separator or a detector, or the module itself.
         device: `auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1`, ...
         precision: of the networks; features and masking stay in float32.
-        merge: how the sources' detections become those of the clip, in place of the separator's own rule.
+        merge: how the sources' detections become those of the clip; set on the separator, in place of its own rule.
         threshold: probability from which a class is active.
         median_frames: length of the median filter over output frames.
         window_seconds: about the length of the windows.

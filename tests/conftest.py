@@ -44,12 +44,15 @@ def minidesed() -> Path:
 def small_detector() -> CRNN:
     """An untrained detector of a few thousand weights, whose frames nevertheless differ."""
     torch.manual_seed(0)
-    config = CRNNConfig(filters=(4, 8, 8), pooling=((2, 4), (2, 4), (1, 2)), rnn_cells=8, rnn_layers=1)
+    config = CRNNConfig(
+        filters=(4, 8, 8), pooling=((2, 4), (2, 4), (1, 2)), rnn_cells=8, rnn_layers=1, initialisation="unit"
+    )
     detector = CRNN(config, DESED_CLASSES, FeatureConfig(n_fft=512, hop=320, n_mels=32))
     with torch.no_grad():
         detector.mean.fill_(-30.0)
         detector.std.fill_(15.0)
         detector.dense.weight.normal_()
+        detector.dense.bias.zero_()
         detector.dense_softmax.weight.normal_()
     return detector.eval()
 

@@ -1,0 +1,204 @@
+"""The Python interface: waveforms, batches, and what of a result depends on windows."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from data.recordings import burst, write
+
+from task_aware import Predictor
+from task_aware.data.audio import read_audio
+from task_aware.data.desed import Clip, Split, read_split
+from task_aware.evaluate import DETECTOR_ONLY, SEPARATED, detect_split
+from task_aware.infer import BUILTIN_SEPARATOR
+
+
+def waveform(seconds: float, rate: int = 16000) -> np.ndarray:
+    return np.random.default_rng(int(seconds * 1000)).uniform(-0.5, 0.5, round(seconds * rate)).astype(np.float32)
+
+
+@pytest.fixture
+def predictor(small_separator) -> Predictor:
+    return Predictor(small_separator, device="cpu", window_seconds=2.0, overlap_seconds=0.5)
+
+
+@pytest.fixture(scope="module")
+def builtin() -> Predictor:
+    return Predictor(BUILTIN_SEPARATOR, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def clips(tiny_corpus) -> Split:
+    return read_split(tiny_corpus, "validation")
+
+
+def test_a_recording_of_one_window_is_what_evaluate_detects(builtin, clips):
+    detections = detect_split(builtin.model, clips, device=torch.device("cpu"), progress=False)
+    assert any(detections[SEPARATED].values())
+    for clip in clips.clips:
+        assert builtin.detect(read_audio(clip.path), 16000) == detections[SEPARATED][clip.filename]
+
+
+def test_so_is_that_of_a_detector_alone(small_detector, tmp_path):
+    path = write(tmp_path / "clip.wav", waveform(5.03))
+    split = Split("one", (Clip(path, None, None, "clip"),), (), tmp_path)
+    expected = detect_split(small_detector, split, device=torch.device("cpu"), progress=False)[DETECTOR_ONLY]["clip"]
+    found = Predictor(small_detector, device="cpu").detect(read_audio(path), 16000)
+    assert found == expected and len(found) > 2
+
+
+def test_scores_depend_little_on_where_windows_begin(builtin, clips):
+    """The tolerance of docs/inference.md: 0.02 on average, here over a minute of clips set end to end."""
+    samples = np.concatenate([read_audio(clip.path) for clip in (*clips.clips, *clips.clips)][:6])
+    assert len(samples) == 60 * 16000
+    scores = builtin.analyse_waveform(samples, 16000).scores
+    step = round(builtin.detector.frame_seconds * 16000)
+    for shift in (31, 57):
+        shifted = builtin.analyse_waveform(samples[shift * step :], 16000).scores
+        difference = np.abs(scores[shift : shift + len(shifted)] - shifted)[80:-80]
+        assert 0 < difference.mean() < 0.02
+        assert np.quantile(difference, 0.99) < 0.25
+
+
+def test_features_without_memory_or_maximum_do_not_depend_on_windows(small_separator):
+    """A detector that looks at single frames answers alike in every window: no seam is left."""
+
+    class FrameWise(torch.nn.Module):
+        def __init__(self, like):
+            super().__init__()
+            self.labels, self.feature_config, self.frame_seconds = like.labels, like.feature_config, 0.02
+            self.register_buffer("mean", like.mean.clone())
+            self.register_buffer("std", like.std.clone())
+
+        def forward(self, features):
+            from task_aware.models.detector import Detection
+
+            frame = torch.sigmoid(features.transpose(1, 2)[..., : len(self.labels)])
+            return Detection(frame, frame.amax(1), [])
+
+    detector = FrameWise(small_separator.detector)
+    samples = waveform(11.3)
+    whole = Predictor(detector, window_seconds=20.0).analyse_waveform(samples, 16000).scores
+    cut = Predictor(detector, window_seconds=2.0, overlap_seconds=0.5).analyse_waveform(samples, 16000).scores
+    np.testing.assert_allclose(cut, whole, atol=1e-5)
+
+
+def test_batches_change_nothing(small_separator):
+    samples = waveform(9.0)
+    alone, together = (
+        Predictor(small_separator, device="cpu", window_seconds=2.0, overlap_seconds=0.5, batch_size=size)
+        for size in (1, 4)
+    )
+    np.testing.assert_allclose(
+        alone.analyse_waveform(samples, 16000).scores, together.analyse_waveform(samples, 16000).scores, atol=1e-5
+    )
+
+
+def test_channels_rates_and_tensors(predictor):
+    pytest.importorskip("torchaudio", exc_type=Exception, reason="torchaudio cannot be imported beside this torch")
+    samples = waveform(3.0)
+    events = predictor.detect(samples, 16000)
+    assert events and events[-1].offset <= 3.0
+    assert predictor.detect(np.stack([samples, samples]), 16000) == events
+    assert predictor.detect(torch.from_numpy(samples).requires_grad_(), 16000) == events
+    assert predictor.detect(samples.astype(np.float64), 16000) == events
+    half_rate = predictor.separate(torch.from_numpy(waveform(3.01, 8000)), 8000)
+    assert half_rate.shape == (3, 24080) and isinstance(half_rate, torch.Tensor)
+    assert predictor.separate(waveform(2.003, 44100)[None], 44100).shape == (3, round(2.003 * 44100))
+
+
+@pytest.mark.parametrize("seconds", [1.5, 7.3])
+def test_sources_sum_to_the_mixture_where_masks_do(predictor, monkeypatch, seconds):
+    model = predictor.separator
+    separate = model.separate
+
+    def with_masks_of_sum_one(mel):
+        found = separate(mel)
+        return found._replace(mel=found.mel / found.mel.sum(1, keepdim=True).clamp_min(1e-12) * mel[:, None])
+
+    monkeypatch.setattr(model, "separate", with_masks_of_sum_one)
+    samples = waveform(seconds)
+    sources = predictor.separate(samples, 16000)
+    assert sources.shape == (3, len(samples))
+    np.testing.assert_allclose(sources.sum(0), samples, atol=2e-5)
+    assert np.abs(sources[0] - samples / 3).max() > 0.01  # and are not all the same
+
+
+@pytest.mark.parametrize(
+    ("samples", "message"),
+    [
+        (np.zeros((2, 3, 4)), r"waveform has the shape \[2, 3, 4\]"),
+        (np.zeros(0), r"waveform has the shape \[0\]"),
+        (np.full(16000, np.nan), "not finite"),
+        (np.zeros(100), "too few for a frame"),
+    ],
+)
+def test_waveforms_that_are_none(predictor, samples, message):
+    with pytest.raises(ValueError, match=message):
+        predictor.detect(samples, 16000)
+
+
+def test_a_detector_separates_nothing(small_detector):
+    predictor = Predictor(small_detector)
+    with pytest.raises(ValueError, match="needs a separator"):
+        predictor.separate(waveform(1.0), 16000)
+    with pytest.raises(ValueError, match="needs a separator"):
+        Predictor(small_detector, merge="max")
+    assert predictor.n_sources == 0
+
+
+def test_options_reach_the_result(small_separator):
+    samples = waveform(4.0)
+    plain = Predictor(small_separator).detect(samples, 16000)
+    assert Predictor(small_separator, threshold=1.0).detect(samples, 16000) == []
+    assert Predictor(small_separator, median_frames=25).detect(samples, 16000) != plain
+    averaged = Predictor(small_separator, merge="average").analyse_waveform(samples, 16000).scores
+    largest = Predictor(small_separator, merge="noisy_or").analyse_waveform(samples, 16000).scores
+    assert np.abs(averaged - largest).max() > 1e-3
+
+
+def test_bfloat16_is_close(small_separator):
+    samples = waveform(4.0)
+    exact, short = (
+        Predictor(small_separator, device="cpu", precision=precision).analyse_waveform(samples, 16000).scores
+        for precision in ("32-true", "bf16-mixed")
+    )
+    assert 0 < np.abs(exact - short).max() < 0.1
+
+
+class TestBatches:
+    def test_paths_among_them_broken_ones(self, predictor, tmp_path):
+        good = [str(write(tmp_path / f"{k}.wav", burst(1.0 + 2 * k, seed=k))) for k in range(3)]
+        paths = np.array([good[0], str(tmp_path / "absent.wav"), *good[1:]])
+        found = predictor({"path": paths, "id": np.arange(4)})
+        assert set(found) == {"path", "id", "events", "error"}
+        assert [bool(error) for error in found["error"]] == [False, True, False, False]
+        assert "absent.wav is not a file" in found["error"][1] and found["events"][1] == []
+        for path, events in zip(paths[[0, 2, 3]], found["events"][[0, 2, 3]], strict=True):
+            expected = predictor.detect(read_audio(path), 16000)
+            assert events == [{"onset": e.onset, "offset": e.offset, "event_label": e.label} for e in expected]
+        assert any(found["events"])
+
+    def test_waveforms_of_several_rates(self, predictor):
+        pytest.importorskip("torchaudio", exc_type=Exception, reason="torchaudio cannot be imported beside this torch")
+        rows = [waveform(2.0), waveform(3.0, 8000), np.zeros((2, 2, 2))]
+        found = predictor({"waveform": rows, "sample_rate": np.array([16000, 8000, 16000])})
+        assert len(found["events"][0]) == len(predictor.detect(rows[0], 16000))
+        assert len(found["events"][1]) == len(predictor.detect(rows[1], 8000))
+        assert "waveform" not in found and "has the shape" in found["error"][2]
+
+    def test_columns_that_are_missing(self, predictor):
+        with pytest.raises(ValueError, match="the batch has the columns file; give path"):
+            predictor({"file": []})
+
+    def test_a_pickled_predictor_does_the_same(self, predictor, tmp_path):
+        batch = {"path": np.array([str(write(tmp_path / "a.wav", burst(3.0)))])}
+        copy = pickle.loads(pickle.dumps(predictor))
+        assert copy(batch)["events"].tolist() == predictor(batch)["events"].tolist() != [[]]
+
+    def test_ray_maps_batches(self, predictor, tmp_path):
+        ray = pytest.importorskip("ray", reason="ray is not installed")
+        paths = [{"path": str(write(tmp_path / f"{k}.wav", burst(2.0, seed=k)))} for k in range(4)]
+        rows = ray.data.from_items(paths).map_batches(predictor, batch_size=2).take_all()
+        assert len(rows) == 4 and not any(row["error"] for row in rows)
