@@ -78,7 +78,7 @@ class Predictor:
         overlap_seconds: float = 5.0,
         batch_size: int | None = None,
     ) -> None:
-        self.device = pick_device("auto") if device == "auto" else torch.device(device)
+        self.device = pick_device("auto") if device == "auto" else _device(device)
         opened = model if isinstance(model, nn.Module) else open_model(model)
         self.model = opened.to(self.device).eval()
         self.detector = detector_of(self.model)
@@ -279,6 +279,18 @@ class Predictor:
         if not samples.isfinite().all():
             raise ValueError("waveform holds samples that are not finite; replace or remove them")
         return _at_rate(samples.numpy(), sample_rate, self.sample_rate)
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"the device {name!r} cannot be used ({reason}); give auto, cpu or a GPU that is there"
+        ) from error
+    return device
 
 
 def _at_rate(samples: np.ndarray, rate: int, wanted: int) -> np.ndarray:

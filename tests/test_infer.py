@@ -65,7 +65,12 @@ def table(path: Path) -> list[dict[str, str]]:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    """All files below; of a WAV its samples, since libsndfile notes the time in its header."""
+    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    return {
+        name: soundfile.read(path)[0].tobytes() if path.suffix == ".wav" else path.read_bytes()
+        for name, path in files.items()
+    }
 
 
 def test_a_folder_of_all_kinds_of_files(checkpoint, recordings, tmp_path, capsys):
@@ -156,11 +161,10 @@ def test_sources_of_a_long_recording(checkpoint, recordings, tmp_path):
         assert np.abs(samples[: rate // 2]).max() < 1e-4  # where the mixture is silent
 
 
-def test_pictures_of_the_beginning(checkpoint, recordings, tmp_path):
-    options = ["--plot", "--plot-minutes=0.5"]
-    assert run(checkpoint, recordings / "long.wav", recordings / "a.wav", f"--out={tmp_path}", *options) == 0
-    for name in ("long", "a"):
-        assert matplotlib.image.imread(tmp_path / "plots" / f"{name}.png").shape[1] == 1404
+def test_a_picture_of_the_beginning(checkpoint, recordings, tmp_path):
+    assert run(checkpoint, recordings / "long.wav", f"--out={tmp_path}", "--plot", "--plot-minutes=0.2") == 0
+    picture = matplotlib.image.imread(tmp_path / "plots" / "long.png")
+    assert picture.shape[1] == 1404 and np.ptp(picture[..., :3]) > 0.9
 
 
 def test_a_detector_alone(small_detector, recordings, tmp_path):
@@ -205,6 +209,7 @@ def test_mistakes_are_one_sentence(checkpoint, recordings, tmp_path):
         (ValueError, "is no part of a whole", checkpoint, file, "--shard=3/2"),
         (ValueError, "cannot overlap by 9 s", checkpoint, file, "--overlap=9", "--window=10"),
         (ValueError, "--threshold is 2.0", checkpoint, file, "--threshold=2"),
+        (ValueError, "the device 'gpu9' cannot be used", checkpoint, file, "--device=gpu9"),
         (ValueError, "--jobs is 0", checkpoint, file, "--jobs=0"),
         (ValueError, "--plot-minutes is 0.0", checkpoint, file, "--plot-minutes=0"),
     ]:
