@@ -235,7 +235,7 @@ class Predictor:
         front_end = self.detector.feature_config
         lead = group[0][1].lead
         waveform = torch.from_numpy(np.stack([window.samples for _, window in group])).to(self.device)
-        mel = front_end.mel(waveform)
+        mel = front_end.mel(waveform, backend="auto" if self.separator is None else self.separator.backend)
         if lead:
             begin = lead // front_end.hop
             mel = mel[..., begin : begin + self.windowing.n_frames].contiguous()
