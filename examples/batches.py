@@ -16,7 +16,7 @@ import numpy as np
 
 from task_aware import Predictor
 from task_aware.infer import BUILTIN_SEPARATOR
-from task_aware.recordings import find_recordings
+from task_aware.inputs import find_recordings
 
 
 def main(folder: str, n_processes: int = 2, batch_size: int = 16) -> None:

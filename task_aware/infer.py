@@ -21,6 +21,7 @@ from task_aware import cli
 from task_aware.config import Precision
 from task_aware.data.audio import RecordingError, audio_seconds
 from task_aware.data.streaming import read_ahead, read_blocks
+from task_aware.inputs import Recording, find_recordings, shard
 from task_aware.models.system import Merge
 from task_aware.outputs import (
     Outputs,
@@ -33,7 +34,6 @@ from task_aware.outputs import (
     write_table,
 )
 from task_aware.predict import Predictor, Result
-from task_aware.recordings import Recording, find_recordings, shard
 from task_aware.windows import Window
 
 _log = logging.getLogger(__name__)

@@ -16,10 +16,10 @@ import torch
 
 from task_aware.data.labels import Event
 from task_aware.data.streaming import read_blocks
+from task_aware.inputs import Recording
 from task_aware.models.detector import Detector
 from task_aware.plots import plot_separation
 from task_aware.predict import Result
-from task_aware.recordings import Recording
 
 #: A WAV header counts up to 4 GiB; longer sources are written as RF64, its extension.
 WAV_BYTES = 2**32 - 2**16

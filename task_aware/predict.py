@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from task_aware.config import Precision
-from task_aware.data.audio import RecordingError, _resample
+from task_aware.data.audio import RecordingError, resample
 from task_aware.data.labels import Event
 from task_aware.data.streaming import read_blocks
 from task_aware.evaluate import detector_of, open_model, pick_device
@@ -295,7 +295,7 @@ def _device(name: str) -> torch.device:
 
 def _at_rate(samples: np.ndarray, rate: int, wanted: int) -> np.ndarray:
     """`[..., N]` at another rate."""
-    return samples if rate == wanted else _resample(Path("the waveform"), samples, rate, wanted)
+    return samples if rate == wanted else resample(Path("the waveform"), samples, rate, wanted)
 
 
 def _row(event: Event) -> dict[str, Any]:

@@ -69,7 +69,7 @@ def read_audio(path: str | Path, sample_rate: int = 16000, *, channel: int | Non
     if not np.isfinite(mono).all():
         raise RecordingError(f"{path} holds samples that are not finite; replace or remove it.")
     if rate != sample_rate:
-        mono = _resample(path, mono, rate, sample_rate)
+        mono = resample(path, mono, rate, sample_rate)
     return np.ascontiguousarray(mono)
 
 
@@ -111,7 +111,11 @@ def _unreadable(path: Path, error: Exception) -> str:
     return f"{path} cannot be decoded ({reason}); replace or remove it."
 
 
-def _resample(path: Path, samples: np.ndarray, rate: int, sample_rate: int) -> np.ndarray:
+def resample(path: Path, samples: np.ndarray, rate: int, sample_rate: int) -> np.ndarray:
+    """Samples `[..., N]` at another rate, by band-limited sinc; `path` is what an error names.
+
+    Raises DataError where torchaudio cannot be imported.
+    """
     try:
         import torch
         import torchaudio.functional

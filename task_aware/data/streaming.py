@@ -14,7 +14,7 @@ from typing import TypeVar
 import numpy as np
 import soundfile
 
-from task_aware.data.audio import RecordingError, _resample
+from task_aware.data.audio import RecordingError, resample
 
 #: Seconds decoded at a time.
 BLOCK_SECONDS = 20.0
@@ -94,12 +94,12 @@ def _resampled(path: Path, blocks: Iterable[np.ndarray], rate: int, sample_rate:
         ready = (first + len(kept) - context - done) // n_in
         if ready > 0:
             skip = (done - first) // n_in * n_out
-            yield _resample(path, kept, rate, sample_rate)[skip : skip + ready * n_out]
+            yield resample(path, kept, rate, sample_rate)[skip : skip + ready * n_out]
             done += ready * n_in
             unused = max(0, done - context) - first
             kept, first = kept[unused:], first + unused
         kept = np.concatenate([kept, block])
-    yield _resample(path, kept, rate, sample_rate)[(done - first) // n_in * n_out :]
+    yield resample(path, kept, rate, sample_rate)[(done - first) // n_in * n_out :]
 
 
 def read_ahead(
