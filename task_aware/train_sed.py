@@ -54,6 +54,7 @@ def train_detector(config: RunConfig, options: DetectorTrainingConfig, corpus: C
         **streams,
     )
     backend: ops.Backend = "native" if config.fused else "reference"
+    detector.backend = backend
     fit_scaler(detector, data.batches(range(min(SCALER_STEPS, options.max_steps))), backend=backend)
     module = DetectorModule(detector, options, seed=config.seed, backend=backend)
     fit(module, data, config, out=out, max_steps=options.max_steps)

@@ -57,6 +57,23 @@ inline std::optional<Tensor> mel_mask_gradient(const std::optional<Tensor>& grad
   return contiguous_if_given(gradient);
 }
 
+constexpr int64_t kMostFramesPooled = 32;
+
+inline void check_glu_pool_arguments(const Tensor& x, const Tensor& weight, const Tensor& bias, int64_t mel,
+                                     int64_t time) {
+  TASK_AWARE_CHECK(x.dim() == 4 && weight.dim() == 2 && bias.dim() == 1 && weight.size(0) == x.size(1) &&
+                       weight.size(1) == x.size(1) && bias.size(0) == x.size(1),
+                   "glu_pool: weight must be [C,C] and bias [C] of x's [B,C,F,T].");
+  TASK_AWARE_CHECK(mel >= 1 && time >= 1 && time <= kMostFramesPooled,
+                   "glu_pool: pools of at least 1, and of at most ", kMostFramesPooled,
+                   " frames, are wanted.");
+  const ScalarType type = x.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+  TASK_AWARE_CHECK(weight.scalar_type() == type && bias.scalar_type() == type,
+                   "glu_pool: weight and bias must be of the type of sums.");
+  TASK_AWARE_CHECK(same_device(x, weight) && same_device(x, bias),
+                   "glu_pool: the tensors are on different devices.");
+}
+
 inline void check_reverb_mix_arguments(const Tensor& sources, const Tensor& rirs, const Tensor& gains,
                                        const std::optional<Tensor>& background) {
   TASK_AWARE_CHECK(sources.dim() == 3 && rirs.dim() == 3 && gains.dim() == 2 &&

@@ -56,4 +56,17 @@ TASK_AWARE_INLINE V fast_log(V x) {
   }
 }
 
+/// exp(-x), finite.
+template <typename V>
+TASK_AWARE_INLINE V odds_against(V x) {
+  using Real = scalar_t<V>;
+  constexpr Real kLimit = sizeof(Real) == 4 ? Real(87) : Real(700);
+  return fast_exp(smaller(larger(-x, V{} - kLimit), V{} + kLimit));
+}
+
+template <typename V>
+TASK_AWARE_INLINE V sigmoid(V x) {
+  return 1 / (1 + odds_against(x));
+}
+
 }  // namespace task_aware

@@ -15,14 +15,6 @@ namespace task_aware {
 
 constexpr double kDecibelsPerNeper = 20.0 / std::numbers::ln10;
 
-/// exp(-x), finite.
-template <typename V>
-TASK_AWARE_INLINE V odds_against(V x) {
-  using Real = scalar_t<V>;
-  constexpr Real kLimit = sizeof(Real) == 4 ? Real(87) : Real(700);
-  return fast_exp(smaller(larger(-x, V{} - kLimit), V{} + kLimit));
-}
-
 template <typename V>
 struct Mask {
   V open;    // sigmoid of the logits

@@ -6,12 +6,12 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-from task_aware import checkpoint
+from task_aware import checkpoint, ops
 from task_aware.errors import CheckpointError
 from task_aware.features import FeatureConfig
 
@@ -106,15 +106,45 @@ class GatedLinear(nn.Module):
         return linear * torch.sigmoid(x)
 
 
+class GatedBlock(nn.Sequential):
+    """Convolution, batch norm, gated linear map, dropout and average pooling, `[B, C, F, T]` -> `[B, C', F', T']`."""
+
+    def __init__(self, channels: int, filters: int, pooling: tuple[int, int], config: CRNNConfig) -> None:
+        time, mel = pooling
+        super().__init__(
+            TimeMelConv2d(channels, filters, 3, padding=1),
+            nn.BatchNorm2d(filters, eps=1e-3, momentum=config.batch_norm_momentum),
+            GatedLinear(filters),
+            nn.Dropout(config.dropout),
+            nn.AvgPool2d((mel, time)),
+        )
+
+    def evaluate(self, x: Tensor, backend: ops.Backend) -> Tensor:
+        """The block in evaluation mode: the norm is folded into the convolution, gate and pooling are one operator."""
+        convolution, norm = cast(TimeMelConv2d, self[0]), cast(nn.BatchNorm2d, self[1])
+        gate, pooling = cast(GatedLinear, self[2]), cast(nn.AvgPool2d, self[4])
+        assert norm.running_mean is not None and norm.running_var is not None and convolution.bias is not None
+        scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+        weight = convolution.weight.transpose(2, 3) * scale[:, None, None, None]
+        bias = (convolution.bias - norm.running_mean) * scale + norm.bias
+        x = nn.functional.conv2d(x, weight, bias, padding=1)
+        pool = cast(tuple[int, int], pooling.kernel_size)
+        return ops.glu_pool(x, gate.linear.weight, gate.linear.bias, pool, backend=backend)
+
+
 class CRNN(nn.Module):
     """Seven gated convolution blocks, a bidirectional GRU, and an attention head (DCASE 2020 task 4 baseline).
 
     `frame = sigmoid(dense(x))`, `attention = clamp(softmax(dense_softmax(x)), 1e-7, 1)` over the classes,
     `clip = sum_t(frame * attention) / sum_t(attention)`.
+
+    Attributes:
+        backend: of the operators in evaluation mode; `reference` evaluates layer by layer, as in training.
     """
 
     mean: Tensor
     std: Tensor
+    backend: ops.Backend = "auto"
 
     def __init__(self, config: CRNNConfig, labels: tuple[str, ...], feature_config: FeatureConfig) -> None:
         super().__init__()
@@ -134,16 +164,8 @@ class CRNN(nn.Module):
 
         self.blocks = nn.ModuleList()
         channels = 1
-        for filters, (time, mel) in zip(config.filters, config.pooling, strict=True):
-            self.blocks.append(
-                nn.Sequential(
-                    TimeMelConv2d(channels, filters, 3, padding=1),
-                    nn.BatchNorm2d(filters, eps=1e-3, momentum=config.batch_norm_momentum),
-                    GatedLinear(filters),
-                    nn.Dropout(config.dropout),
-                    nn.AvgPool2d((mel, time)),
-                )
-            )
+        for filters, pooling in zip(config.filters, config.pooling, strict=True):
+            self.blocks.append(GatedBlock(channels, filters, pooling, config))
             channels = filters
         self.rnn = nn.GRU(channels, config.rnn_cells, config.rnn_layers, batch_first=True, bidirectional=True)
         self.dropout = nn.Dropout(config.dropout)
@@ -187,8 +209,9 @@ class CRNN(nn.Module):
         """Scaled log-mel `[B, F, T]` -> `Detection`; the activations are the seven blocks' and the GRU's."""
         x = features.unsqueeze(1)
         activations = []
+        layer_by_layer = self.training or self.backend == "reference"
         for block in self.blocks:
-            x = block(x)
+            x = block(x) if layer_by_layer else cast(GatedBlock, block).evaluate(x, self.backend)
             activations.append(x)
         x, _ = self.rnn(x.squeeze(2).transpose(1, 2))
         activations.append(x)

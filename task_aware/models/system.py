@@ -79,6 +79,8 @@ class Separator(nn.Module):
         self.mask_floor = mask_floor
         self.merge: Merge = merge
         self.backend: ops.Backend = backend
+        if isinstance(detector, CRNN):
+            detector.backend = backend
 
     def train(self, mode: bool = True) -> Separator:
         """Sets the mask network's mode; the detector stays in evaluation mode."""

@@ -1,6 +1,7 @@
 """Differentiable tensor operators with native kernels."""
 
 from ._dispatch import Backend
+from .glu_pool import glu_pool, glu_pool_reference
 from .mel_mask import MaskedMel, mel_mask, mel_mask_reference
 from .mel_spectrogram import mel_filterbank, mel_spectrogram, mel_spectrogram_reference
 from .pit_loss import PITResult, pit_loss, pit_loss_reference
@@ -12,6 +13,8 @@ __all__ = [
     "MaskedMel",
     "Mixture",
     "PITResult",
+    "glu_pool",
+    "glu_pool_reference",
     "mel_filterbank",
     "mel_mask",
     "mel_mask_reference",

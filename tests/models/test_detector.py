@@ -80,3 +80,27 @@ def test_weights_of_other_sizes_are_one_sentence(tmp_path, small_detector):
     checkpoint.write(path, "detector", small_detector.state_dict(), {"detector": description, "notes": {}})
     with pytest.raises(CheckpointError, match="do not fit the sizes it names"):
         load_detector(path)
+
+
+def test_evaluation_in_fewer_passes_says_the_same_as_layer_by_layer() -> None:
+    """The folded norm and the fused gate: outputs, activations and the gradient of the features."""
+    torch.manual_seed(0)
+    config = CRNNConfig(filters=(8, 16, 16, 16, 16, 16, 16), rnn_cells=16, initialisation="unit")
+    detector = freeze(CRNN(config, DESED_CLASSES, FeatureConfig()))
+    assert isinstance(detector, CRNN)
+    for module in detector.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.3, 3)
+            torch.nn.init.normal_(module.weight, 1, 0.3)
+            torch.nn.init.normal_(module.bias)
+    results = {}
+    for backend in ("native", "reference"):
+        detector.backend = backend
+        features = torch.randn(3, 128, 101, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        detection = detector(features)
+        outputs = [detection.frame, detection.clip, *detection.activations]
+        loss = sum((x * torch.linspace(-1, 1, x.numel()).view_as(x)).mean() for x in outputs)
+        results[backend] = [x.detach() for x in outputs] + list(torch.autograd.grad(loss, features))
+    for fused, plain in zip(results["native"], results["reference"], strict=True):
+        assert (fused - plain).abs().max() < 1e-4 * plain.abs().max()

@@ -1,0 +1,218 @@
+#pragma once
+
+// glu_pool: out[b,c,i,j] = mean over 0 <= r < p, 0 <= q < n of linear[b,c,ip+r,jn+q] * sigmoid(x[b,c,ip+r,jn+q])
+//           linear[b,c,f,t] = bias[c] + sum over k of weight[c,k] x[b,k,f,t]
+//           x [B,C,F,T], weight [C,C], bias [C]; pool of p mel bands and n frames; out [B,C,F/p,T/n], rounded down
+// backward: with g = grad[b,c,f/p,t/n] / (p n), of positions that no pool reaches 0,
+//           grad x[k] = g[k] linear[k] sigmoid'(x[k]) + sum over c of weight[c,k] g[c] sigmoid(x[c])
+//
+// Mapping: one block per (b, i) and kTile positions, whose x of all channels lies in shared memory; a thread multiplies
+// kRows channels by kColumns positions in registers. The linear map is never written; the backward computes it again.
+// Traffic: forward x read, out written; backward x and grad read, grad x written; the matrix from the L1 cache. At 16
+// channels that is the limit, at 128 the 2 C (backward 4 C) operations of each value are.
+
+#include "common/accumulate.h"
+#include "cuda/grid.h"
+#include "cuda/launch.h"
+
+namespace task_aware {
+namespace {
+
+constexpr int kThreads = 256;
+constexpr int kTile = 64;
+constexpr int kColumns = 4;
+constexpr int kRowThreads = kThreads / (kTile / kColumns);
+constexpr size_t kSharedLimit = 99 * 1024;  // of every architecture since sm_80
+
+/// Blocks of a multiprocessor: as many as have the registers for their products.
+template <int kRows, typename T>
+constexpr int kBlocks = kRows * sizeof(accumulate_t<T>) <= 16 ? 2 : 1;
+
+template <typename T>
+struct GluParams {
+  using A = accumulate_t<T>;
+
+  const T* x;
+  const A* weight;      // [C,C]
+  const A* transposed;  // [C,C], weight[k,c]
+  const A* bias;
+  const T* grad;  // of the backward alone
+  T* out;         // out or grad x
+  int64_t B;
+  int C, F, frames, p, n;
+
+  __host__ __device__ int bands() const { return F / p; }
+  __host__ __device__ int pooled_frames() const { return frames / n; }
+  __host__ __device__ int tile() const { return kTile / n * n; }
+  __host__ __device__ int tiles() const { return (pooled_frames() * n + tile() - 1) / tile(); }
+  size_t shared_bytes(bool backward) const { return (backward ? 2 : 1) * C * kTile * sizeof(A); }
+};
+
+/// What a block works on, and a thread's part of it: channels `row + k` for k below kRows, positions column .. + 3.
+template <typename T>
+struct Place {
+  int64_t b;
+  int i, t, count, row, column;
+
+  template <int kRows>
+  static __device__ Place of(const GluParams<T>& p) {
+    const int tiles = p.tiles();
+    const int64_t band = blockIdx.x / tiles;
+    Place place;
+    place.b = band / p.bands();
+    place.i = static_cast<int>(band % p.bands());
+    place.t = static_cast<int>(blockIdx.x % tiles) * p.tile();
+    place.count = min(p.tile(), p.pooled_frames() * p.n - place.t);
+    place.row = threadIdx.x / (kTile / kColumns) * kRows;
+    place.column = threadIdx.x % (kTile / kColumns) * kColumns;
+    return place;
+  }
+};
+
+template <typename A>
+__device__ __forceinline__ A sigmoid(A x) {
+  return A(1) / (A(1) + exp(-x));
+}
+
+/// The tile of x at mel band f, zeros beyond its positions.
+template <typename T, typename A = accumulate_t<T>>
+__device__ void read_tile(const GluParams<T>& p, const Place<T>& at, int f, A* x) {
+  for (int i = threadIdx.x; i < p.C * kTile; i += kThreads) {
+    const int c = i / kTile, t = i % kTile;
+    x[i] = t < at.count ? static_cast<A>(p.x[((at.b * p.C + c) * p.F + f) * p.frames + at.t + t]) : A(0);
+  }
+}
+
+/// sum[r][k] = sum over c of matrix[c, row + r] tile[c, column + k], for rows below C.
+template <int kRows, typename A>
+__device__ __forceinline__ void multiply(const A* matrix, const A* tile, int C, int row, int column,
+                                         A (&sum)[kRows][kColumns]) {
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) {
+#pragma unroll
+    for (int k = 0; k < kColumns; ++k) sum[r][k] = A(0);
+  }
+  for (int c = 0; c < C; ++c) {
+    A values[kColumns];
+#pragma unroll
+    for (int k = 0; k < kColumns; ++k) values[k] = tile[c * kTile + column + k];
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      const A weight = row + r < C ? matrix[c * C + row + r] : A(0);
+#pragma unroll
+      for (int k = 0; k < kColumns; ++k) sum[r][k] += weight * values[k];
+    }
+  }
+}
+
+template <int kRows, typename T>
+__global__ void __launch_bounds__(kThreads, kBlocks<kRows, T>) glu_pool_kernel(GluParams<T> p) {
+  using A = accumulate_t<T>;
+  auto* const x = static_cast<A*>(dynamic_shared_memory());
+  const auto at = Place<T>::template of<kRows>(p);
+  A pooled[kRows][kColumns] = {};
+  for (int f = at.i * p.p; f < (at.i + 1) * p.p; ++f) {
+    read_tile(p, at, f, x);
+    __syncthreads();
+    A linear[kRows][kColumns];
+    multiply(p.transposed, x, p.C, at.row, at.column, linear);
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      if (at.row + r < p.C) {
+#pragma unroll
+        for (int k = 0; k < kColumns; ++k) {
+          const A gate = sigmoid(x[(at.row + r) * kTile + at.column + k]);
+          pooled[r][k] += (linear[r][k] + p.bias[at.row + r]) * gate;
+        }
+      }
+    }
+    __syncthreads();
+  }
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) {
+    if (at.row + r < p.C) {
+#pragma unroll
+      for (int k = 0; k < kColumns; ++k) x[(at.row + r) * kTile + at.column + k] = pooled[r][k];
+    }
+  }
+  __syncthreads();
+  const int n_out = at.count / p.n;
+  const A scale = A(1) / static_cast<A>(p.p * p.n);
+  for (int i = threadIdx.x; i < p.C * n_out; i += kThreads) {
+    const int c = i / n_out, j = i % n_out;
+    A sum = 0;
+    for (int q = 0; q < p.n; ++q) sum += x[c * kTile + j * p.n + q];
+    p.out[((at.b * p.C + c) * p.bands() + at.i) * p.pooled_frames() + at.t / p.n + j] =
+        static_cast<T>(scale * sum);
+  }
+}
+
+template <int kRows, typename T>
+__global__ void __launch_bounds__(kThreads, kBlocks<kRows, T>) glu_pool_backward_kernel(GluParams<T> p) {
+  using A = accumulate_t<T>;
+  auto* const x = static_cast<A*>(dynamic_shared_memory());
+  A* const through_linear = x + p.C * kTile;
+  const auto at = Place<T>::template of<kRows>(p);
+  const A scale = A(1) / static_cast<A>(p.p * p.n);
+  for (int f = at.i * p.p; f < (at.i + 1) * p.p; ++f) {
+    read_tile(p, at, f, x);
+    __syncthreads();
+    A value[kRows][kColumns];
+    multiply(p.transposed, x, p.C, at.row, at.column, value);
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      const int c = at.row + r;
+      if (c < p.C) {
+        const T* const grads =
+            p.grad + ((at.b * p.C + c) * p.bands() + at.i) * p.pooled_frames() + at.t / p.n;
+#pragma unroll
+        for (int k = 0; k < kColumns; ++k) {
+          const int t = at.column + k;
+          const A gate = sigmoid(x[c * kTile + t]);
+          const A grad = t < at.count ? scale * static_cast<A>(grads[t / p.n]) * gate : A(0);
+          through_linear[c * kTile + t] = grad;
+          value[r][k] = grad * (value[r][k] + p.bias[c]) * (A(1) - gate);
+        }
+      }
+    }
+    __syncthreads();
+    A product[kRows][kColumns];
+    multiply(p.weight, through_linear, p.C, at.row, at.column, product);
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      const int c = at.row + r;
+#pragma unroll
+      for (int k = 0; k < kColumns; ++k) {
+        if (c < p.C && at.column + k < at.count) {
+          p.out[((at.b * p.C + c) * p.F + f) * p.frames + at.t + at.column + k] =
+              static_cast<T>(product[r][k] + value[r][k]);
+        }
+      }
+    }
+    __syncthreads();
+  }
+}
+
+/// Where `backward`, `out` has been filled with zeros if there are positions that no pool reaches.
+template <bool kBackward, typename T>
+void launch_glu_pool(const GluParams<T>& p, cudaStream_t stream) {
+  const size_t bytes = p.shared_bytes(kBackward);
+  TASK_AWARE_CHECK(bytes <= kSharedLimit && p.C <= 8 * kRowThreads, "glu_pool: got ", p.C,
+                   " channels, more than the CUDA kernels take; pass backend='reference'.");
+  const unsigned int blocks = exact_grid(p.B * p.bands() * p.tiles(), "glu_pool");
+  const auto rows = [&]<int kRows>() {
+    if constexpr (kBackward) {
+      launch({"glu_pool_backward_kernel", blocks, kThreads, stream, bytes},
+             glu_pool_backward_kernel<kRows, T>, p);
+    } else {
+      launch({"glu_pool_kernel", blocks, kThreads, stream, bytes}, glu_pool_kernel<kRows, T>, p);
+    }
+  };
+  if (p.C <= kRowThreads) return rows.template operator()<1>();
+  if (p.C <= 2 * kRowThreads) return rows.template operator()<2>();
+  if (p.C <= 4 * kRowThreads) return rows.template operator()<4>();
+  rows.template operator()<8>();
+}
+
+}  // namespace
+}  // namespace task_aware

@@ -1,0 +1,99 @@
+"""The baseline detector's gated linear unit and the average pooling after it, in one pass."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import _check
+from ._dispatch import Backend, has_kernels, use_native
+
+#: Frames that one pool may hold.
+MOST_FRAMES = 32
+
+
+def glu_pool_reference(x: Tensor, weight: Tensor, bias: Tensor, pool: tuple[int, int]) -> Tensor:
+    """Pure PyTorch definition of :func:`glu_pool`."""
+    compute = torch.promote_types(x.dtype, torch.float32)
+    gate = torch.sigmoid(x.to(compute))
+    linear = torch.nn.functional.conv2d(x.to(compute), weight.to(compute)[:, :, None, None], bias.to(compute))
+    return torch.nn.functional.avg_pool2d(linear * gate, pool).to(x.dtype)
+
+
+def glu_pool(x: Tensor, weight: Tensor, bias: Tensor, pool: tuple[int, int], *, backend: Backend = "auto") -> Tensor:
+    """A linear map over channels at each position, gated by the sigmoid of its own input, then average pooling::
+
+        linear[b,c,f,t] = bias[c] + sum over k of weight[c,k] * x[b,k,f,t]
+        out = avg_pool(linear * sigmoid(x), pool)
+
+    The gate of the DCASE 2020 task 4 baseline CRNN. Neither the map nor the gate is kept for the backward, which
+    computes them again from x.
+
+    Args:
+        x: ``[B,C,F,T]``, float32, float64 or bfloat16 (summed in float32).
+        weight: ``[C,C]``, floating.
+        bias: ``[C]``, floating.
+        pool: mel bands and frames that one output averages; what is left over at the ends is dropped. At most 32
+            frames.
+        backend: ``auto``, ``native`` or ``reference``.
+
+    Returns:
+        ``[B,C,F // pool[0],T // pool[1]]`` of x's dtype.
+
+    Raises:
+        TypeError, ValueError: an argument of another type, dtype, shape or device.
+    """
+    _check.floating("glu_pool", x=x, weight=weight, bias=bias)
+    if x.dim() != 4:
+        raise ValueError(f"glu_pool: x is {_check.shape(x)}, expected [B,C,F,T].")
+    C = x.shape[1]
+    _check.has_shape("glu_pool", "weight", weight, (C, C), "[C,C]")
+    _check.has_shape("glu_pool", "bias", bias, (C,), "[C]")
+    if len(pool) != 2 or min(pool) < 1 or pool[1] > MOST_FRAMES:
+        raise ValueError(f"glu_pool: pool is {tuple(pool)}, expected (mel, time) from 1 on, time up to {MOST_FRAMES}.")
+    if C == 0 or x.shape[2] < pool[0] or x.shape[3] < pool[1]:
+        raise ValueError(f"glu_pool: x is {_check.shape(x)}, which holds no pool of {tuple(pool)}.")
+    _check.same_device("glu_pool", x=x, weight=weight, bias=bias)
+    if not use_native("glu_pool", backend, x):
+        return glu_pool_reference(x, weight, bias, pool)
+    compute = torch.promote_types(x.dtype, torch.float32)
+    return torch.ops.task_aware.glu_pool(x, weight.to(compute), bias.to(compute), *pool)
+
+
+def _fake(x: Tensor, weight: Tensor, bias: Tensor, mel: int, time: int) -> Tensor:
+    B, C, F, T = x.shape
+    return x.new_empty((B, C, F // mel, T // time))
+
+
+def _fake_backward(grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, mel: int, time: int) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, int, int], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:3])
+    ctx.pool = inputs[3:]
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
+    x, weight, bias = ctx.saved_tensors
+    grad_x = grad_weight = grad_bias = None
+    if ctx.needs_input_grad[0]:
+        grad_x = torch.ops.task_aware.glu_pool_backward(grad, x, weight, bias, *ctx.pool)
+    if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
+        # A frozen detector never comes here.
+        mel, time = ctx.pool
+        F, T = mel * grad.shape[2], time * grad.shape[3]
+        used = x[..., :F, :T].to(weight.dtype)
+        through_linear = grad.to(weight.dtype).repeat_interleave(mel, 2).repeat_interleave(time, 3) / (mel * time)
+        through_linear = through_linear * torch.sigmoid(used)
+        grad_weight = torch.einsum("bcft,bkft->ck", through_linear, used)
+        grad_bias = through_linear.sum((0, 2, 3))
+    return grad_x, grad_weight, grad_bias, None, None
+
+
+if has_kernels():
+    torch.library.register_fake("task_aware::glu_pool", _fake)
+    torch.library.register_fake("task_aware::glu_pool_backward", _fake_backward)
+    torch.library.register_autograd("task_aware::glu_pool", _backward, setup_context=_setup_context)

@@ -1,0 +1,35 @@
+// glu_pool.cuh: `x` [B,C,F,T], `weight` [C,C] and its transpose `transposed`, `bias` [C], a pool of `mel` bands and
+// `time` frames -> `out`; backward: also `grad` -> `out` like x.
+
+#include "cuda/glu_pool.cuh"
+
+#include "case.h"
+
+using namespace task_aware;
+
+void run(cuda_host::Case& test) {
+  test.floating_type([&]<typename T>(cuda_host::Type<T>) {
+    using A = accumulate_t<T>;
+    GluParams<T> p{};
+    p.x = test.array<T>("x");
+    p.weight = test.array<A>("weight");
+    p.transposed = test.array<A>("transposed");
+    p.bias = test.array<A>("bias");
+    p.grad = test.array<T>("grad");
+    p.B = test.integer("B");
+    p.C = static_cast<int>(test.integer("C"));
+    p.F = static_cast<int>(test.integer("F"));
+    p.frames = static_cast<int>(test.integer("T"));
+    p.p = static_cast<int>(test.integer("mel"));
+    p.n = static_cast<int>(test.integer("time"));
+    if (test.word("operation") == "forward") {
+      p.out = test.output<T>("out", p.B * p.C * p.bands() * p.pooled_frames());
+      launch_glu_pool<false>(p, nullptr);
+    } else {
+      p.out = test.output<T>("out", p.B * p.C * p.F * p.frames);
+      launch_glu_pool<true>(p, nullptr);
+    }
+  });
+}
+
+int main() { return cuda_host::run_cases(run); }
