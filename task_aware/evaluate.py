@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import cast
@@ -24,9 +25,13 @@ from task_aware.errors import DataError
 from task_aware.metrics import Scores, decode, event_f1, segment_f1, write_events
 from task_aware.models.detector import Detector, load_detector
 from task_aware.models.system import Separator
+from task_aware.psds import psds, why_no_psds
 
 #: Detected events of each system and file: system -> filename -> events.
 Detections = dict[str, dict[str, list[Event]]]
+
+#: Of each system `psds1` and `psds2`.
+PSDS = Mapping[str, Mapping[str, float]]
 
 DETECTOR_ONLY = "detector_only"
 SEPARATED = "separated"
@@ -57,8 +62,17 @@ def _batches(clips: Sequence[Clip], sample_rate: int, size: int) -> Iterator[lis
             yield batch
 
 
+@dataclass(frozen=True)
+class Heard:
+    """What the systems hear in a clip: its length, and of each system the frame probabilities `[T', C]`."""
+
+    filename: str
+    seconds: float
+    frames: dict[str, np.ndarray]
+
+
 @torch.no_grad()
-def detect_split(
+def hear_split(
     model: nn.Module,
     split: Split,
     *,
@@ -66,8 +80,8 @@ def detect_split(
     backend: ops.Backend = "auto",
     batch_size: int = 8,
     progress: bool = True,
-) -> Detections:
-    """Detects the events of every clip of a split.
+) -> Iterator[Heard]:
+    """The frame probabilities of every clip of a split.
 
     Args:
         model: a detector, or a `Separator`, which also answers for its detector alone.
@@ -76,15 +90,12 @@ def detect_split(
         backend: of the operators.
         batch_size: clips at a time.
 
-    Returns:
-        `detector_only` and, of a separator, `separated`: filename -> events.
+    Yields:
+        Each clip with the systems `detector_only` and, of a separator, `separated`.
     """
     model = model.to(device).eval()
     detector = detector_of(model)
     front_end = detector.feature_config
-    detections: Detections = {DETECTOR_ONLY: {}}
-    if isinstance(model, Separator):
-        detections[SEPARATED] = {}
     with tqdm(total=len(split.clips), desc=f"detect {split.name}", unit="clip", disable=not progress) as bar:
         for batch in _batches(split.clips, front_end.sample_rate, batch_size):
             waveform = torch.from_numpy(np.stack([samples for _, samples in batch])).to(device)
@@ -96,15 +107,51 @@ def detect_split(
                 alone, _, frames[SEPARATED] = model.detect(mel)
             else:
                 alone = detector(front_end.scale(front_end.log_mel(mel), detector.mean, detector.std))
-            frames[DETECTOR_ONLY] = alone.frame
-            for name, probabilities in frames.items():
-                for (clip, samples), frame in zip(batch, probabilities.float().cpu().numpy(), strict=True):
-                    duration = len(samples) / front_end.sample_rate
-                    detections[name][clip.filename] = decode(
-                        frame, detector.labels, detector.frame_seconds, duration=duration
-                    )
+            frames = {DETECTOR_ONLY: alone.frame, **frames}
+            arrays = {name: probabilities.float().cpu().numpy() for name, probabilities in frames.items()}
+            for index, (clip, samples) in enumerate(batch):
+                own = {name: array[index] for name, array in arrays.items()}
+                yield Heard(clip.filename, len(samples) / front_end.sample_rate, own)
             bar.update(len(batch))
+
+
+def decode_all(heard: Iterable[Heard], detector: Detector) -> Detections:
+    """The events of each system: system -> filename -> events."""
+    detections: Detections = {}
+    for clip in heard:
+        for name, frame in clip.frames.items():
+            events = decode(frame, detector.labels, detector.frame_seconds, duration=clip.seconds)
+            detections.setdefault(name, {})[clip.filename] = events
     return detections
+
+
+def detect_split(
+    model: nn.Module,
+    split: Split,
+    *,
+    device: torch.device,
+    backend: ops.Backend = "auto",
+    batch_size: int = 8,
+    progress: bool = True,
+) -> Detections:
+    """Detects the events of every clip of a split; the arguments are those of `hear_split`."""
+    heard = hear_split(model, split, device=device, backend=backend, batch_size=batch_size, progress=progress)
+    return decode_all(heard, detector_of(model))
+
+
+def score_psds(split: Split, heard: Sequence[Heard], detector: Detector) -> dict[str, dict[str, float]]:
+    """`psds1` and `psds2` of each system."""
+    seconds = {clip.filename: clip.seconds for clip in heard}
+    return {
+        name: psds(
+            split.reference,
+            {clip.filename: clip.frames[name] for clip in heard},
+            seconds,
+            detector.labels,
+            detector.frame_seconds,
+        )
+        for name in heard[0].frames
+    }
 
 
 def score(split: Split, detections: Detections, labels: Sequence[str]) -> dict[str, dict[str, Scores]]:
@@ -129,8 +176,8 @@ def summary(scores: Mapping[str, Scores]) -> dict[str, object]:
     }
 
 
-def table(results: Mapping[str, Mapping[str, Scores]]) -> str:
-    """A table of all systems: event F1 of each class, then the averages, in percent."""
+def table(results: Mapping[str, Mapping[str, Scores]], psds_of: PSDS | None = None) -> str:
+    """A table of all systems: event F1 of each class, then the averages and PSDS, in percent."""
     names = [DISPLAY_NAMES.get(name, name) for name in results]
     classes = sorted({label for scores in results.values() for label in scores["event"].averaged})
     width = max(len(label) for label in (*classes, "segment F1, macro")) + 2
@@ -151,17 +198,25 @@ def table(results: Mapping[str, Mapping[str, Scores]]) -> str:
     for kind in ("event", "segment"):
         lines.append(row(f"{kind} F1, macro", percent([scores[kind].macro for scores in every])))
         lines.append(row(f"{kind} F1, micro", percent([scores[kind].micro for scores in every])))
+    if psds_of is not None:
+        for key in ("psds1", "psds2"):
+            lines.append(row(f"{key[:-1].upper()} {key[-1]}", percent([psds_of[name][key] for name in results])))
     return "\n".join(lines)
 
 
 def write_results(
-    out: Path, results: Mapping[str, Mapping[str, Scores]], detections: Detections, **more: object
+    out: Path,
+    results: Mapping[str, Mapping[str, Scores]],
+    detections: Detections,
+    psds_of: PSDS | None = None,
+    /,
+    **more: object,
 ) -> None:
     """Writes `metrics.json`, and a DESED table of the detected events of each system."""
     out.mkdir(parents=True, exist_ok=True)
     for name, events in detections.items():
         write_events(out / f"{name}.tsv", events)
-    content = {name: summary(scores) for name, scores in results.items()} | more
+    content = {name: {**summary(scores), **(psds_of or {}).get(name, {})} for name, scores in results.items()} | more
     temporary = out / ".metrics.json.tmp"
     temporary.write_text(json.dumps(content, indent=2) + "\n")
     temporary.replace(out / "metrics.json")
@@ -188,11 +243,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     split = read_split(options.data or builtin_corpus(), options.split, detector.labels)
     if not split.clips:
         raise DataError(f"{split.metadata} names no clip whose recording is there; there is nothing to score")
-    detections = detect_split(model, split, device=pick_device(options.accelerator))
+    heard = list(hear_split(model, split, device=pick_device(options.accelerator)))
+    detections = decode_all(heard, detector)
     results = score(split, detections, detector.labels)
-    print(table(results))
+    missing = why_no_psds()
+    psds_of = None if missing else score_psds(split, heard, detector)
+    print(table(results, psds_of))
+    if missing:
+        print(missing)
     out = options.out or options.checkpoint.parent / f"evaluation-{options.split}"
-    write_results(out, results, detections)
+    write_results(out, results, detections, psds_of)
     print(f"written to {out}")
 
 

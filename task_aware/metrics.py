@@ -123,6 +123,11 @@ def decode(
     return sorted(events, key=lambda event: (event.onset, event.label))
 
 
+def frame_edges(n_frames: int, frame_seconds: float, seconds: float) -> np.ndarray:
+    """Where frames begin and the last one ends, `[n_frames + 1]` seconds; none is past the end of the recording."""
+    return np.minimum(np.arange(n_frames + 1) * frame_seconds, seconds)
+
+
 def event_f1(
     reference: Events,
     estimated: Events,

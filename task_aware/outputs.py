@@ -17,6 +17,7 @@ import torch
 from task_aware.data.labels import Event
 from task_aware.data.streaming import read_blocks
 from task_aware.inputs import Recording
+from task_aware.metrics import frame_edges
 from task_aware.models.detector import Detector
 from task_aware.plots import plot_separation
 from task_aware.predict import Result
@@ -110,7 +111,7 @@ def write_all_events(path: Path, tables: Mapping[str, Path]) -> None:
 
 def write_scores(path: Path, result: Result, labels: Sequence[str], frame_seconds: float) -> None:
     """Frame probabilities (onset, offset, a column for each class), as sed_scores_eval reads them."""
-    edges = np.minimum(np.arange(len(result.scores) + 1) * frame_seconds, max(result.seconds, frame_seconds))
+    edges = frame_edges(len(result.scores), frame_seconds, max(result.seconds, frame_seconds))
     table = np.column_stack([edges[:-1], edges[1:], result.scores])
     with replacing(path) as temporary:
         np.savetxt(

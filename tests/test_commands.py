@@ -12,6 +12,7 @@ from task_aware import cli, evaluate, infer, load_detector, mix, train, train_se
 from task_aware.config import TrainConfig
 from task_aware.data.recipes import MixingConfig
 from task_aware.errors import CheckpointError, DataError
+from task_aware.psds import why_no_psds
 
 
 def parse(*arguments: str) -> TrainConfig:
@@ -48,6 +49,13 @@ def test_a_fast_run_trains_scores_and_draws(cache, tmp_path, capsys):
     evaluate.main([str(tmp_path / "separator.safetensors"), "--accelerator=cpu"])
     scored = json.loads((tmp_path / "evaluation-validation" / "metrics.json").read_text())
     assert scored["separated"]["event_f1_macro"] == metrics["separated"]["event_f1_macro"]
+    printed = capsys.readouterr().out
+    if missing := why_no_psds():
+        assert missing in printed and "psds1" not in scored["separated"]
+    else:
+        for name in ("detector_only", "separated"):
+            assert 0 <= scored[name]["psds1"] <= scored[name]["psds2"] <= 1
+            assert f"{100 * scored[name]['psds2']:.1f}" in printed.split("PSDS 2")[1].splitlines()[0]
 
 
 def test_other_data_without_a_detector_trains_one_first(tiny_corpus, tmp_path):
