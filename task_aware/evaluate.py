@@ -23,7 +23,7 @@ from task_aware.data.desed import Clip, Split, read_split
 from task_aware.data.labels import Event
 from task_aware.errors import DataError
 from task_aware.metrics import Scores, decode, event_f1, segment_f1, write_events
-from task_aware.models.detector import Detector, load_detector
+from task_aware.models.detector import Detector, load_detector, median_frames_of
 from task_aware.models.system import Separator
 from task_aware.psds import psds, why_no_psds
 
@@ -120,7 +120,13 @@ def decode_all(heard: Iterable[Heard], detector: Detector) -> Detections:
     detections: Detections = {}
     for clip in heard:
         for name, frame in clip.frames.items():
-            events = decode(frame, detector.labels, detector.frame_seconds, duration=clip.seconds)
+            events = decode(
+                frame,
+                detector.labels,
+                detector.frame_seconds,
+                median_frames=median_frames_of(detector),
+                duration=clip.seconds,
+            )
             detections.setdefault(name, {})[clip.filename] = events
     return detections
 
@@ -149,6 +155,7 @@ def score_psds(split: Split, heard: Sequence[Heard], detector: Detector) -> dict
             seconds,
             detector.labels,
             detector.frame_seconds,
+            median_frames=median_frames_of(detector),
         )
         for name in heard[0].frames
     }

@@ -60,7 +60,8 @@ def make_parser() -> ArgumentParser:
     add("--plot-minutes", type=float, default=2.0, help="of a long recording, only the beginning")
     add("--audio", action="store_true", help="write the sources too, as the masks project them (docs/inference.md)")
     add("--threshold", type=float, default=0.5, help="probability from which a class is active")
-    add("--median", type=int, default=7, help="length of the median filter in output frames; 1 is none")
+    add("--median", type=int | None, help="length of the median filter in output frames, 1 is none; default: the "
+        "detector's own")  # fmt: skip
     add("--merge", choices=get_args(Merge), help="rule for the sources' detections; default: the separator's own")
     add("--window", type=float, default=20.0, help="seconds heard at once; shorter recordings are heard whole")
     add("--overlap", type=float, default=5.0, help="seconds that neighbouring windows share")

@@ -20,6 +20,7 @@ from task_aware.data.streaming import read_blocks
 from task_aware.evaluate import detector_of, open_model, pick_device
 from task_aware.joining import Answer, Join
 from task_aware.metrics import decode
+from task_aware.models.detector import median_frames_of
 from task_aware.models.system import Merge, Separator
 from task_aware.projection import project
 from task_aware.windows import Window, Windowing
@@ -55,7 +56,7 @@ class Predictor:
         precision: of the networks; features and masking stay in float32.
         merge: how the sources' detections become those of the clip; set on the separator, in place of its own rule.
         threshold: probability from which a class is active.
-        median_frames: length of the median filter over output frames.
+        median_frames: length of the median filter over output frames; default: the detector's own.
         window_seconds: about the length of the windows.
         overlap_seconds: what neighbouring windows share, at most half of that.
         batch_size: windows at a time; default 32 on a GPU and 1 on the CPU, whose caches hold no more.
@@ -73,7 +74,7 @@ class Predictor:
         precision: Precision = "32-true",
         merge: Merge | None = None,
         threshold: float = 0.5,
-        median_frames: int = 7,
+        median_frames: int | None = None,
         window_seconds: float = 20.0,
         overlap_seconds: float = 5.0,
         batch_size: int | None = None,
@@ -87,7 +88,7 @@ class Predictor:
             self._separator("merging detections").merge = merge
         self.precision = precision
         self.threshold = threshold
-        self.median_frames = median_frames
+        self.median_frames = median_frames or median_frames_of(self.detector)
         self.windowing = Windowing.of(self.detector, window_seconds, overlap_seconds)
         self.batch_size = batch_size or (1 if self.device.type == "cpu" else 32)
 

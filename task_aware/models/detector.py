@@ -15,6 +15,9 @@ from task_aware import checkpoint, ops
 from task_aware.errors import CheckpointError
 from task_aware.features import FeatureConfig
 
+#: Output frames of the baseline's median filter.
+MEDIAN_FRAMES = 7
+
 
 class Detection(NamedTuple):
     """What a detector says of a batch of clips.
@@ -39,6 +42,8 @@ class Detector(Protocol):
         feature_config: the front end whose scaled log-mel `[B, F, T]` it reads.
         mean, std: the scaler, `[F]`, dB.
         frame_seconds: seconds between two output frames.
+
+    It may also have `median_frames`, the length of the median filter that its events are decoded with (7 without).
     """
 
     labels: tuple[str, ...]
@@ -48,6 +53,11 @@ class Detector(Protocol):
     frame_seconds: float
 
     def __call__(self, features: Tensor) -> Detection: ...
+
+
+def median_frames_of(detector: Detector) -> int:
+    """Length of the median filter that a detector's events are decoded with, in output frames."""
+    return getattr(detector, "median_frames", MEDIAN_FRAMES)
 
 
 @dataclass(frozen=True)
@@ -64,6 +74,9 @@ class CRNNConfig:
             the last batch; smaller batches want less).
         initialisation: `baseline` starts the gates' and heads' linear maps at N(0, 0.01), from where a training of
             thousands of steps leaves; `unit` keeps the variance of activations and the rate of positive frames.
+        clip_pooling: how frame probabilities p become those of the clip: the baseline's `attention`, or without
+            weights of its own `linear_softmax`, `sum_t(p^2) / sum_t(p)`, or `max`.
+        median_frames: length of the median filter that events are decoded with, in output frames.
     """
 
     filters: tuple[int, ...] = (16, 32, 64, 128, 128, 128, 128)
@@ -73,6 +86,8 @@ class CRNNConfig:
     dropout: float = 0.5
     batch_norm_momentum: float = 0.99
     initialisation: Literal["baseline", "unit"] = "baseline"
+    clip_pooling: Literal["attention", "linear_softmax", "max"] = "attention"
+    median_frames: int = MEDIAN_FRAMES
 
     def __post_init__(self) -> None:
         if len(self.filters) != len(self.pooling):
@@ -80,6 +95,8 @@ class CRNNConfig:
                 f"detector.filters names {len(self.filters)} blocks and detector.pooling {len(self.pooling)}; "
                 "give one (time, mel) pair per block"
             )
+        if self.median_frames < 1:
+            raise ValueError(f"detector.median_frames is {self.median_frames}; give 1 (no filter) or more")
 
 
 class TimeMelConv2d(nn.Conv2d):
@@ -136,7 +153,7 @@ class CRNN(nn.Module):
     """Seven gated convolution blocks, a bidirectional GRU, and an attention head (DCASE 2020 task 4 baseline).
 
     `frame = sigmoid(dense(x))`, `attention = clamp(softmax(dense_softmax(x)), 1e-7, 1)` over the classes,
-    `clip = sum_t(frame * attention) / sum_t(attention)`.
+    `clip = sum_t(frame * attention) / sum_t(attention)`; or without `dense_softmax`, as `config.clip_pooling` says.
 
     Attributes:
         backend: of the operators in evaluation mode; `reference` evaluates layer by layer, as in training.
@@ -159,6 +176,7 @@ class CRNN(nn.Module):
         self.feature_config = feature_config
         self.time_pooling = math.prod(time for time, _ in config.pooling)
         self.frame_seconds = feature_config.frame_seconds * self.time_pooling
+        self.median_frames = config.median_frames
         self.register_buffer("mean", torch.zeros(feature_config.n_mels))
         self.register_buffer("std", torch.ones(feature_config.n_mels))
 
@@ -170,7 +188,8 @@ class CRNN(nn.Module):
         self.rnn = nn.GRU(channels, config.rnn_cells, config.rnn_layers, batch_first=True, bidirectional=True)
         self.dropout = nn.Dropout(config.dropout)
         self.dense = nn.Linear(2 * config.rnn_cells, len(self.labels))
-        self.dense_softmax = nn.Linear(2 * config.rnn_cells, len(self.labels))
+        if config.clip_pooling == "attention":
+            self.dense_softmax = nn.Linear(2 * config.rnn_cells, len(self.labels))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -194,8 +213,9 @@ class CRNN(nn.Module):
             for module in self.modules():
                 if isinstance(module, GatedLinear):
                     nn.init.xavier_uniform_(module.linear.weight, gain=2.0)  # a gate halves what it passes
-            for head in (self.dense, self.dense_softmax):
-                nn.init.xavier_uniform_(head.weight)
+            nn.init.xavier_uniform_(self.dense.weight)
+            if self.config.clip_pooling == "attention":
+                nn.init.xavier_uniform_(self.dense_softmax.weight)
             nn.init.constant_(self.dense.bias, math.log(0.1 / 0.9))
 
     def output_frames(self, n_samples: int) -> tuple[int, float]:
@@ -217,9 +237,17 @@ class CRNN(nn.Module):
         activations.append(x)
         x = self.dropout(x)
         frame = torch.sigmoid(self.dense(x))
-        attention = torch.softmax(self.dense_softmax(x), dim=-1).clamp(1e-7, 1)
-        clip = (frame * attention).sum(1) / attention.sum(1)
-        return Detection(frame, clip, activations)
+        return Detection(frame, self._pool(frame, x), activations)
+
+    def _pool(self, frame: Tensor, x: Tensor) -> Tensor:
+        """Clip probabilities `[B, C]` of frame probabilities `[B, T', C]` and what they were computed from."""
+        if self.config.clip_pooling == "max":
+            return frame.amax(1)
+        if self.config.clip_pooling == "linear_softmax":
+            weight = frame.clamp_min(1e-7)
+        else:
+            weight = torch.softmax(self.dense_softmax(x), dim=-1).clamp(1e-7, 1)
+        return (frame * weight).sum(1) / weight.sum(1)
 
     def describe(self) -> dict[str, Any]:
         """Sizes, labels and front end, JSON-able: what `from_description` builds the same detector from."""
