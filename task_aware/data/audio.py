@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import soundfile
@@ -31,15 +32,28 @@ def find_audio(folder: Path, relative_to: Path) -> list[Path]:
     return sorted((path.relative_to(relative_to) for path in found), key=lambda path: path.as_posix())
 
 
-def audio_seconds(path: Path) -> float:
-    """Duration in seconds from the header alone. Raises RecordingError for a file that cannot be opened."""
+class Header(NamedTuple):
+    """What a recording says of itself."""
+
+    seconds: float
+    sample_rate: int
+    channels: int
+
+
+def audio_header(path: Path) -> Header:
+    """Length and form of a recording, undecoded. Raises RecordingError for a file that cannot be opened."""
     try:
         header = soundfile.info(path)
     except (OSError, RuntimeError) as error:
         raise RecordingError(_unreadable(path, error)) from error
     if header.frames <= 0:
         raise RecordingError(f"{path} holds no samples; replace or remove it.")
-    return header.frames / header.samplerate
+    return Header(header.frames / header.samplerate, header.samplerate, header.channels)
+
+
+def audio_seconds(path: Path) -> float:
+    """Duration in seconds from the header alone. Raises RecordingError for a file that cannot be opened."""
+    return audio_header(path).seconds
 
 
 def read_audio(path: str | Path, sample_rate: int = 16000, *, channel: int | None = None) -> np.ndarray:

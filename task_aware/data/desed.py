@@ -26,6 +26,9 @@ _LAYOUT: dict[str, tuple[str, str, tuple[str, ...]]] = {
 }
 SPLITS: tuple[str, ...] = tuple(_LAYOUT)
 
+#: Share of a table's clips that may lack their audio: clips vanish from where DESED has them.
+MAX_MISSING = 0.5
+
 # DESED labels reach 10.115 s in clips of 10 s.
 _LATE_OFFSET_SECONDS = 0.5
 
@@ -75,15 +78,17 @@ def read_split(
     name: str,
     labels: Sequence[str] = DESED_CLASSES,
     *,
-    max_missing: float = 0.5,
+    max_missing: float = MAX_MISSING,
     clip_seconds: float = 10.0,
+    problems: list[str] | None = None,
 ) -> Split:
     """Read one split: "weak", "unlabelled", "synthetic", "validation" or "public".
 
     The audio may be .wav, .flac or .ogg whatever the table says, and in subfolders if the table says so.
     Offsets up to 0.5 s past the end of a clip (`clip_seconds`, or its real length where it is longer) are
     kept as they are written; whoever encodes them cuts them. A row with only a filename is a clip without
-    events.
+    events. A row that cannot be used is an error, or where there is a list of `problems` left out and described there
+    (and missing audio is not logged).
 
     Raises:
         ValueError: an unknown split name.
@@ -102,19 +107,24 @@ def read_split(
     for line, row in rows:
         filename = row[0]
         where = f"{metadata}:{line}"
-        if not filename:
-            raise DataError(f"{where} has no filename; correct or remove the row.")
-        if filename not in paths:
-            paths[filename] = audio.find(filename)
-        if len(columns) == 4:
-            found_events = events.setdefault(filename, [])
-            event = _parse_event(row, where, labels)
-            if event is not None:
-                _check_end(event, paths[filename], where, clip_seconds)
-                found_events.append(event)
-        elif len(columns) == 2:
-            names = weak.setdefault(filename, [])
-            names += [label for label in _parse_labels(row[1], where, labels) if label not in names]
+        try:
+            if not filename:
+                raise DataError(f"{where} has no filename; correct or remove the row.")
+            if filename not in paths:
+                paths[filename] = audio.find(filename)
+            if len(columns) == 4:
+                found_events = events.setdefault(filename, [])
+                event = _parse_event(row, where, labels)
+                if event is not None:
+                    _check_end(event, paths[filename], where, clip_seconds)
+                    found_events.append(event)
+            elif len(columns) == 2:
+                names = weak.setdefault(filename, [])
+                names += [label for label in _parse_labels(row[1], where, labels) if label not in names]
+        except DataError as error:
+            if problems is None:
+                raise
+            problems.append(str(error))
     clips = []
     missing = []
     for filename, path in paths.items():
@@ -129,7 +139,7 @@ def read_split(
             f"{len(missing)} of the {len(paths)} clips of {metadata} have no audio in {folder} (for one, "
             f"{missing[0]}) and at most {max_missing:.0%} may; download the rest or check the folder."
         )
-    if missing:
+    if missing and problems is None:
         _log.warning("%d of the %d clips of %s have no audio and are left out.", len(missing), len(paths), metadata)
     return Split(name, tuple(clips), tuple(missing), metadata)
 

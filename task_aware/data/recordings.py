@@ -24,7 +24,10 @@ from task_aware.errors import DataError
 VERSION = 1
 
 _FULL_SCALE = 32768.0
-_SILENT_PEAK = 1.0 / _FULL_SCALE
+
+#: Below this peak, one step of 16 bit, a recording is silent.
+SILENT_PEAK = 1.0 / _FULL_SCALE
+
 _AT_ONCE = 256  # files decoded before the next ones are begun, which bounds memory
 
 _log = logging.getLogger(__name__)
@@ -90,7 +93,7 @@ class Recordings:
         *,
         sample_rate: int,
         max_broken: float,
-        silent_peak: float = _SILENT_PEAK,
+        silent_peak: float = SILENT_PEAK,
         channel: int | None = None,
         max_samples: int | None = None,
     ) -> None:

@@ -3,10 +3,40 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 from task_aware.data.audio import find_audio
 from task_aware.data.recordings import Recording, Recordings
 from task_aware.errors import DataError
+
+
+class RirFiles(NamedTuple):
+    """Room impulse responses, unopened: paths relative to `folder` by room, and the files of rirs.tsv that lack."""
+
+    folder: Path
+    rooms: dict[str, list[Path]]
+    missing: tuple[str, ...]
+
+
+def list_rirs(root: str | Path, split: str = "train") -> RirFiles:
+    """Finds the responses by room, in the layouts of `RirBank`. Raises DataError where there are none."""
+    folder = Path(root)
+    for below in ("rir_data", split):
+        if (folder / below).is_dir():
+            folder = folder / below
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a folder; room impulse responses are wanted there.")
+    paths = find_audio(folder, folder)
+    if not paths:
+        raise DataError(f"{folder} has no .wav, .flac or .ogg file; room impulse responses are wanted there.")
+    table = folder / "rirs.tsv"
+    names = _read_rooms(table) if table.is_file() else {}
+    rooms: dict[str, list[Path]] = {}
+    for path in paths:
+        name = path.as_posix()
+        own = f"folder {path.parent.as_posix()}" if len(path.parts) > 1 else f"file {name}"
+        rooms.setdefault(f"room {names[name]}" if name in names else own, []).append(path)
+    return RirFiles(folder, rooms, tuple(sorted(set(names) - {path.as_posix() for path in paths})))
 
 
 class RirBank:
@@ -43,28 +73,12 @@ class RirBank:
     ) -> None:
         if not max_seconds > 0:
             raise ValueError(f"max_seconds must be above 0, got {max_seconds}.")
-        self.folder = Path(root)
-        for below in ("rir_data", split):
-            if (self.folder / below).is_dir():
-                self.folder = self.folder / below
-        if not self.folder.is_dir():
-            raise DataError(f"{self.folder} is not a folder; room impulse responses are wanted there.")
-        paths = find_audio(self.folder, self.folder)
-        if not paths:
-            raise DataError(f"{self.folder} has no .wav, .flac or .ogg file; room impulse responses are wanted there.")
+        self.folder, rooms, self.missing = list_rirs(root, split)
         self.sample_rate = sample_rate
         self.max_samples = max(1, round(max_seconds * sample_rate))
-        table = self.folder / "rirs.tsv"
-        names = _read_rooms(table) if table.is_file() else {}
-        rooms: dict[str, list[Path]] = {}
-        for path in paths:
-            name = path.as_posix()
-            own = f"folder {path.parent.as_posix()}" if len(path.parts) > 1 else f"file {name}"
-            rooms.setdefault(f"room {names[name]}" if name in names else own, []).append(path)
-        self.missing = tuple(sorted(set(names) - {path.as_posix() for path in paths}))
         self._recordings = Recordings(
             self.folder,
-            paths,
+            [path for room in rooms.values() for path in room],
             sample_rate=sample_rate,
             max_broken=max_broken,
             silent_peak=0.0,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from task_aware.data.audio import find_audio
 from task_aware.data.labels import DESED_CLASSES
@@ -13,6 +14,37 @@ from task_aware.errors import DataError
 
 # the event starts (nOn) or ends (nOff) cut: no part of its label
 _CUT_SUFFIX = re.compile(r"(_nOn|_nOff)+$")
+
+
+class SoundbankFiles(NamedTuple):
+    """The recordings of a soundbank, unopened, as paths relative to `folder`; see `Soundbank`."""
+
+    folder: Path
+    foreground: dict[str, list[Path]]
+    background: list[Path]
+    unknown: tuple[str, ...]
+
+
+def list_soundbank(root: str | Path, labels: Sequence[str] = DESED_CLASSES) -> SoundbankFiles:
+    """Finds the recordings by label. Raises DataError where there is no soundbank."""
+    folder = Path(root) / "audio" / "train" / "soundbank"
+    if not folder.is_dir() and (Path(root) / "foreground").is_dir():
+        folder = Path(root)
+    if not (folder / "foreground").is_dir():
+        raise DataError(
+            f"{folder / 'foreground'} is not a folder; a soundbank is needed there, with one "
+            "folder of recordings for each class."
+        )
+    foreground: dict[str, list[Path]] = {label: [] for label in labels}
+    unknown = set()
+    for path in find_audio(folder / "foreground", folder):
+        # foreground/<Class>/..., or a file straight in foreground/, which has no class
+        label = _CUT_SUFFIX.sub("", path.parts[1]) if len(path.parts) > 2 else ""
+        if label in foreground:
+            foreground[label].append(path)
+        else:
+            unknown.add(label or path.parts[1])
+    return SoundbankFiles(folder, foreground, find_audio(folder / "background", folder), tuple(sorted(unknown)))
 
 
 class Soundbank:
@@ -44,24 +76,7 @@ class Soundbank:
     ) -> None:
         self.labels = tuple(labels)
         self.sample_rate = sample_rate
-        self.folder = Path(root) / "audio" / "train" / "soundbank"
-        if not self.folder.is_dir() and (Path(root) / "foreground").is_dir():
-            self.folder = Path(root)
-        if not (self.folder / "foreground").is_dir():
-            raise DataError(
-                f"{self.folder / 'foreground'} is not a folder; a soundbank is needed there, with one "
-                "folder of recordings for each class."
-            )
-        recordings: dict[str, list[Path]] = {label: [] for label in self.labels}
-        unknown = set()
-        for path in find_audio(self.folder / "foreground", self.folder):
-            # foreground/<Class>/..., or a file straight in foreground/, which has no class
-            label = _CUT_SUFFIX.sub("", path.parts[1]) if len(path.parts) > 2 else ""
-            if label in recordings:
-                recordings[label].append(path)
-            else:
-                unknown.add(label or path.parts[1])
-        background = find_audio(self.folder / "background", self.folder)
+        self.folder, recordings, background, self.unknown = list_soundbank(root, self.labels)
         self._recordings = Recordings(
             self.folder,
             [*(path for paths in recordings.values() for path in paths), *background],
@@ -72,7 +87,6 @@ class Soundbank:
         self.foreground = {label: paths for label, paths in usable.items() if paths}
         self.background = self._recordings.usable(background)
         self.absent = tuple(label for label in self.labels if label not in self.foreground)
-        self.unknown = tuple(sorted(unknown))
         if not self.foreground:
             found = f"; it has {', '.join(self.unknown)}" if self.unknown else ""
             raise DataError(

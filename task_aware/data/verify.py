@@ -1,0 +1,237 @@
+"""What of a folder in DESED's layout is there, and what is wrong with it, before anything is trained on it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from task_aware.data.audio import RecordingError, audio_header, read_audio
+from task_aware.data.desed import MAX_MISSING, SPLITS, Split, read_split, split_paths
+from task_aware.data.labels import DESED_CLASSES
+from task_aware.data.recordings import SILENT_PEAK
+from task_aware.data.rirs import RirFiles, list_rirs
+from task_aware.data.soundbank import SoundbankFiles, list_soundbank
+from task_aware.errors import DataError
+
+# Share of a group's recordings that training leaves out when they are broken; scoring needs every clip.
+_MAX_BROKEN = 0.1
+_SCORED = ("validation", "public")
+
+# What events may exceed their clip by before it is worth a word: times are rounded to milliseconds.
+_LATE_SECONDS = 0.001
+
+
+class Probe(NamedTuple):
+    """A recording as its header has it and, where it was decoded, its peak; `error` says why it cannot be used."""
+
+    seconds: float = 0.0
+    sample_rate: int = 0
+    channels: int = 0
+    peak: float | None = None
+    error: str = ""
+
+
+def probe(path: Path, *, decode: bool, channel: int | None = None) -> Probe:
+    """Reads a recording's header, or with `decode` all of it."""
+    try:
+        header = audio_header(path)
+        peak = None
+        if decode:
+            peak = float(np.abs(read_audio(path, header.sample_rate, channel=channel)).max())
+        return Probe(*header, peak)
+    except RecordingError as error:
+        return Probe(error=str(error))
+
+
+@dataclass
+class Report:
+    """What was found.
+
+    Attributes:
+        splits: those with a table and audio, without the rows that cannot be used.
+        soundbank: its recordings, if there is one.
+        rirs: the room responses, if there are any.
+        probes: each recording, by its path.
+        usable: which of the splits, `soundbank` and `rirs` training and scoring can use.
+        problems: what stops training or scoring, a sentence each.
+        notes: what they go on with.
+    """
+
+    splits: dict[str, Split] = field(default_factory=dict)
+    soundbank: SoundbankFiles | None = None
+    rirs: RirFiles | None = None
+    probes: dict[Path, Probe] = field(default_factory=dict)
+    usable: set[str] = field(default_factory=set)
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def can_train(self) -> bool:
+        """Whether nothing is wrong, and what every recipe needs is there."""
+        return not self.problems and {"soundbank", "validation"} <= self.usable
+
+    def seconds(self, paths: Iterable[Path]) -> float:
+        """Length of recordings together."""
+        return sum(self.probes[path].seconds for path in paths)
+
+
+def verify(
+    root: Path,
+    rirs: Path | None = None,
+    *,
+    labels: Sequence[str] = DESED_CLASSES,
+    decode: bool = False,
+    progress: bool = True,
+) -> Report:
+    """Looks at everything below `root`, which is in DESED's layout, and at the room responses.
+
+    Args:
+        root: the folder.
+        rirs: folder of room responses; None takes `root/rirs` where it exists.
+        decode: read the recordings whole, which finds broken, silent and non-finite ones; otherwise headers alone.
+
+    Raises:
+        DataError: `root` is not a folder.
+    """
+    if not root.is_dir():
+        raise DataError(f"{root} is not a folder; give one in DESED's layout, with audio/ and metadata/ in it")
+    report = Report()
+    groups: dict[str, list[Path]] = {}
+    for name in SPLITS:
+        metadata, folder = split_paths(root, name)
+        if metadata.is_file() or folder.is_dir():
+            groups |= _list_split(report, root, name, labels)
+    try:
+        report.soundbank = list_soundbank(root, labels)
+        foreground = [path for paths in report.soundbank.foreground.values() for path in paths]
+        groups["soundbank"] = [report.soundbank.folder / path for path in (*foreground, *report.soundbank.background)]
+    except DataError as error:
+        report.problems.append(str(error))
+    if rirs is not None or (root / "rirs").is_dir():
+        try:
+            report.rirs = list_rirs(rirs or root / "rirs")
+            paths = [path for room in report.rirs.rooms.values() for path in room]
+            groups["rirs"] = [report.rirs.folder / path for path in paths]
+        except DataError as error:
+            report.problems.append(str(error))
+    _probe_all(report, groups, decode, progress)
+    for name, paths in groups.items():
+        _judge(report, name, paths)
+    _check_contents(report)
+    return report
+
+
+def _list_split(report: Report, root: Path, name: str, labels: Sequence[str]) -> dict[str, list[Path]]:
+    found: list[str] = []
+    try:
+        split = read_split(root, name, labels, max_missing=1.0, problems=found)
+    except DataError as error:
+        report.problems += [*_some(found), str(error)]
+        return {}
+    report.problems += _some(found)
+    report.splits[name] = split
+    if not found:
+        report.usable.add(name)
+    count = len(split.clips) + len(split.missing)
+    if split.missing:
+        sentence = (
+            f"{len(split.missing)} of the {count} clips of {split.metadata} have no audio ({split.missing[0]}, ...)"
+        )
+        if len(split.missing) > MAX_MISSING * count:
+            report.problems.append(f"{sentence}; at most {MAX_MISSING:.0%} may")
+            report.usable.discard(name)
+        else:
+            report.notes.append(f"{sentence}; they are left out")
+    return {name: [clip.path for clip in split.clips]}
+
+
+def _probe_all(report: Report, groups: dict[str, list[Path]], decode: bool, progress: bool) -> None:
+    tasks = [(path, 0 if name == "rirs" else None) for name, paths in groups.items() for path in paths]
+    with (
+        ThreadPoolExecutor(os.cpu_count() or 1) as pool,
+        tqdm(total=len(tasks), desc="decode" if decode else "read headers", unit="file", disable=not progress) as bar,
+    ):
+        found = pool.map(lambda task: probe(task[0], decode=decode, channel=task[1]), tasks)
+        for (path, _), result in zip(tasks, found, strict=True):
+            report.probes[path] = result
+            bar.update()
+
+
+def _judge(report: Report, name: str, paths: Sequence[Path]) -> None:
+    """Broken and silent recordings; a silent clip is a clip, a silent event or response is none."""
+    least = {"soundbank": SILENT_PEAK, "rirs": 0.0}.get(name)
+    errors: list[str] = []
+    silent: list[Path] = []
+    for path in paths:
+        found = report.probes[path]
+        if found.error:
+            errors.append(found.error)
+        elif found.peak is not None and (found.peak == 0.0 or found.peak < (least or 0.0)):
+            if least is None:
+                silent.append(path)
+            else:
+                errors.append(f"{path} is silent; replace or remove it.")
+    if silent:
+        report.notes.append(f"{len(silent)} of the {len(paths)} clips of {name} are silent (the first: {silent[0]})")
+    allowed = 0.0 if name in _SCORED else _MAX_BROKEN
+    if len(errors) > allowed * len(paths):
+        count = f"{len(errors)} of the {len(paths)} recordings of {name}"
+        report.problems += [f"{count} are unusable and at most {allowed:.0%} may be:", *_some(errors)]
+        report.usable.discard(name)
+    else:
+        report.notes += [f"left out: {error}" for error in _some(errors)]
+        if name in ("soundbank", "rirs"):
+            report.usable.add(name)
+
+
+def _some(sentences: Sequence[str], most: int = 20) -> list[str]:
+    """The first ones, and how many more there are."""
+    more = len(sentences) - most
+    return [*sentences[:most], *([f"... and {more} more"] if more > 0 else [])]
+
+
+def _check_contents(report: Report) -> None:
+    """Labels without sound, and events outside of their clips."""
+    bank = report.soundbank
+    if bank is not None:
+        absent = [label for label, paths in bank.foreground.items() if not paths]
+        if len(absent) == len(bank.foreground):
+            report.problems.append(f"{bank.folder / 'foreground'} has no recording of any class; training needs some")
+            report.usable.discard("soundbank")
+        elif absent:
+            report.notes.append(f"the soundbank has no recordings of {', '.join(absent)}")
+        if bank.unknown:
+            report.notes.append(f"the soundbank's folders {', '.join(bank.unknown)} are none of the classes; not used")
+        if not bank.background:
+            report.notes.append("the soundbank has no backgrounds; mixtures are made without")
+    if report.rirs is None:
+        report.notes.append("there are no room responses; mixtures are dry (--rirs DIR gives them rooms)")
+    elif report.rirs.missing:
+        report.notes.append(
+            f"{len(report.rirs.missing)} files of rirs.tsv are not there ({report.rirs.missing[0]}, ...)"
+        )
+    for split in report.splits.values():
+        past, outside = [], []
+        for clip in split.clips:
+            seconds = report.probes[clip.path].seconds
+            for event in clip.events or () if seconds else ():
+                if event.onset >= seconds:
+                    outside.append(f"{event.label} at {event.onset:g} s in {clip.filename} of {seconds:g} s")
+                elif event.offset > seconds + _LATE_SECONDS:
+                    past.append(event.offset - seconds)
+        if past:
+            report.notes.append(
+                f"{len(past)} events of {split.metadata} end up to {max(past):.3f} s past their clip's end and are cut"
+            )
+        if outside:
+            report.notes.append(
+                f"{len(outside)} events of {split.metadata} begin after their clip's end and cannot be found "
+                f"(the first: {outside[0]})"
+            )

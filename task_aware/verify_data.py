@@ -1,0 +1,145 @@
+"""`python -m task_aware.verify_data`: what of your data is there, missing and broken, before a GPU hour is spent."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from jsonargparse import ArgumentParser
+
+from task_aware import cli
+from task_aware.config import TrainConfig, TrainSedConfig
+from task_aware.data.labels import DESED_CLASSES
+from task_aware.data.verify import Report, verify
+from task_aware.train import batch_sizes
+
+#: Options that do without a split.
+TRAIN_WITHOUT = {"weak": "--losses.weak 0 --losses.teacher 0", "unlabelled": "--losses.teacher 0"}
+TRAIN_SED_WITHOUT = {
+    "weak": "--training.batch.weak 0",
+    "unlabelled": "--training.batch.unlabelled 0",
+    "synthetic": "--training.strong mixing",
+    "soundbank": "--training.strong synthetic",
+}
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Columns under their names: text to the left, the rest to the right."""
+    cells = [list(header), *([f"{x:,}" if isinstance(x, int) else str(x) for x in row] for row in rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
+    lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in cells]
+    return "\n".join(lines)
+
+
+def splits_table(report: Report) -> str:
+    """Clips and hours of each split."""
+    rows = []
+    for name, split in report.splits.items():
+        empty = sum(clip.events == () or clip.labels == () for clip in split.clips)
+        hours = report.seconds(clip.path for clip in split.clips) / 3600
+        rows.append((name, len(split.clips), f"{hours:.2f}", len(split.missing), empty))
+    return table(("split", "clips", "hours", "missing", "without labels"), rows)
+
+
+def classes_table(report: Report) -> str:
+    """Recordings and seconds of the soundbank and labels of each split, by class."""
+    counts = {
+        name: Counter(
+            label for clip in split.clips for label in clip.labels or [event.label for event in clip.events or ()]
+        )
+        for name, split in report.splits.items()
+        if name != "unlabelled"
+    }
+    rows = []
+    for label in (*DESED_CLASSES, "background"):
+        row: list[object] = [label]
+        if report.soundbank is not None:
+            bank = report.soundbank
+            paths = bank.background if label == "background" else bank.foreground[label]
+            row += [len(paths), f"{report.seconds(bank.folder / path for path in paths):.1f}"]
+        rows.append([*row, *(count[label] if label != "background" else "" for count in counts.values())])
+    header = ["class", *(("soundbank", "seconds") if report.soundbank is not None else ())]
+    header += [f"{name} {'clips' if name == 'weak' else 'events'}" for name in counts]
+    return table(header, rows)
+
+
+def forms(report: Report) -> str:
+    """How many recordings there are of each sample rate and number of channels."""
+    counts = Counter((p.sample_rate, p.channels) for p in report.probes.values() if not p.error)
+    return ", ".join(
+        f"{count:,} of {rate} Hz and {channels} channel{'s' * (channels > 1)}"
+        for (rate, channels), count in counts.most_common()
+    )
+
+
+def verdict(needs: Iterable[str], usable: set[str], without: dict[str, str]) -> str:
+    """Whether a command can run with what is usable, and with which options otherwise."""
+    lacking = [name for name in needs if name not in usable]
+    if not lacking:
+        return "ready"
+    hopeless = [name for name in lacking if name not in without]
+    if hopeless:
+        return f"cannot run without {', '.join(hopeless)}"
+    options = dict.fromkeys(part for name in lacking for part in without[name].replace(" --", "\n--").split("\n"))
+    return f"without {', '.join(lacking)}: add {' '.join(options)}"
+
+
+def recipes(usable: set[str]) -> list[tuple[str, str]]:
+    """Each command with the recipes that come along, and whether it can run."""
+    rows = []
+    detectors = []
+    for name in ("builtin", "desed", "desed_paper"):
+        config = cli.parse(TrainConfig, "", ["--config", name], base=name)
+        sizes = batch_sizes(config, config.optimiser.max_steps)
+        needs = ["soundbank", "validation", *(["weak"] * (sizes.weak > 0)), *(["unlabelled"] * (sizes.unlabelled > 0))]
+        rows.append((f"train --config {name}", verdict(needs, usable, TRAIN_WITHOUT)))
+        detectors.append(config.detector_config)
+    for name in dict.fromkeys(detectors):
+        training = cli.parse(TrainSedConfig, "", ["--config", name], base=name).training
+        batch = training.batch
+        needs = ["soundbank" if training.strong == "mixing" else "synthetic", "validation"]
+        needs += ["weak"] * (batch.weak > 0) + ["unlabelled"] * (batch.unlabelled > 0)
+        strong = {"soundbank", "synthetic"} & usable
+        without = {part: text for part, text in TRAIN_SED_WITHOUT.items() if strong or "strong" not in text}
+        rows.append((f"train_sed --config {name}", verdict(needs, usable, without)))
+    rows.append(("mix", verdict(["soundbank"], usable, {})))
+    rows += [
+        (f"evaluate --split {name}", verdict([name], usable, {})) for name in ("validation", "public", "synthetic")
+    ]
+    return rows
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Says what of a data set is there, missing and broken, and which commands can run with it.
+
+    Exit status: 0 where training can start (a soundbank and validation clips are there, and nothing below "problems"),
+    1 where it cannot, 2 where the command is mistaken.
+    """
+    parser = ArgumentParser(prog="python -m task_aware.verify_data", description=main.__doc__)
+    parser.add_argument("data", type=Path, help="folder in DESED's layout")
+    parser.add_argument("--rirs", type=Path | None, help="room impulse responses; default: DATA/rirs where it exists")
+    parser.add_argument(
+        "--decode", action="store_true", help="read all recordings whole, to find broken and silent ones"
+    )
+    options = parser.parse_args(arguments)
+    report = verify(options.data, options.rirs, decode=options.decode)
+    print(f"{splits_table(report)}\n\n{classes_table(report)}\n")
+    if report.rirs is not None:
+        print(f"rooms: {len(report.rirs.rooms):,} with {sum(map(len, report.rirs.rooms.values())):,} responses")
+    print(f"recordings: {forms(report) or 'none'}")
+    for title, lines in (("notes", report.notes), ("problems", report.problems)):
+        if lines:
+            print(f"\n{title}", *lines, sep="\n  ")
+    print("\ncommands", *(f"{name:<38}{answer}" for name, answer in recipes(report.usable)), sep="\n  ")
+    if not options.decode:
+        print("\nheaders were read alone; --decode finds recordings that are broken further on, or silent")
+    if not report.can_train:
+        print("training cannot start", file=sys.stderr)
+        sys.exit(1)
+    print("training can start")
+
+
+if __name__ == "__main__":
+    cli.run(main, stopped="stopped")
