@@ -88,7 +88,7 @@ class Predictor:
             self._separator("merging detections").merge = merge
         self.precision = precision
         self.threshold = threshold
-        self.median_frames = median_frames or median_frames_of(self.detector)
+        self.median_frames = median_frames_of(self.detector) if median_frames is None else median_frames
         self.windowing = Windowing.of(self.detector, window_seconds, overlap_seconds)
         self.batch_size = batch_size or (1 if self.device.type == "cpu" else 32)
 

@@ -54,7 +54,7 @@ def test_a_fast_run_trains_scores_and_draws(cache, tmp_path, capsys):
         assert missing in printed and "psds1" not in scored["separated"]
     else:
         for name in ("detector_only", "separated"):
-            assert 0 <= scored[name]["psds1"] <= scored[name]["psds2"] <= 1
+            assert 0 <= scored[name]["psds1"] <= 1 and 0 <= scored[name]["psds2"] <= 1
             assert f"{100 * scored[name]['psds2']:.1f}" in printed.split("PSDS 2")[1].splitlines()[0]
 
 
