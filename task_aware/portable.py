@@ -1,0 +1,104 @@
+"""A model in operations that other runtimes have: waveforms in, frame probabilities out, no operator of this package.
+
+The Fourier transform is a strided convolution with cosines and sines, and for ONNX a GRU is ONNX's own operator, since
+torch's exporter would lay out its loop for one length.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import torch
+from torch import Tensor, nn
+
+from task_aware.evaluate import detector_of
+from task_aware.features import FeatureConfig
+from task_aware.models.system import Separator
+from task_aware.ops.mel_spectrogram import hamming_window, mel_filterbank
+
+
+class FrontEnd(nn.Module):
+    """`FeatureConfig.mel` as two products with matrices: `[B, N]` -> linear amplitude `[B, F, T]`."""
+
+    basis: Tensor
+    bank: Tensor
+
+    def __init__(self, config: FeatureConfig) -> None:
+        super().__init__()
+        self.config = config
+        n_fft = config.n_fft
+        bins, samples = torch.arange(n_fft // 2 + 1), torch.arange(n_fft)
+        angles = 2 * math.pi / n_fft * (bins[:, None] * samples % n_fft).double()
+        basis = torch.cat([angles.cos(), angles.sin()]) * hamming_window(n_fft)
+        bank = mel_filterbank(config.sample_rate, n_fft, config.n_mels, config.f_min, config.f_max)
+        self.register_buffer("basis", basis[:, None].float())
+        self.register_buffer("bank", bank.float())
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        half = self.config.n_fft // 2
+        padded = nn.functional.pad(waveform[:, None], (half, half), mode="reflect")
+        real, imaginary = nn.functional.conv1d(padded, self.basis, stride=self.config.hop).chunk(2, dim=1)
+        return self.bank @ (real.square() + imaginary.square()).sqrt()
+
+
+class Portable(nn.Module):
+    """A separator with its detector, or a detector alone, from waveforms `[B, N]` to probabilities `[B, T', C]`."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = copy.deepcopy(model).cpu().float().eval().requires_grad_(False)
+        if isinstance(self.model, Separator):
+            self.model.backend = "reference"
+        self.front_end = FrontEnd(detector_of(self.model).feature_config)
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        mel = self.front_end(waveform)
+        if isinstance(self.model, Separator):
+            return self.model.detect(mel)[2]
+        detector = detector_of(self.model)
+        config = detector.feature_config
+        return detector(config.scale(config.log_mel(mel), detector.mean, detector.std)).frame
+
+
+class OnnxGRU(nn.Module):
+    """An `nn.GRU` as ONNX's operator, which exists in an exported graph alone."""
+
+    def __init__(self, gru: nn.GRU) -> None:
+        super().__init__()
+        if not (gru.batch_first and gru.bias):
+            raise ValueError("a GRU goes into ONNX with batch_first=True and bias=True alone; build it so")
+        self.cells, self.layers = gru.hidden_size, gru.num_layers
+        self.direction = "bidirectional" if gru.bidirectional else "forward"
+        suffixes = ["", "_reverse"] if gru.bidirectional else [""]
+
+        def weights(name: str, layer: int) -> Tensor:
+            """Of all directions; torch has the gates reset, update, new, and ONNX update, reset, hidden."""
+            parts = [getattr(gru, f"{name}_l{layer}{suffix}").detach().chunk(3) for suffix in suffixes]
+            return torch.stack([torch.cat([update, reset, new]) for reset, update, new in parts])
+
+        for layer in range(self.layers):
+            biases = [weights("bias_ih", layer), weights("bias_hh", layer)]
+            self.register_buffer(f"input_{layer}", weights("weight_ih", layer))
+            self.register_buffer(f"recurrent_{layer}", weights("weight_hh", layer))
+            self.register_buffer(f"bias_{layer}", torch.cat(biases, dim=1))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, None]:
+        """`[B, T, C]` -> `[B, T, directions * cells]`; the final state is not given."""
+        x = x.transpose(0, 1)
+        options: dict = {"hidden_size": self.cells, "linear_before_reset": 1, "direction": self.direction}
+        for layer in range(self.layers):
+            tensors = [getattr(self, f"{name}_{layer}") for name in ("input", "recurrent", "bias")]
+            shape = (x.shape[0], len(tensors[0]), x.shape[1], self.cells)
+            y = torch.onnx.ops.symbolic("GRU", (x, *tensors), options, dtype=x.dtype, shape=shape)
+            x = y.transpose(1, 2).flatten(2)
+        return x.transpose(0, 1), None
+
+
+def with_onnx_grus(module: nn.Module) -> nn.Module:
+    """A copy of a module whose GRUs are ONNX's."""
+    module = copy.deepcopy(module)
+    for name, part in list(module.named_modules()):
+        if isinstance(part, nn.GRU):
+            module.set_submodule(name, OnnxGRU(part))
+    return module

@@ -1,0 +1,82 @@
+"""What `python -m task_aware.export` writes says what the model says."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from task_aware import export
+from task_aware.data.audio import read_audio
+from task_aware.errors import TaskAwareError
+from task_aware.features import FeatureConfig
+from task_aware.portable import FrontEnd
+
+#: As the command holds its files to.
+CLOSE = {"rtol": 0, "atol": export.TOLERANCE}
+
+
+@pytest.fixture(scope="module")
+def clips(tiny_corpus) -> torch.Tensor:
+    """Three validation clips of the built-in corpus, five seconds of each: [3, N]."""
+    paths = sorted((tiny_corpus / "audio/validation").glob("*.flac"))[:3]
+    return torch.from_numpy(np.stack([read_audio(path, 16000)[:80000] for path in paths]))
+
+
+@torch.no_grad()
+def check(run, model, clips: torch.Tensor) -> None:
+    """Other batches and lengths than the one that was traced; silence too."""
+    own = export.own_run(model)
+    silent = torch.zeros(1, 20000)
+    for waveform in (clips, clips[:1, :47777], silent):
+        answer = run(waveform)
+        assert answer.shape == own(waveform).shape
+        torch.testing.assert_close(answer, own(waveform), **CLOSE)
+    assert run(clips).std() > 0.01  # not constant
+
+
+def test_the_front_end_is_the_operators(clips):
+    config = FeatureConfig()
+    torch.testing.assert_close(FrontEnd(config)(clips), config.mel(clips), rtol=1e-4, atol=1e-4)
+
+
+def test_a_torch_program_of_any_length(small_separator, clips, tmp_path):
+    export.export_torch(small_separator, tmp_path / "model.pt2")
+    check(export.open_torch(tmp_path / "model.pt2"), small_separator, clips)
+
+
+def test_an_onnx_file_of_any_length(small_separator, clips, tmp_path):
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    export.export_onnx(small_separator, tmp_path / "model.onnx")
+    run = export.open_onnx(tmp_path / "model.onnx")
+    check(run, small_separator, clips)
+
+
+def test_the_command_writes_a_detector_and_what_its_numbers_mean(small_detector, tmp_path, capsys):
+    small_detector.save(tmp_path / "detector.safetensors")
+    export.main([str(tmp_path / "detector.safetensors"), f"--out={tmp_path}", "--format=torch", "--seconds=2"])
+    assert "model.pt2: differs from the model by at most" in capsys.readouterr().out
+    description = json.loads((tmp_path / "model.json").read_text())
+    assert description["labels"] == list(small_detector.labels)
+    assert description["frame_seconds"] == small_detector.frame_seconds and description["seconds"] == 2
+    run = export.open_torch(tmp_path / "model.pt2")
+    assert run(export.noise(4, 32000)).shape[0] == 4
+    with pytest.raises(AssertionError):  # torch's own guard
+        run(export.noise(1, 40000))
+
+
+def test_a_file_that_says_something_else_is_an_error(small_detector, tmp_path, monkeypatch):
+    small_detector.save(tmp_path / "detector.safetensors")
+    open_torch = export.open_torch
+    monkeypatch.setattr(export, "open_torch", lambda path: lambda waveform: open_torch(path)(waveform) + 2e-4)
+    with pytest.raises(TaskAwareError, match="differs from the model by 2.0e-04, and 1e-04 is allowed"):
+        export.main([str(tmp_path / "detector.safetensors"), f"--out={tmp_path}", "--format=torch", "--seconds=1"])
+
+
+def test_without_the_exporter_s_packages_it_says_what_to_install(small_detector, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(TaskAwareError, match=r"pip install 'task_aware\[export\]'"):
+        export.export_onnx(small_detector, tmp_path / "model.onnx")
+    assert not list(tmp_path.iterdir())
