@@ -187,8 +187,9 @@ class TrainConfig(RunConfig):
     """`python -m task_aware.train`.
 
     Attributes:
-        detector: checkpoint of the frozen detector; without it, the one that comes with the built-in corpus, and for
-            other data one that is trained first, by the options in `detector_config`.
+        detector: checkpoint of the frozen detector, or package.module:factory of one of your own; without it, the one
+            that comes with the built-in corpus, and for other data one that is trained first, by the options in
+            `detector_config`.
         detector_config: YAML of `train_sed` options, a path or a name that comes with the package.
         separator: the mask network and how its sources' detections are merged.
         mixing: dynamic mixing of the strong clips.
@@ -198,7 +199,7 @@ class TrainConfig(RunConfig):
     """
 
     out: Path = Path("runs/separator")
-    detector: Path | None = None
+    detector: str | None = None
     detector_config: str = "detector_builtin"
     separator: SeparatorConfig = field(default_factory=SeparatorConfig)
     mixing: MixingConfig = field(default_factory=MixingConfig)

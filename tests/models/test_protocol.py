@@ -1,0 +1,151 @@
+"""Detectors of one's own: the examples train a separator, and what does not follow the protocol is named."""
+
+import copy
+import json
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from task_aware import train
+from task_aware.config import LossConfig, OptimiserConfig
+from task_aware.data.batches import StrongBatch, TrainingBatch
+from task_aware.models.detector import Detection
+from task_aware.models.protocol import check_protocol, import_detector, output_frames
+from task_aware.models.separator import MaskNetwork, MaskNetworkConfig
+from task_aware.models.system import Separator
+from task_aware.training import TaskAwareModule
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.fixture(autouse=True)
+def examples_on_the_path(monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES)
+    yield
+    for name in ("own_detector", "clip_tagger"):
+        sys.modules.pop(name, None)
+
+
+def whole_clip_tagger() -> nn.Module:
+    import clip_tagger
+
+    sliding = clip_tagger.make()
+    whole = clip_tagger.SlidingTagger(sliding.tagger, sliding.labels, sliding.feature_config, window_seconds=None)
+    check_protocol(whole, "the tagger of whole clips")
+    return whole
+
+
+def example(name: str) -> nn.Module:
+    torch.manual_seed(0)
+    return whole_clip_tagger() if name == "whole" else import_detector(name)
+
+
+def strong_batch(detector, n_samples: int = 32000) -> StrongBatch:
+    """Two mixtures of a low and a high noise burst."""
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(2, 2, n_samples + 8, generator=generator) * 0.1
+    low = noise[:, :1].unfold(-1, 9, 1).mean(-1)
+    sources = torch.cat([3 * low, noise[:, 1:].diff(n=8) / 50], dim=1)
+    sources[:, 0, n_samples // 2 :] = 0
+    frames = torch.zeros(2, output_frames(detector, n_samples), len(detector.labels))
+    frames[:, : frames.shape[1] // 2, 0] = 1
+    frames[:, :, 5] = 1
+    labels = torch.tensor([[0, 5]]).expand(2, 2)
+    return StrongBatch(sources, torch.ones(2, 2, 1), torch.ones(2, 2), torch.zeros(2, n_samples), labels, frames)
+
+
+@pytest.mark.parametrize("name", ["own_detector:make", "clip_tagger:make", "whole"])
+def test_a_separator_learns_through_the_examples(name):
+    detector = example(name)
+    before = copy.deepcopy(detector.state_dict())
+    sizes = MaskNetworkConfig(n_sources=2, bottleneck=16, hidden=16, skip=16, blocks=2, repeats=1)
+    system = Separator(MaskNetwork(sizes), detector).train()
+    losses = LossConfig(mse=0.0, frame=1.0, deep_feature=1.0)  # through the detector alone
+    module = TaskAwareModule(system, losses, OptimiserConfig(separation_share=0.0, anchor_share=0.0))
+    module.log = module.log_dict = lambda *_, **__: None  # no trainer here
+    batch = TrainingBatch(strong_batch(detector), None, None)
+    optimiser = torch.optim.Adam(system.mask_network.parameters(), 3e-3)
+    values = []
+    for _ in range(6):
+        optimiser.zero_grad()
+        loss = module.training_step(batch, 0)
+        loss.backward()
+        optimiser.step()
+        values.append(float(loss.detach()))
+    assert values[-1] < values[0]
+    assert all(torch.equal(value, before[name]) for name, value in detector.state_dict().items())
+
+
+def test_the_sliding_tagger_hears_what_is_in_its_window():
+    detector = example("clip_tagger:make").eval()
+    features = torch.randn(1, 128, 640, generator=torch.Generator().manual_seed(0))
+    changed = features.clone()
+    changed[..., 320:] += 1
+    apart = (detector(changed).frame - detector(features).frame).abs().amax(-1)[0] > 1e-6
+    first = int(apart.nonzero()[0])
+    assert (first + 1) * 16 <= 320 < first * 16 + detector.window  # sooner than the change, within a window
+    assert apart[first:].all() and not apart[:first].any()
+
+
+def test_train_takes_a_detector_by_its_import_path(tiny_corpus, tmp_path):
+    small = ["--max-steps=1", "--batch.strong=1", "--batch.strong_seconds=1", "--accelerator=cpu"]
+    train.main(["--detector=own_detector:make", f"--data={tiny_corpus}", f"--out={tmp_path}", *small])
+    assert 0 <= json.loads((tmp_path / "metrics.json").read_text())["separated"]["event_f1_macro"] <= 1
+    detector = import_detector("own_detector:make")
+    assert Separator.from_checkpoint(tmp_path / "separator.safetensors", detector).detector is detector
+
+
+@pytest.mark.parametrize("name", ["no_such_package:make", "own_detector:no_such_function", "own_detector:"])
+def test_a_detector_that_is_not_there(name):
+    with pytest.raises(ValueError, match=r"there is no detector .* give a checkpoint, or package.module:factory"):
+        import_detector(name)
+
+
+def change(attribute: str, value, detector: nn.Module) -> None:
+    setattr(detector, attribute, value)
+
+
+def unregister(detector: nn.Module) -> None:
+    mean = detector.mean
+    del detector.mean
+    detector.mean = mean
+
+
+def answer(edit, detector: nn.Module) -> None:
+    forward = detector.forward
+    detector.forward = lambda features: edit(forward(features))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (lambda d: [delattr(d, name) for name in ("labels", "std")], "lacks labels, std; see docs/detectors.md"),
+        (partial(change, "feature_config", {}), "feature_config is a dict"),
+        (partial(change, "labels", ("Cat", "Cat")), "each once"),
+        (unregister, "give it with register_buffer"),
+        (partial(change, "mean", torch.zeros(64)), r"mean is \[64\]; give \[128\]"),
+        (partial(change, "std", torch.zeros(128)), "std holds values that are not above 0"),
+        (partial(change, "labels", ("Cat", "Dog")), r"\[2, 157, 2\] is wanted"),
+        (partial(change, "frame_seconds", 0.02), r"\[2, 157, 10\]; with 10 labels and frame_seconds=0.02"),
+        (partial(change, "frame_seconds", 0.0637), "a whole number of them is wanted"),
+        (partial(answer, tuple), "returns a tuple"),
+        (partial(answer, lambda x: x._replace(clip=x.frame)), r"clip probabilities are \[2, 157, 10\]"),
+        (partial(answer, lambda x: x._replace(frame=10 * x.frame)), "frame holds values outside of 0 to 1"),
+        (partial(answer, lambda x: x._replace(activations=[])), "a list of one or more tensors"),
+        (partial(answer, lambda x: Detection(x.frame.detach(), *x[1:])), "no gradient flows"),
+    ],
+)
+def test_a_mistake_in_a_detector_is_named(spoil, sentence):
+    detector = example("own_detector:make")
+    spoil(detector)
+    with pytest.raises(ValueError, match=sentence):
+        check_protocol(detector, "own_detector:make")
+
+
+def test_a_factory_that_makes_no_module():
+    with pytest.raises(ValueError, match=r"makes a dict; a detector is a torch.nn.Module"):
+        import_detector("builtins:dict")
