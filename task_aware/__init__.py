@@ -9,9 +9,9 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-# A command (`python -m task_aware.train`) is set up before torch loads OpenMP: its idle threads sleep instead of
-# spinning, which made training several times slower where other programs share the cores.
-if sys.argv[:1] == ["-m"]:
+# A command (`python -m task_aware.train`, `task-aware train`) is set up before torch loads OpenMP: its idle threads
+# sleep instead of spinning, which made training several times slower where other programs share the cores.
+if os.path.basename(sys.argv[0] if sys.argv else "") in ("-m", "task-aware"):
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__ = "0.1.0"

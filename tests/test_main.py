@@ -1,0 +1,55 @@
+"""`task-aware`: one command before all others."""
+
+import importlib.util
+import subprocess
+import sys
+
+import pytest
+
+from task_aware import __main__ as dispatcher
+
+
+def run(monkeypatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["task-aware", *arguments])
+    try:
+        dispatcher.main()
+    except SystemExit as exit_:
+        return int(exit_.code or 0)
+    return 0
+
+
+def test_it_lists_the_commands_with_what_they_do(monkeypatch, capsys):
+    assert run(monkeypatch, "--help") == 0
+    printed = capsys.readouterr().out
+    for name in ("train", "train_sed", "evaluate", "infer", "mix", "info", "corpus", "export"):
+        assert f"\n  {name} " in printed
+    assert "  train      trains a separator through a frozen sound event detector\n" in printed
+
+
+def test_every_command_is_a_module_that_can_be_run():
+    for name, command in dispatcher.commands().items():
+        module = command.module if name != "corpus" else f"{command.module}.__main__"
+        source = importlib.util.find_spec(module).origin
+        with open(source, encoding="utf-8") as file:
+            assert "main" in file.read().splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [(["seperate"], "there is no command 'seperate'; give one of "), ([], "a command is missing; give one of ")],
+)
+def test_a_command_that_is_not_there_is_one_sentence(monkeypatch, capsys, arguments, sentence):
+    assert run(monkeypatch, *arguments) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"error: {sentence}") and printed.count("\n") == 1
+
+
+def test_a_command_gets_its_own_arguments(monkeypatch, capsys):
+    assert run(monkeypatch, "corpus", "--size=none") == 2
+    assert "python -m task_aware.data.corpus: error: argument --size" in capsys.readouterr().err
+
+
+def test_as_a_program_with_the_command_s_exit_status(tmp_path):
+    command = [sys.executable, "-m", "task_aware", "corpus", "--seed=-1", f"--out={tmp_path}"]
+    answer = subprocess.run(command, capture_output=True, text=True)
+    assert (answer.returncode, answer.stderr) == (1, "seed must not be negative, got -1.\n")
