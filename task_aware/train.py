@@ -37,7 +37,7 @@ from task_aware.models.separator import MaskNetwork, preset
 from task_aware.models.system import Separator
 from task_aware.plots import plot_separation, plot_training
 from task_aware.train_sed import train_detector
-from task_aware.trainer import fit, last_checkpoint, read_history
+from task_aware.trainer import fit, is_first_process, last_checkpoint, read_history
 from task_aware.training import TaskAwareModule
 
 _log = logging.getLogger(__name__)
@@ -223,6 +223,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         max_steps=schedule.max_steps,
         gradient_clip=schedule.gradient_clip,
     )
+    if not is_first_process():
+        return  # the first process scores and writes
     system.save(config.out / "separator.safetensors", steps=schedule.max_steps, seed=config.seed)
 
     device = pick_device(config.accelerator)

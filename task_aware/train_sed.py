@@ -15,7 +15,7 @@ from task_aware.data.module import Corpus, StepDataModule, open_corpus
 from task_aware.detector_training import DetectorModule, fit_scaler
 from task_aware.evaluate import detect_split, pick_device, score, table, write_results
 from task_aware.models.detector import CRNN
-from task_aware.trainer import fit
+from task_aware.trainer import fit, is_first_process
 
 #: Steps whose clips set the scaler.
 SCALER_STEPS = 12
@@ -71,6 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if config.fast_dev_run:
         options.max_steps = min(options.max_steps, 4)
     detector = train_detector(config, options, corpus, config.out)
+    if not is_first_process():
+        return  # the first process scores
     split = corpus.split("validation")
     backend: ops.Backend = "native" if config.fused else "reference"
     detections = detect_split(detector, split, device=pick_device(config.accelerator), backend=backend)

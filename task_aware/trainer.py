@@ -17,6 +17,7 @@ from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 
 from task_aware import checkpoint
 from task_aware.config import RunConfig
@@ -144,6 +145,11 @@ def check_same_options(path: Path, config: RunConfig) -> None:
         raise CheckpointError(
             f"the run in {path.parent} began with other options ({'; '.join(found)}); resume it with its own"
         )
+
+
+def is_first_process() -> bool:
+    """Whether this is the only process of a run, or the one of several that scores and writes."""
+    return getattr(rank_zero_only, "rank", 0) == 0
 
 
 def fit(
