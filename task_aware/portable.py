@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from task_aware.evaluate import detector_of
 from task_aware.features import FeatureConfig
+from task_aware.models.detector import CRNN
 from task_aware.models.system import Separator
 from task_aware.ops.mel_spectrogram import hamming_window, mel_filterbank
 
@@ -48,8 +49,9 @@ class Portable(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = copy.deepcopy(model).cpu().float().eval().requires_grad_(False)
-        if isinstance(self.model, Separator):
-            self.model.backend = "reference"
+        for part in self.model.modules():
+            if isinstance(part, (Separator, CRNN)):
+                part.backend = "reference"
         self.front_end = FrontEnd(detector_of(self.model).feature_config)
 
     def forward(self, waveform: Tensor) -> Tensor:
