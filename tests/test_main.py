@@ -1,6 +1,7 @@
 """`task-aware`: one command before all others."""
 
 import importlib.util
+import re
 import subprocess
 import sys
 
@@ -23,7 +24,7 @@ def test_it_lists_the_commands_with_what_they_do(monkeypatch, capsys):
     printed = capsys.readouterr().out
     for name in ("train", "train_sed", "evaluate", "infer", "mix", "info", "corpus", "export"):
         assert f"\n  {name} " in printed
-    assert "  train      trains a separator through a frozen sound event detector\n" in printed
+    assert re.search(r"\n  train +trains a separator through a frozen sound event detector\n", printed)
 
 
 def test_every_command_is_a_module_that_can_be_run():
