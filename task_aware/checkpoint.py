@@ -39,7 +39,7 @@ def write(path: str | os.PathLike[str], kind: str, tensors: Mapping[str, Tensor]
 
 
 def kind_of(path: str | os.PathLike[str]) -> str:
-    """The kind of a checkpoint: `detector`, `separator` or `training`."""
+    """The kind of a checkpoint: `detector`, `separator`, `denoiser` or `training`."""
     return _open(path)[0]
 
 

@@ -64,7 +64,7 @@ def parse(
 ) -> ConfigType:
     """Options of a training command: YAML files, then the command line, as a `config_class`.
 
-    `--config` is repeatable, and also takes the names of the files that come with the package, such as `desed_paper`;
+    `--config` is repeatable, and also takes the names of the files that come with the package, such as `desed`;
     where none is given it is `base`.
     """
     program = f"python -m task_aware.{Path(sys.argv[0]).stem}"

@@ -152,8 +152,27 @@ class DetectorTrainingConfig:
 
 
 @dataclass
+class DenoiserTrainingConfig:
+    """Training of the separation baseline.
+
+    Attributes:
+        preset: sizes of the denoiser: tdcn (the baseline's 32 blocks) or small.
+        mixtures: per step and process (the baseline: 3).
+        seconds: length of the mixtures.
+        max_steps, steps_per_epoch, learning_rate: as in OptimiserConfig, without a warm-up.
+    """
+
+    preset: Literal["tdcn", "small"] = "small"
+    mixtures: int = 3
+    seconds: float = 10.0
+    max_steps: int = 1000
+    steps_per_epoch: int = 100
+    learning_rate: float = 1e-4
+
+
+@dataclass
 class RunConfig:
-    """What both training commands share.
+    """What all training commands share.
 
     Attributes:
         data: folder in DESED's layout; without it, the built-in corpus.
@@ -183,26 +202,35 @@ class RunConfig:
 
 
 @dataclass
-class TrainConfig(RunConfig):
-    """`python -m task_aware.train`.
+class FrozenDetectorConfig(RunConfig):
+    """What the commands share that train something for a frozen detector.
 
     Attributes:
         detector: checkpoint of the frozen detector, or package.module:factory of one of your own; without it, the one
             that comes with the built-in corpus, and for other data one that is trained first, by the options in
             `detector_config`.
         detector_config: YAML of `train_sed` options, a path or a name that comes with the package.
-        separator: the mask network and how its sources' detections are merged.
         mixing: dynamic mixing of the strong clips.
+    """
+
+    detector: str | None = None
+    detector_config: str = "detector_builtin"
+    mixing: MixingConfig = field(default_factory=MixingConfig)
+
+
+@dataclass
+class TrainConfig(FrozenDetectorConfig):
+    """`python -m task_aware.train`.
+
+    Attributes:
+        separator: the mask network and how its sources' detections are merged.
         losses: weights and forms of the objectives.
         optimiser: length of the run, learning rates, stages.
         batch: clips per step.
     """
 
     out: Path = Path("runs/separator")
-    detector: str | None = None
-    detector_config: str = "detector_builtin"
     separator: SeparatorConfig = field(default_factory=SeparatorConfig)
-    mixing: MixingConfig = field(default_factory=MixingConfig)
     losses: LossConfig = field(default_factory=LossConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     batch: BatchConfig = field(default_factory=BatchConfig)
@@ -211,6 +239,23 @@ class TrainConfig(RunConfig):
     def schedule(self) -> OptimiserConfig:
         """What --epochs and --max-steps set."""
         return self.optimiser
+
+
+@dataclass
+class TrainSepConfig(FrozenDetectorConfig):
+    """`python -m task_aware.train_sep`.
+
+    Attributes:
+        denoiser: what is trained, on what, for how long.
+    """
+
+    out: Path = Path("runs/denoiser")
+    denoiser: DenoiserTrainingConfig = field(default_factory=DenoiserTrainingConfig)
+
+    @property
+    def schedule(self) -> DenoiserTrainingConfig:
+        """What --epochs and --max-steps set."""
+        return self.denoiser
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""`python -m task_aware.evaluate`: scores a detector, or a separator before its detector, on labelled recordings."""
+"""`python -m task_aware.evaluate`: scores a detector, alone or behind what separates, on labelled recordings."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from task_aware.data.desed import Clip, Split, read_split
 from task_aware.data.labels import Event
 from task_aware.errors import DataError
 from task_aware.metrics import Scores, decode, event_f1, segment_f1, write_events
+from task_aware.models.denoiser import DenoisedDetector
 from task_aware.models.detector import Detector, load_detector, median_frames_of
 from task_aware.models.system import Separator
 from task_aware.psds import psds, why_no_psds
@@ -35,7 +36,12 @@ PSDS = Mapping[str, Mapping[str, float]]
 
 DETECTOR_ONLY = "detector_only"
 SEPARATED = "separated"
-DISPLAY_NAMES = {DETECTOR_ONLY: "detector alone", SEPARATED: "with separation"}
+SOURCE_ONLY = "source_only"
+DISPLAY_NAMES = {
+    DETECTOR_ONLY: "detector alone",
+    SEPARATED: "with separation",
+    SOURCE_ONLY: "without averaging",
+}
 
 
 def pick_device(accelerator: str) -> torch.device:
@@ -44,8 +50,8 @@ def pick_device(accelerator: str) -> torch.device:
 
 
 def detector_of(model: nn.Module) -> Detector:
-    """The detector behind a separator, or the detector itself."""
-    return model.detector if isinstance(model, Separator) else cast(Detector, model)
+    """The detector behind a separator or a denoiser, or the detector itself."""
+    return model.detector if isinstance(model, (Separator, DenoisedDetector)) else cast(Detector, model)
 
 
 def _batches(clips: Sequence[Clip], sample_rate: int, size: int) -> Iterator[list[tuple[Clip, np.ndarray]]]:
@@ -84,14 +90,15 @@ def hear_split(
     """The frame probabilities of every clip of a split.
 
     Args:
-        model: a detector, or a `Separator`, which also answers for its detector alone.
+        model: a detector, or a `Separator` or `DenoisedDetector`, which also answer for their detector alone.
         split: the clips.
         device: where to compute.
         backend: of the operators.
         batch_size: clips at a time.
 
     Yields:
-        Each clip with the systems `detector_only` and, of a separator, `separated`.
+        Each clip with the systems `detector_only`; of a separator also `separated`; of a denoiser `separated` (the
+        average of mixture and foreground) and `source_only` (the foreground).
     """
     model = model.to(device).eval()
     detector = detector_of(model)
@@ -101,13 +108,7 @@ def hear_split(
             waveform = torch.from_numpy(np.stack([samples for _, samples in batch])).to(device)
             if waveform.shape[-1] <= front_end.n_fft // 2:
                 raise DataError(f"{batch[0][0].path} is shorter than half a window of {front_end.n_fft} samples")
-            frames: dict[str, Tensor] = {}
-            mel = front_end.mel(waveform, backend=backend)
-            if isinstance(model, Separator):
-                alone, _, frames[SEPARATED] = model.detect(mel)
-            else:
-                alone = detector(front_end.scale(front_end.log_mel(mel), detector.mean, detector.std))
-            frames = {DETECTOR_ONLY: alone.frame, **frames}
+            frames = _frames(model, waveform, backend)
             arrays = {name: probabilities.float().cpu().numpy() for name, probabilities in frames.items()}
             for index, (clip, samples) in enumerate(batch):
                 own = {name: array[index] for name, array in arrays.items()}
@@ -159,6 +160,21 @@ def score_psds(split: Split, heard: Sequence[Heard], detector: Detector) -> dict
         )
         for name in heard[0].frames
     }
+
+
+def _frames(model: nn.Module, waveform: Tensor, backend: ops.Backend) -> dict[str, Tensor]:
+    """What each system in `model` says of `[B, N]`: system -> frame probabilities `[B, T', C]`."""
+    if isinstance(model, DenoisedDetector):
+        late = model.detect(waveform)
+        return {DETECTOR_ONLY: late.mixture, SOURCE_ONLY: late.foreground, SEPARATED: late.average}
+    detector = detector_of(model)
+    front_end = detector.feature_config
+    mel = front_end.mel(waveform, backend=backend)
+    if isinstance(model, Separator):
+        alone, _, merged = model.detect(mel)
+        return {DETECTOR_ONLY: alone.frame, SEPARATED: merged}
+    scaled = front_end.scale(front_end.log_mel(mel), detector.mean, detector.std)
+    return {DETECTOR_ONLY: detector(scaled).frame}
 
 
 def score(split: Split, detections: Detections, labels: Sequence[str]) -> dict[str, dict[str, Scores]]:
@@ -230,16 +246,17 @@ def write_results(
 
 
 def open_model(path: str | os.PathLike[str]) -> nn.Module:
-    """The separator or detector in a checkpoint."""
-    if checkpoint.kind_of(path) == "separator":
+    """The separator, denoiser or detector in a checkpoint."""
+    kind = checkpoint.kind_of(path)
+    if kind == "separator":
         return Separator.from_checkpoint(path)
-    return load_detector(path)
+    return DenoisedDetector.from_checkpoint(path) if kind == "denoiser" else load_detector(path)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Scores a checkpoint on a labelled split; prints a table, writes metrics.json and the detected events as TSV."""
     parser = ArgumentParser(prog="python -m task_aware.evaluate", description=main.__doc__)
-    parser.add_argument("checkpoint", type=Path, help="separator.safetensors or detector.safetensors")
+    parser.add_argument("checkpoint", type=Path, help="separator, denoiser or detector.safetensors")
     parser.add_argument("--data", type=Path | None, help="folder in DESED's layout; default: the built-in corpus")
     parser.add_argument("--split", choices=("validation", "public", "synthetic"), default="validation")
     parser.add_argument("--out", type=Path | None, help="folder of the results; default: beside the checkpoint")

@@ -1,4 +1,4 @@
-"""The paper's training objectives; each is a function of tensors and knows nothing of models or training.
+"""The training objectives of the paper and its baseline; functions of tensors that know no models and no training.
 
 Equations are those of Cornell et al., DCASE 2020. Every permutation search is `ops.pit_loss`.
 """
@@ -198,6 +198,32 @@ def teacher_loss(
 
     result = ops.pit_loss(joined(*student), joined(*teacher).detach(), kind="mse", backend=backend)
     return Consistency(result.loss, result.permutation)
+
+
+#: Signals of a smaller root mean square are silent.
+SILENCE = 1e-8
+
+
+def thresholded_snr(
+    estimates: Tensor, references: Tensor, mixture: Tensor, *, max_db: float = 30.0, max_silent_db: float = 20.0
+) -> Tensor:
+    """Negative signal-to-noise ratio in dB, thresholded: the objective of the separation baseline (Wisdom et al., 2021).
+
+    `10 log10((|estimate - reference|^2 + tau |r|^2) / |r|^2)` with `tau = 10^(-max / 10)`, so that an estimate gains
+    nothing more beyond the threshold. `r` is the reference and `max` is `max_db`; for a silent reference `r` is the
+    mixture and `max` is `max_silent_db`.
+
+    Args:
+        estimates, references: `[B, S, N]`.
+        mixture: `[B, N]`.
+
+    Returns:
+        `[B, S]`, from `-max` to about 0 and above.
+    """
+    silent = references.square().mean(-1).sqrt() <= SILENCE
+    power = torch.where(silent, mixture.square().sum(-1)[:, None], references.square().sum(-1)).clamp_min(1e-8)
+    tau = torch.where(silent, 10 ** (-max_silent_db / 10), 10 ** (-max_db / 10))
+    return 10 * torch.log10((estimates - references).square().sum(-1) / power + tau)
 
 
 def slot_shares(estimates: Tensor) -> Tensor:

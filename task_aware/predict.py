@@ -20,6 +20,7 @@ from task_aware.data.streaming import read_blocks
 from task_aware.evaluate import detector_of, open_model, pick_device
 from task_aware.joining import Answer, Join
 from task_aware.metrics import decode
+from task_aware.models.denoiser import DenoisedDetector
 from task_aware.models.detector import median_frames_of
 from task_aware.models.system import Merge, Separator
 from task_aware.projection import project
@@ -84,6 +85,8 @@ class Predictor:
         self.model = opened.to(self.device).eval()
         self.detector = detector_of(self.model)
         self.separator = self.model if isinstance(self.model, Separator) else None
+        if isinstance(self.model, DenoisedDetector):
+            raise ValueError("a denoiser is a baseline to evaluate; give the checkpoint of a separator or a detector")
         if merge is not None:
             self._separator("merging detections").merge = merge
         self.precision = precision

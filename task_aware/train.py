@@ -15,7 +15,7 @@ from lightning import seed_everything
 from torch import nn
 
 from task_aware import cli, ops
-from task_aware.config import LossConfig, TrainConfig, TrainSedConfig
+from task_aware.config import FrozenDetectorConfig, LossConfig, TrainConfig, TrainSedConfig
 from task_aware.data.audio import read_audio
 from task_aware.data.batches import BatchSizes
 from task_aware.data.desed import Clip, Split
@@ -58,8 +58,11 @@ MEASURED_STEPS = 8
 WEAK_DETECTOR = 0.2
 
 
-def get_detector(config: TrainConfig) -> Detector:
-    """The detector to freeze: the one given, the built-in corpus' own, or one trained on the data first."""
+def get_detector(config: FrozenDetectorConfig) -> Detector:
+    """The detector to freeze: the one given, the built-in corpus' own, or one trained on the data first.
+
+    A run to be resumed that had only come to train its detector starts anew from there.
+    """
     if config.detector is not None:
         if ":" in config.detector and not Path(config.detector).exists():
             return import_detector(config.detector)
@@ -68,13 +71,18 @@ def get_detector(config: TrainConfig) -> Detector:
         return load_detector(BUILTIN_DETECTOR)
     out = config.out / "detector"
     if config.resume and (out / "detector.safetensors").is_file():
-        return load_detector(out / "detector.safetensors")
-    sed = cli.parse(TrainSedConfig, "", ["--config", config.detector_config], base=config.detector_config)
-    if config.fast_dev_run:
-        sed.training.max_steps = FAST_STEPS
-    _log.info("no --detector given: training one on %s first (%d steps)", config.data, sed.training.max_steps)
-    corpus = open_corpus(config.data, config.rirs, sample_rate=sed.training.features.sample_rate)
-    return train_detector(config, sed.training, corpus, out)
+        detector = load_detector(out / "detector.safetensors")
+    else:
+        sed = cli.parse(TrainSedConfig, "", ["--config", config.detector_config], base=config.detector_config)
+        if config.fast_dev_run:
+            sed.training.max_steps = FAST_STEPS
+        _log.info("no --detector given: training one on %s first (%d steps)", config.data, sed.training.max_steps)
+        corpus = open_corpus(config.data, config.rirs, sample_rate=sed.training.features.sample_rate)
+        detector = train_detector(config, sed.training, corpus, out)
+    if config.resume and not last_checkpoint(config.out).is_file():
+        _log.info("the run stopped while it trained its detector; what it is for starts now")
+        config.resume = False
+    return detector
 
 
 def batch_sizes(config: TrainConfig, step: int) -> BatchSizes:
@@ -193,9 +201,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         schedule.max_steps = min(schedule.max_steps, FAST_STEPS)
     backend: ops.Backend = "native" if config.fused else "reference"
     detector = get_detector(config)
-    if config.resume and (config.out / "detector").is_dir() and not last_checkpoint(config.out).is_file():
-        _log.info("the run stopped while it trained its detector; the separator starts now")
-        config.resume = False
     corpus = open_corpus(
         config.data,
         config.rirs,
@@ -229,7 +234,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     device = pick_device(config.accelerator)
     module.to(device).eval()
-    unseen = range(schedule.max_steps, schedule.max_steps + MEASURED_STEPS)
+    unseen = range(schedule.max_steps, schedule.max_steps + (1 if config.fast_dev_run else MEASURED_STEPS))
     separation = measure_separation(module, data, unseen)
     detections = detect_split(system, validation, device=device, backend=backend)
     results = score(validation, detections, detector.labels)

@@ -94,8 +94,10 @@ def test_recipes_by_name():
     assert paper.losses.domain == "linear" and paper.losses.mask_floor == 0
     assert paper.optimiser.separation_steps == 0
     assert paper.separator.preset == "small"
-    desed = parse("--config=desed_paper")
-    assert desed.separator.preset == "conv_tasnet_3m"
+    desed = parse("--config=desed", "--config=paper")
+    assert desed.separator.preset == "conv_tasnet_3m" and desed.separator.merge == "max"
+    assert desed.optimiser.warmup_steps == 10 * desed.optimiser.steps_per_epoch
+    assert desed.optimiser.learning_rate == 1e-3 and desed.optimiser.separation_steps == 0
     assert (desed.batch.strong, desed.batch.weak, desed.batch.unlabelled) == (12, 12, 8)
     assert desed.mixing.n_events == (1, 5)
 
