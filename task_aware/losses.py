@@ -207,7 +207,7 @@ SILENCE = 1e-8
 def thresholded_snr(
     estimates: Tensor, references: Tensor, mixture: Tensor, *, max_db: float = 30.0, max_silent_db: float = 20.0
 ) -> Tensor:
-    """Negative signal-to-noise ratio in dB, thresholded: the objective of the separation baseline (Wisdom et al., 2021).
+    """Negative signal-to-noise ratio in dB, thresholded: the separation baseline's objective (Wisdom et al., 2021).
 
     `10 log10((|estimate - reference|^2 + tau |r|^2) / |r|^2)` with `tau = 10^(-max / 10)`, so that an estimate gains
     nothing more beyond the threshold. `r` is the reference and `max` is `max_db`; for a silent reference `r` is the

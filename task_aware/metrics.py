@@ -152,6 +152,31 @@ def event_f1(
     return _score("event-based", metric, reference, estimated, labels)
 
 
+def event_counts(
+    reference: Events,
+    estimated: Events,
+    labels: Sequence[str],
+    *,
+    t_collar: float = 0.2,
+    percentage_of_length: float = 0.2,
+) -> np.ndarray:
+    """What `event_f1` counts in each file: int64 `[files, C, 3]`, (reference, detected, correct) events of each class.
+
+    Files are in the order of `reference`; arguments are those of `event_f1`.
+    """
+    metric = _sed_eval().sound_event.EventBasedMetrics(
+        list(labels), t_collar=float(t_collar), percentage_of_length=float(percentage_of_length)
+    )
+    totals = [np.zeros((len(labels), 3))]
+    for file, events in reference.items():
+        metric.evaluate(
+            _items("reference", file, events, labels),
+            _items("estimated", file, estimated.get(file, ()), labels),
+        )
+        totals.append(np.array([[metric.class_wise[x][key] for key in ("Nref", "Nsys", "Ntp")] for x in labels]))
+    return np.diff(totals, axis=0).astype(np.int64)
+
+
 def segment_f1(reference: Events, estimated: Events, labels: Sequence[str], *, resolution: float = 1.0) -> Scores:
     """Segment-based scores of sed_eval: activity of each class compared in segments of `resolution` seconds.
 

@@ -25,7 +25,7 @@ def batch_sizes(mixtures: int, step: int) -> BatchSizes:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Trains a denoiser by signal error; prints event F1 of a frozen detector alone, and with it before the detector."""
+    """Trains a denoiser by signal error; prints event F1 of a frozen detector alone, and behind the denoiser."""
     config = cli.parse(TrainSepConfig, main.__doc__ or "", arguments, base="denoiser_builtin")
     options = config.denoiser
     if config.fast_dev_run:

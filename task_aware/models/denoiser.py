@@ -117,9 +117,7 @@ class Denoiser(nn.Module):
             nn.Sequential(*(TDCNBlock(config, 2**x, 0.9 ** (r * config.blocks + x)) for x in range(config.blocks)))
             for r in range(config.repeats)
         )
-        self.skips = nn.ModuleList(
-            nn.ModuleList(nn.Conv1d(width, width, 1) for _ in range(r)) for r in range(config.repeats)
-        )
+        self.skips = nn.ModuleList(nn.Conv1d(r * width, width, 1) for r in range(1, config.repeats))
         self.masks = nn.Conv1d(width, 2 * n_bins, 1)
         self.weights = nn.Linear(width, 2)
         self.register_buffer("window", torch.hann_window(self.n_fft), persistent=False)
@@ -129,9 +127,9 @@ class Denoiser(nn.Module):
         spectrum = torch.stft(mixture, self.n_fft, self.hop, window=self.window, return_complex=True)
         x = self.bottleneck(spectrum.abs())
         starts: list[Tensor] = []
-        for repeat, skips in zip(self.repeats, self.skips, strict=True):
-            for start, skip in zip(starts, skips, strict=True):  # type: ignore[arg-type]
-                x = x + skip(start)
+        for r, repeat in enumerate(self.repeats):
+            if starts:
+                x = x + self.skips[r - 1](torch.cat(starts, dim=1))
             starts.append(x)
             x = repeat(x)
         masks = torch.sigmoid(self.masks(x).float()).unflatten(1, (2, -1))

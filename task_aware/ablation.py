@@ -1,0 +1,246 @@
+"""`python -m task_aware.ablation`: the paper's Tables 1 and 2 on the data at hand."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser, Namespace
+
+from task_aware import cli
+from task_aware.config import TrainConfig
+from task_aware.data.corpus import builtin_corpus
+from task_aware.data.desed import read_split
+from task_aware.errors import CheckpointError, DataError
+from task_aware.evaluate import open_model, pick_device
+from task_aware.models.detector import load_detector
+from task_aware.systems import DETECTOR_ALONE, ONLY_DEFAULT_RECIPE, ROWS, RUNS
+from task_aware.tables import Comparison, Result, n_parameters, read_run, real_time_factor
+from task_aware.train import BUILTIN_DETECTOR
+from task_aware.trainer import last_checkpoint
+
+#: The options that decide the numbers of a run.
+DECISIVE = ("data", "rirs", "detector", "detector_config", "config", "denoiser_config", "recipe", "max_steps")
+
+#: Started once, with everything imported; each run is a process that splits off from it, and may fail alone.
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["task_aware.train_sep", "task_aware.tables", "sed_eval"])
+
+
+def make_parser() -> ArgumentParser:
+    """The options."""
+    program = "python -m task_aware.ablation"
+    parser = ArgumentParser(prog=program, usage=f"{program} --out DIR [options]", description=main.__doc__)
+    add = parser.add_argument
+    add("--out", type=Path, required=True, help="folder of the runs and tables; the same again goes on where it was")
+    add("--data", type=Path | None, help="folder in DESED's layout; default: the built-in corpus")
+    add("--rirs", type=Path | None, help="room impulse responses; default: DATA/rirs where it exists")
+    add("--detector", type=Path | None, help="detector to freeze; default: the built-in corpus' own, or one trained "
+        "on DATA first")  # fmt: skip
+    add("--detector-config", default="detector_builtin", help="options of train_sed, where the detector is trained")
+    add("--config", action="append", help=f"options of train, repeatable: a path, or one of {cli.PACKAGED}; "
+        "default: builtin")  # fmt: skip
+    add(
+        "--denoiser-config", default="denoiser_builtin", help="options of train_sep; its mixtures are those of --config"
+    )
+    add("--recipe", choices=("default", "paper"), default="default", help="paper: --config paper after the others")
+    add(
+        "--rows", nargs="+", choices=tuple(ROWS), help="default: all of both tables; the detector alone is always there"
+    )
+    add("--seeds", type=int, default=3, help="runs of each row, with the seeds 0, 1, ...")
+    add("--max-steps", type=int | None, help="length of all runs but the detector's, in steps")
+    add("--resamples", type=int, default=1000, help="draws of clips for the intervals")
+    add("--accelerator", choices=("auto", "cpu", "gpu"), default="auto")
+    add("--fast-dev-run", action="store_true", help="one seed, a few steps of each row, to see that everything runs")
+    return parser
+
+
+@dataclass(frozen=True)
+class Job:
+    """A command to run until `folder` has its `metrics.json`."""
+
+    title: str
+    folder: Path
+    command: str
+    arguments: tuple[str, ...]
+
+    @property
+    def is_done(self) -> bool:
+        return (self.folder / "metrics.json").is_file()
+
+    def run(self) -> str:
+        """Runs the command, or goes on with it; returns why it failed, empty where it did not.
+
+        Its output goes to `folder/log.txt`.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        log = self.folder / "log.txt"
+        resume = ["--resume"] if last_checkpoint(self.folder).is_file() else []
+        process = PROCESSES.Process(target=_work, args=(self.command, [*self.arguments, *resume], log))
+        process.start()
+        try:
+            process.join()
+        except KeyboardInterrupt:
+            process.join()  # the terminal has interrupted it too
+            raise
+        if self.is_done:
+            return ""
+        if process.exitcode == 130:
+            raise KeyboardInterrupt
+        lines = log.read_text(errors="replace").strip().splitlines()
+        return f"exit status {process.exitcode}: {lines[-1][:300] if lines else 'no output'} (see {log})"
+
+
+def _work(command: str, arguments: list[str], log: Path) -> None:
+    """A process' work: `python -m task_aware.COMMAND ARGUMENTS`, its output at the end of `log`."""
+    with log.open("ab") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    print("$ python -m", f"task_aware.{command}", *arguments, flush=True)
+    module = importlib.import_module(f"task_aware.{command}")
+    sys.argv = [str(module.__file__), *arguments]
+    sys.modules["__main__"] = module  # what Lightning starts again for further devices
+    cli.run(module.main)
+
+
+def shared_detector(options: Namespace, common: Sequence[str]) -> Path:
+    """The detector of all runs: given, the built-in corpus' own, or trained here once."""
+    if options.detector is not None or options.data is None:
+        return options.detector or BUILTIN_DETECTOR
+    folder = options.out / "detector"
+    arguments = [f"--config={options.detector_config}", f"--out={folder}", *common]
+    job = Job("detector", folder, "train_sed", tuple(arguments + _if_given(options, "rirs")))
+    if not job.is_done:
+        print(f"the detector is trained first: {folder / 'log.txt'}", flush=True)
+        if reason := job.run():
+            raise DataError(f"the detector, which all rows need, could not be trained; {reason}")
+    return folder / "detector.safetensors"
+
+
+def _if_given(options: Namespace, *names: str) -> list[str]:
+    return [f"--{name.replace('_', '-')}={options[name]}" for name in names if options[name] is not None]
+
+
+def make_jobs(options: Namespace, configs: list[str], detector: Path, common: list[str]) -> Iterator[tuple[str, Job]]:
+    """The jobs that the rows need, by run; one seed of all before the next."""
+    mixing = cli.parse(TrainConfig, "", configs, base="builtin").mixing
+    training = [*common, f"--detector={detector}", *_if_given(options, "rirs", "max_steps")]
+    training += ["--fast-dev-run"] if options.fast_dev_run else []
+    begin: dict[str, list[str]] = {
+        "evaluate": [str(detector), *common],
+        "train": [*configs, *training],
+        "train_sep": [f"--config={options.denoiser_config}", f"--mixing={json.dumps(asdict(mixing))}", *training],
+    }
+    needed = dict.fromkeys(ROWS[name].run for name in options.rows)
+    for seed in range(options.seeds):
+        for name in needed:
+            run, folder = RUNS[name], options.out / name / f"seed{seed}"
+            if name == DETECTOR_ALONE and seed > 0:
+                continue
+            arguments = [*begin[run.command], *run.options, f"--out={folder}"]
+            arguments += [f"--seed={seed}"] if name != DETECTOR_ALONE else []
+            yield name, Job(f"{name}, seed {seed}", folder, run.command, tuple(arguments))
+
+
+def run_all(jobs: Sequence[Job]) -> list[str]:
+    """Runs the jobs one after another, whatever becomes of each; returns what failed and why."""
+    failed = []
+    for number, job in enumerate(jobs, start=1):
+        print(f"[{number}/{len(jobs)}] {job.title}: ", end="", flush=True)
+        if job.is_done:
+            print("done before", flush=True)
+            continue
+        start = time.monotonic()
+        reason = job.run()
+        print(f"failed, {reason}" if reason else f"{(time.monotonic() - start) / 60:.1f} min", flush=True)
+        if reason:
+            failed.append(f"{job.title}: {reason}")
+    return failed
+
+
+def collect(options: Namespace, jobs: Sequence[tuple[str, Job]], detector: Path, data: Path) -> dict[str, Result]:
+    """The results of the rows whose runs are done, at least with one seed."""
+    labels = load_detector(detector).labels
+    split = read_split(data, "validation", labels)
+    device = pick_device(options.accelerator)
+    results = {}
+    for name in options.rows:
+        row = ROWS[name]
+        folders = [job.folder for run, job in jobs if run == row.run and job.is_done]
+        if folders:
+            scores, counts = zip(*(read_run(folder, row.system, split, labels) for folder in folders), strict=True)
+            checkpoint = RUNS[row.run].checkpoint
+            model = open_model(folders[0] / checkpoint if checkpoint else detector)
+            speed = real_time_factor(model, row.system, split.clips[0], device)
+            results[name] = Result(list(scores), list(counts), n_parameters(model), speed)
+    return results
+
+
+def check_same(path: Path, options: Namespace) -> None:
+    """Keeps the decisive options beside the runs; CheckpointError where `path` has those of other runs."""
+    given: dict[str, Any] = {name: options[name] for name in (*DECISIVE, "fast_dev_run")}
+    given = json.loads(json.dumps(given, default=str))
+    if path.is_file():
+        kept = json.loads(path.read_text())
+        other = [f"{name} was {kept.get(name)} and is {given[name]}" for name in given if kept.get(name) != given[name]]
+        if other:
+            raise CheckpointError(
+                f"the runs in {path.parent} began with other options ({'; '.join(other)}); give those, or another --out"
+            )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(given, indent=2) + "\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Trains and scores the systems of the paper's Tables 1 and 2 and prints the tables.
+
+    What is done is kept: the same command goes on where it was stopped. Exit status 1 where a run failed; the others
+    are done nevertheless.
+    """
+    options = make_parser().parse_args(arguments)
+    if options.seeds < 1 or options.resamples < 1:
+        raise ValueError(f"--seeds is {options.seeds} and --resamples {options.resamples}; give at least 1 of each")
+    options.seeds = 1 if options.fast_dev_run else options.seeds
+    rows = options.rows or [name for name in ROWS if options.recipe == "default" or name != ONLY_DEFAULT_RECIPE]
+    options.rows = [name for name in ROWS if name in {*rows, DETECTOR_ALONE}]
+    configs = [f"--config={name}" for name in options.config or ["builtin"]]
+    configs += ["--config=paper"] if options.recipe == "paper" else []
+    data = options.data or builtin_corpus(size="tiny" if options.fast_dev_run else "full")
+    common = [f"--data={data}", f"--accelerator={options.accelerator}"]
+    check_same(options.out / "ablation.json", options)
+    detector = shared_detector(options, [*common, *(["--fast-dev-run"] if options.fast_dev_run else [])])
+    jobs = list(make_jobs(options, configs, detector, common))
+    failed = run_all([job for _, job in jobs])
+    results = collect(options, jobs, detector, data)
+    if DETECTOR_ALONE in results:
+        comparison = Comparison(results, resamples=options.resamples)
+        note = describe(options, data, detector)
+        comparison.write(options.out, note)
+        print(f"\n{comparison.markdown()}\n{note}\nwritten to {options.out}: tables.md, tables.csv, tables.png")
+    if failed:
+        print("\n".join(["these runs failed; the same command tries them again:", *failed]), file=sys.stderr)
+        sys.exit(1)
+
+
+def describe(options: Namespace, data: Path, detector: Path) -> str:
+    """What the tables were measured on."""
+    device = pick_device(options.accelerator)
+    length = f", {options.max_steps} steps a run" if options.max_steps else ""
+    fast = " A fast development run: the numbers mean nothing." if options.fast_dev_run else ""
+    return (
+        f"Validation clips of {data}, detector {detector}, recipe {options.recipe}{length}. F1: mean and standard "
+        f"deviation over seeds. Intervals: paired bootstrap over clips, {options.resamples} draws; what another training "
+        f"would change is not in them. Real-time factor: one clip at a time on {device.type}.{fast}"
+    )
+
+
+if __name__ == "__main__":
+    cli.run(main, stopped="stopped; the same command goes on where it was")

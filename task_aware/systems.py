@@ -1,0 +1,83 @@
+"""The systems of the paper's Tables 1 and 2: which command makes each, with which options."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from task_aware.evaluate import DETECTOR_ONLY, SEPARATED, SOURCE_ONLY
+
+Command = Literal["evaluate", "train_sep", "train"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training, or the scoring of the detector alone.
+
+    Attributes:
+        command: the module of `task_aware` that does it.
+        checkpoint: the file that it writes; none for the detector, which is given.
+        options: of the command.
+    """
+
+    command: Command
+    checkpoint: str = ""
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table.
+
+    Attributes:
+        title: as in the paper.
+        run: what it takes, a key of `RUNS`; two rows may show two systems of one run.
+        system: which of the run's systems it shows, a key of its `metrics.json`.
+        published: event macro F1 on DESED's development set, %.
+    """
+
+    title: str
+    run: str
+    system: str = SEPARATED
+    published: float | None = None
+
+
+def _weights(**weights: float) -> tuple[str, ...]:
+    names = ("mse", "deep_feature", "weak", "teacher", "frame")
+    return tuple(f"--losses.{name}={weights.get(name, 0)}" for name in names)
+
+
+def _task_aware(*options: str) -> Run:
+    return Run("train", "separator.safetensors", options)
+
+
+DETECTOR_ALONE = "detector_alone"
+
+RUNS = {
+    DETECTOR_ALONE: Run("evaluate"),
+    "sep_sed": Run("train_sep", "denoiser.safetensors"),
+    "strong_mse": _task_aware(*_weights(mse=1)),
+    "weak": _task_aware(*_weights(mse=1, weak=1)),
+    "weak_dfl": _task_aware(*_weights(mse=1, weak=1, deep_feature=1)),
+    "proposed": _task_aware(*_weights(mse=1, weak=1, deep_feature=1, teacher=1)),
+    "default": _task_aware(),
+}
+
+ROWS = {
+    DETECTOR_ALONE: Row("SED only", DETECTOR_ALONE, DETECTOR_ONLY, 34.8),
+    "sep_sed": Row("SEP+SED", "sep_sed", published=35.6),
+    "sep_sed_no_average": Row("SEP+SED, no averaging", "sep_sed", SOURCE_ONLY, 33.4),
+    "strong_mse": Row("strong-MSE", "strong_mse", published=34.5),
+    "weak": Row("+weak", "weak", published=35.4),
+    "weak_dfl": Row("+weak+DFL", "weak_dfl", published=36.7),
+    "proposed": Row("proposed (+weak+DFL+teacher)", "proposed", published=37.0),
+    "default": Row("the config's own losses", "default"),
+}
+
+TABLES = {
+    "Table 1: systems": (DETECTOR_ALONE, "sep_sed", "sep_sed_no_average", "proposed", "default"),
+    "Table 2: losses": (DETECTOR_ALONE, "sep_sed", "strong_mse", "weak", "weak_dfl", "proposed"),
+}
+
+#: The row that the `paper` recipe has no use for: there it is the proposed one.
+ONLY_DEFAULT_RECIPE = "default"

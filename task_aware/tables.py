@@ -1,0 +1,197 @@
+"""What the runs of an ablation come to: scores over seeds, intervals, sizes and speed, as the paper's tables."""
+
+from __future__ import annotations
+
+import csv
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from task_aware.data.audio import read_audio
+from task_aware.data.desed import Clip, Split, read_events
+from task_aware.evaluate import SOURCE_ONLY, detector_of
+from task_aware.metrics import event_counts
+from task_aware.models.denoiser import DenoisedDetector
+from task_aware.models.system import Separator
+from task_aware.outputs import replacing
+from task_aware.plots import Bar, plot_ablation
+from task_aware.significance import bootstrap, interval
+from task_aware.systems import DETECTOR_ALONE, ROWS, TABLES
+
+#: How often the speed of a system is measured, after once to warm up; the median counts.
+TIMED = 5
+
+
+@dataclass(frozen=True)
+class Result:
+    """A row of a table.
+
+    Attributes:
+        scores: event macro F1 of each seed.
+        counts: events of each seed, `[clips, C, 3]` as `metrics.event_counts` counts them.
+        parameters: of all networks of the system.
+        real_time_factor: seconds of computing for a second of audio, from waveform to frame probabilities.
+    """
+
+    scores: list[float]
+    counts: list[np.ndarray]
+    parameters: int
+    real_time_factor: float
+
+    @property
+    def mean(self) -> float:
+        return float(np.mean(self.scores))
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation over seeds, NaN for a single one."""
+        return float(np.std(self.scores, ddof=1)) if len(self.scores) > 1 else float("nan")
+
+
+def read_run(folder: Path, system: str, split: Split, labels: Sequence[str]) -> tuple[float, np.ndarray]:
+    """Event macro F1 of a finished run and its counts."""
+    metrics = json.loads((folder / "metrics.json").read_text())
+    events = read_events(folder / f"{system}.tsv", labels)
+    return metrics[system]["event_f1_macro"], event_counts(split.reference, events, labels)
+
+
+@torch.no_grad()
+def hear(model: nn.Module, system: str, waveform: Tensor) -> Tensor:
+    """What a row computes of `[B, N]`, and no more than that: frame probabilities `[B, T', C]`."""
+    if isinstance(model, DenoisedDetector):
+        if system == SOURCE_ONLY:
+            return model.hear(model.denoise(waveform)).frame
+        return model.detect(waveform).average
+    detector = detector_of(model)
+    front_end = detector.feature_config
+    mel = front_end.mel(waveform)
+    if isinstance(model, Separator):
+        return model.detect(mel)[2]
+    return detector(front_end.scale(front_end.log_mel(mel), detector.mean, detector.std)).frame
+
+
+def real_time_factor(model: nn.Module, system: str, clip: Clip, device: torch.device) -> float:
+    """Seconds that a system computes for a second of a clip, one clip at a time; reading and decoding are left out."""
+    model = model.to(device).eval()
+    rate = detector_of(model).feature_config.sample_rate
+    waveform = torch.from_numpy(read_audio(clip.path, rate)).to(device)[None]
+    seconds = []
+    for _ in range(TIMED + 1):
+        start = time.perf_counter()
+        hear(model, system, waveform).cpu()  # waits for the device
+        seconds.append(time.perf_counter() - start)
+    return float(np.median(seconds[1:])) / (waveform.shape[1] / rate)
+
+
+def n_parameters(model: nn.Module) -> int:
+    """Weights of all networks of a system."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+class Comparison:
+    """Results of rows beside each other.
+
+    Args:
+        results: by row, keys of `systems.ROWS`; the detector alone is among them.
+        resamples: of the bootstrap over clips.
+    """
+
+    def __init__(self, results: Mapping[str, Result], *, resamples: int = 1000) -> None:
+        self.results = results
+        self.drawn = bootstrap({name: result.counts for name, result in results.items()}, resamples=resamples)
+
+    def interval(self, name: str) -> tuple[float, float]:
+        """95 % interval of a row's mean F1."""
+        return interval(self.drawn[name])
+
+    def difference(self, name: str) -> tuple[float, float, float]:
+        """A row's mean F1 less that of the detector alone, and the paired 95 % interval of that."""
+        low, high = interval(self.drawn[name] - self.drawn[DETECTOR_ALONE])
+        return self.results[name].mean - self.results[DETECTOR_ALONE].mean, low, high
+
+    def markdown(self) -> str:
+        """The tables; rows without results have dashes."""
+        parts = []
+        for title, names in TABLES.items():
+            shown = [name for name in names if name in self.results]
+            if len(shown) > 1:
+                parts.append("\n".join([title, "", *_aligned([_HEADER, *map(self._cells, shown)])]))
+        return "\n\n".join(parts) + "\n"
+
+    def _cells(self, name: str) -> list[str]:
+        row, result = ROWS[name], self.results[name]
+        spread = f" ± {100 * result.spread:.1f}" if len(result.scores) > 1 else ""
+        change, low, high = (100 * value for value in self.difference(name))
+        return [
+            row.title,
+            f"{100 * result.mean:.1f}{spread}",
+            str(len(result.scores)),
+            "" if name == DETECTOR_ALONE else f"{change:+.1f} [{low:+.1f}, {high:+.1f}]",
+            f"{result.parameters / 1e6:.2f} M",
+            f"{result.real_time_factor:.4f}",
+            "" if row.published is None else f"{row.published:.1f}",
+        ]
+
+    def write(self, out: Path, note: str) -> None:
+        """Writes `tables.md`, `tables.csv` and `tables.png` below `out`."""
+        with replacing(out / "tables.md") as path:
+            path.write_text(f"{self.markdown()}\n{note}\n", encoding="utf-8")
+        with replacing(out / "tables.csv") as path, path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(_COLUMNS)
+            writer.writerows(self._record(name) for name in self.results)
+        bars = [
+            Bar(ROWS[name].title, [100 * x for x in result.scores], _percent(self.interval(name)))
+            for name, result in self.results.items()
+        ]
+        plot_ablation(out / "tables.png", bars, label="event F1, macro (%), 95 % interval over clips, a dot a seed")
+
+    def _record(self, name: str) -> list[object]:
+        result = self.results[name]
+        scores = " ".join(f"{score:.6f}" for score in result.scores)
+        numbers = (result.mean, result.spread, *self.interval(name), *self.difference(name))
+        return [
+            name,
+            ROWS[name].title,
+            *(f"{number:.6f}" for number in numbers),
+            result.parameters,
+            result.real_time_factor,
+            scores,
+        ]
+
+
+_HEADER = [
+    "method",
+    "event F1, macro (%)",
+    "seeds",
+    "against the detector alone [95 %]",
+    "parameters",
+    "real-time factor",
+    "paper, on DESED",
+]
+_COLUMNS = (
+    "row", "title", "event_f1_macro", "std", "low", "high", "difference", "difference_low", "difference_high",
+    "parameters", "real_time_factor", "event_f1_macro_of_seeds",
+)  # fmt: skip
+
+
+def _percent(values: tuple[float, float]) -> tuple[float, float]:
+    return 100 * values[0], 100 * values[1]
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """A Markdown table whose columns stand below each other, the first to the left, the others to the right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+
+    def line(row: Sequence[str]) -> str:
+        first = f"{row[0]:<{widths[0]}}"
+        return "| " + " | ".join([first, *(f"{x:>{w}}" for x, w in zip(row[1:], widths[1:], strict=True))]) + " |"
+
+    rule = "|" + "|".join([f":{'-' * (widths[0] + 1)}", *(f"{'-' * (w + 1)}:" for w in widths[1:])]) + "|"
+    return [line(rows[0]), rule, *map(line, rows[1:])]
