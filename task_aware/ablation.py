@@ -237,8 +237,8 @@ def describe(options: Namespace, data: Path, detector: Path) -> str:
     fast = " A fast development run: the numbers mean nothing." if options.fast_dev_run else ""
     return (
         f"Validation clips of {data}, detector {detector}, recipe {options.recipe}{length}. F1: mean and standard "
-        f"deviation over seeds. Intervals: paired bootstrap over clips, {options.resamples} draws; what another training "
-        f"would change is not in them. Real-time factor: one clip at a time on {device.type}.{fast}"
+        f"deviation over seeds. Intervals: paired bootstrap over clips, {options.resamples} draws; they leave out "
+        f"what another training would change. Real-time factor: one clip at a time on {device.type}.{fast}"
     )
 
 

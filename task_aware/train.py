@@ -23,7 +23,6 @@ from task_aware.data.module import Corpus, StepDataModule, open_corpus
 from task_aware.evaluate import (
     DETECTOR_ONLY,
     SEPARATED,
-    Detections,
     detect_split,
     pick_device,
     score,
@@ -35,7 +34,8 @@ from task_aware.models.detector import Detector, load_detector
 from task_aware.models.protocol import import_detector, output_frames
 from task_aware.models.separator import MaskNetwork, preset
 from task_aware.models.system import Separator
-from task_aware.plots import plot_separation, plot_training
+from task_aware.plot import draw_separation
+from task_aware.plots import plot_training
 from task_aware.train_sed import train_detector
 from task_aware.trainer import fit, is_first_process, last_checkpoint, read_history
 from task_aware.training import TaskAwareModule
@@ -168,30 +168,6 @@ def busiest(split: Split) -> Clip:
     return max(split.clips, key=lambda clip: (len({event.label for event in clip.events or ()}), clip.filename))
 
 
-@torch.no_grad()
-def draw_clip(path: Path, system: Separator, clip: Clip, detections: Detections, device: torch.device) -> None:
-    """The picture of one clip: mixture and sources, with what the detector hears in each."""
-    detector = system.detector
-    front_end = detector.feature_config
-    waveform = torch.from_numpy(read_audio(clip.path, front_end.sample_rate)).to(device)[None]
-    mel = front_end.mel(waveform, backend=system.backend)
-    alone, sources, _ = system.detect(mel)
-    plot_separation(
-        path,
-        mel[0].cpu().numpy(),
-        system.separate(mel).mel[0].cpu().numpy(),
-        alone.frame[0].cpu().numpy(),
-        sources.frame[0].cpu().numpy(),
-        detector.labels,
-        frame_seconds=front_end.frame_seconds,
-        output_frame_seconds=detector.frame_seconds,
-        f_max=front_end.f_max,
-        reference=clip.events,
-        estimated=detections[SEPARATED][clip.filename],
-        title=clip.filename,
-    )
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Trains a separator through a frozen detector; prints event F1 of the detector alone and behind the separator."""
     config = cli.parse(TrainConfig, main.__doc__ or "", arguments, base="builtin")
@@ -238,7 +214,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     separation = measure_separation(module, data, unseen)
     detections = detect_split(system, validation, device=device, backend=backend)
     results = score(validation, detections, detector.labels)
-    draw_clip(config.out / "separation.png", system, busiest(validation), detections, device)
+    shown = busiest(validation)
+    draw_separation(
+        config.out / "separation.png",
+        system,
+        read_audio(shown.path, corpus.sample_rate),
+        reference=shown.events,
+        estimated=detections[SEPARATED][shown.filename],
+        title=shown.filename,
+    )
     plot_training(config.out / "training.png", read_history(config.out))
     conclusion = verdict(results, separation)
     print(table(results))

@@ -1,0 +1,97 @@
+"""`python -m task_aware.plot`: the paper's Figure 3 for any recording."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from jsonargparse import ArgumentParser
+
+from task_aware import cli
+from task_aware.data.desed import read_events
+from task_aware.data.labels import Event
+from task_aware.data.streaming import read_blocks
+from task_aware.errors import DataError
+from task_aware.models.system import Separator
+from task_aware.plots import plot_separation
+from task_aware.predict import Predictor
+
+
+@torch.no_grad()
+def draw_separation(
+    path: str | os.PathLike[str],
+    system: Separator,
+    samples: np.ndarray,
+    *,
+    reference: Sequence[Event] | None,
+    estimated: Sequence[Event] | None,
+    title: str,
+) -> None:
+    """Draws samples `[N]` at the detector's rate, as mixture and sources, with what the detector hears in each."""
+    detector = system.detector
+    front_end = detector.feature_config
+    waveform = torch.from_numpy(samples).to(detector.mean.device)[None]
+    mel = front_end.mel(waveform, backend=system.backend)
+    alone, sources, _ = system.detect(mel)
+    plot_separation(
+        path,
+        mel[0].cpu().numpy(),
+        system.separate(mel).mel[0].cpu().numpy(),
+        alone.frame[0].cpu().numpy(),
+        sources.frame[0].cpu().numpy(),
+        detector.labels,
+        frame_seconds=front_end.frame_seconds,
+        output_frame_seconds=detector.frame_seconds,
+        f_max=front_end.f_max,
+        reference=reference,
+        estimated=estimated,
+        title=title,
+    )
+
+
+def true_events(table: Path, recording: Path, labels: Sequence[str], seconds: float) -> list[Event]:
+    """The events that begin in the first `seconds` of a recording, from a table with its file name."""
+    events = read_events(table, labels)
+    if recording.name not in events:
+        raise DataError(f"{table} has no row of {recording.name}; give the table that names this recording")
+    return [event for event in events[recording.name] if event.onset < seconds]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Draws a recording and its separated sources, with what the detector hears in each."""
+    parser = ArgumentParser(prog="python -m task_aware.plot", description=main.__doc__)
+    parser.add_argument("checkpoint", type=Path, help="separator.safetensors")
+    parser.add_argument("recording", type=Path, help="wav, flac, ogg or mp3 of any rate and number of channels")
+    parser.add_argument("--out", type=Path, required=True, help="the PNG to write")
+    parser.add_argument("--events", type=Path | None, help="the true events: filename, onset, offset, event_label")
+    parser.add_argument("--seconds", type=float, default=20.0, help="of a longer recording, only the beginning")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    options = parser.parse_args(arguments)
+    if options.seconds <= 0:
+        raise ValueError(f"--seconds is {options.seconds}; give more than 0")
+    predictor = Predictor(options.checkpoint, device=options.device, window_seconds=max(20.0, options.seconds))
+    if predictor.separator is None:
+        raise ValueError(f"{options.checkpoint} holds a detector alone; infer --plot draws what that hears")
+    rate = predictor.sample_rate
+    blocks = read_blocks(options.recording, rate, block_seconds=options.seconds)
+    samples = np.concatenate(list(islice(blocks, 2)))[: round(options.seconds * rate)]
+    reference = None
+    if options.events is not None:
+        reference = true_events(options.events, options.recording, predictor.labels, len(samples) / rate)
+    draw_separation(
+        options.out,
+        predictor.separator,
+        samples,
+        reference=reference,
+        estimated=predictor.detect(samples, rate),
+        title=options.recording.name,
+    )
+    print(f"written to {options.out}")
+
+
+if __name__ == "__main__":
+    cli.run(main, stopped="stopped")
