@@ -8,7 +8,20 @@ import shutil
 import pytest
 import torch
 
-from task_aware import cli, evaluate, import_dcase20, infer, load_detector, mix, train, train_sed, verify_data
+from task_aware import (
+    ablation,
+    cli,
+    evaluate,
+    import_dcase20,
+    infer,
+    load_detector,
+    mix,
+    plot,
+    train,
+    train_sed,
+    train_sep,
+    verify_data,
+)
 from task_aware.config import TrainConfig
 from task_aware.data.recipes import MixingConfig
 from task_aware.errors import CheckpointError, DataError
@@ -122,7 +135,10 @@ def test_a_packaged_config_is_found_by_name_and_an_unknown_one_is_not(capsys):
     assert "no_such_config" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", [train, train_sed, evaluate, infer, mix, import_dcase20, verify_data])
+COMMANDS = [train, train_sed, train_sep, evaluate, infer, mix, ablation, plot, import_dcase20, verify_data]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help(command, capsys):
     with pytest.raises(SystemExit) as exit_:
         command.main(["--help"])

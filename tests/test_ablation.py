@@ -1,0 +1,159 @@
+"""The ablation command: every row runs, a stopped one goes on, a failed one is named and stops no other."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from matplotlib.image import imread
+
+from task_aware import ablation, load_detector, plot
+from task_aware.config import TrainConfig, TrainSepConfig
+from task_aware.errors import CheckpointError, DataError
+from task_aware.infer import BUILTIN_SEPARATOR
+from task_aware.plots import Bar, plot_ablation
+from task_aware.systems import ROWS, RUNS, TABLES
+from task_aware.train import BUILTIN_DETECTOR
+
+SMALL = """
+batch: {strong: 2, weak: 1, unlabelled: 1, strong_seconds: 2.0, real_seconds: 2.0}
+optimiser: {separation_strong: 2, steps_per_epoch: 2}
+mixing: {reverb: false}
+separator: {n_sources: 2}
+"""
+
+
+def arguments(corpus: Path, out: Path, *more: str) -> list[str]:
+    config = out.parent / "small.yaml"
+    config.write_text(SMALL)
+    return [
+        f"--data={corpus}",
+        f"--out={out}",
+        f"--detector={BUILTIN_DETECTOR}",
+        "--config=builtin",
+        f"--config={config}",
+        "--max-steps=2",
+        "--accelerator=cpu",
+        "--fast-dev-run",
+        *more,
+    ]
+
+
+def test_it_runs_goes_on_and_names_what_failed(tiny_corpus, tmp_path, capsys):
+    out = tmp_path / "runs"
+    command = arguments(tiny_corpus, out, "--rows", "weak", "sep_sed_no_average")
+    ablation.main(command)
+    printed = capsys.readouterr().out
+    assert printed.count("min\n") == 3 and "SEP+SED, no averaging" in printed and "+weak" in printed
+    with (out / "tables.csv").open() as file:
+        rows = {row["row"]: row for row in csv.DictReader(file)}
+    assert list(rows) == ["detector_alone", "sep_sed_no_average", "weak"]
+    for name, row in rows.items():
+        metrics = json.loads((out / ROWS[name].run / "seed0" / "metrics.json").read_text())
+        assert float(row["event_f1_macro"]) == pytest.approx(metrics[ROWS[name].system]["event_f1_macro"], abs=1e-6)
+        assert float(row["low"]) <= float(row["event_f1_macro"]) <= float(row["high"])
+        assert float(row["real_time_factor"]) > 0
+    detector = sum(weight.numel() for weight in load_detector(BUILTIN_DETECTOR).parameters())
+    assert int(rows["weak"]["parameters"]) > int(rows["detector_alone"]["parameters"]) == detector
+    assert imread(out / "tables.png").shape[1] == 1404
+    assert "--mixing=" in (out / "sep_sed/seed0/log.txt").read_text()
+
+    # killed after its training, and another one that cannot go on
+    weak, denoiser = out / "weak/seed0", out / "sep_sed/seed0"
+    scored = json.loads((denoiser / "metrics.json").read_text())
+    (denoiser / "metrics.json").unlink()
+    (weak / "metrics.json").unlink()
+    (weak / "checkpoints/last.safetensors").write_bytes(b"cut off")
+    with pytest.raises(SystemExit) as exit_:
+        ablation.main(command)
+    assert exit_.value.code == 1
+    printed = capsys.readouterr()
+    assert printed.out.count("done before") == 1 and "SEP+SED" in printed.out and "| +weak" not in printed.out
+    assert "weak, seed 0: exit status 2: error:" in printed.err and "not a whole safetensors file" in printed.err
+    assert "--resume" in (denoiser / "log.txt").read_text()
+    again = json.loads((denoiser / "metrics.json").read_text())
+    assert {"detector_only", "source_only", "separated"} < set(again)
+    assert again["separated"] == scored["separated"] and again["source_only"] == scored["source_only"]
+
+    with pytest.raises(CheckpointError, match="max_steps was 2 and is 3"):
+        ablation.main([*command, "--max-steps=3"])
+
+
+def test_jobs_of_all_rows(tmp_path):
+    options = ablation.make_parser().parse_args([f"--out={tmp_path}", "--seeds=2", "--max-steps=9", "--recipe=paper"])
+    options.rows = list(ROWS)
+    configs = ["--config=desed", "--config=paper"]
+    jobs = list(ablation.make_jobs(options, configs, Path("detector.safetensors"), ["--data=corpus"]))
+    assert [name for name, _ in jobs] == [*RUNS, *(name for name in RUNS if name != "detector_alone")]
+    assert len({job.folder for _, job in jobs}) == len(jobs)
+    by_title = {job.title: job for _, job in jobs}
+    terms = {}
+    for name in ("strong_mse", "weak", "weak_dfl", "proposed"):
+        job = by_title[f"{name}, seed 1"]
+        config = ablation.cli.parse(TrainConfig, "", job.arguments, base="builtin")
+        assert config.seed == 1 and config.optimiser.max_steps == 9 and config.losses.domain == "linear"
+        terms[name] = {x for x in ("mse", "deep_feature", "weak", "teacher", "frame") if getattr(config.losses, x)}
+    assert terms == {
+        "strong_mse": {"mse"},
+        "weak": {"mse", "weak"},
+        "weak_dfl": {"mse", "weak", "deep_feature"},
+        "proposed": {"mse", "weak", "deep_feature", "teacher"},
+    }
+    denoiser = ablation.cli.parse(TrainSepConfig, "", by_title["sep_sed, seed 0"].arguments, base="denoiser_builtin")
+    assert denoiser.mixing == config.mixing and denoiser.mixing.reference_db == 0  # the paper's levels for both
+    assert denoiser.denoiser.max_steps == 9
+
+
+def test_tables_have_rows_and_rows_have_runs():
+    assert {name for names in TABLES.values() for name in names} == set(ROWS)
+    assert {row.run for row in ROWS.values()} == set(RUNS)
+
+
+def test_a_detector_is_trained_once(tiny_corpus, tmp_path, monkeypatch):
+    options = ablation.make_parser().parse_args([f"--out={tmp_path}", f"--data={tiny_corpus}"])
+    started = []
+
+    def run(job: ablation.Job) -> str:
+        started.append(job)
+        (job.folder).mkdir()
+        (job.folder / "metrics.json").touch()
+        return ""
+
+    monkeypatch.setattr(ablation.Job, "run", run)
+    first, second = (ablation.shared_detector(options, []) for _ in range(2))
+    assert first == second == tmp_path / "detector" / "detector.safetensors"
+    assert [job.command for job in started] == ["train_sed"]
+    monkeypatch.setattr(ablation.Job, "run", lambda _: "exit status 2: error: no disk")
+    (tmp_path / "detector" / "metrics.json").unlink()
+    with pytest.raises(DataError, match="could not be trained; exit status 2"):
+        ablation.shared_detector(options, [])
+
+
+def test_bars(tmp_path):
+    bars = [Bar("alone", [30.0], (25.0, 36.0)), Bar("separated", [33.0, 35.0], (29.0, 40.0))]
+    assert bars[1].mean == 34.0
+    plot_ablation(tmp_path / "two.png", bars, label="F1")
+    plot_ablation(tmp_path / "four.png", bars * 2, label="F1")
+    two, four = (imread(tmp_path / f"{name}.png").shape for name in ("two", "four"))
+    assert two[1] == 1404 and four[0] > two[0]
+
+
+def test_the_plot_command(tiny_corpus, tmp_path, capsys):
+    recording = sorted((tiny_corpus / "audio/validation").iterdir())[0]
+    table = tiny_corpus / "metadata/validation/validation.tsv"
+    pictures = []
+    for name, options in (("short", ["--seconds=3"]), ("true", ["--seconds=3", f"--events={table}"])):
+        path = tmp_path / f"{name}.png"
+        plot.main([str(BUILTIN_SEPARATOR), str(recording), f"--out={path}", "--device=cpu", *options])
+        pictures.append(imread(path))
+    assert str(tmp_path / "short.png") in capsys.readouterr().out
+    assert all(picture.shape[1] == 1404 for picture in pictures)
+    assert pictures[0].shape != pictures[1].shape or (pictures[0] != pictures[1]).any()
+
+    (tmp_path / "other.tsv").write_text("filename\tonset\toffset\tevent_label\nother.wav\t0\t1\tDog\n")
+    with pytest.raises(DataError, match=f"has no row of {recording.name}"):
+        plot.main([str(BUILTIN_SEPARATOR), str(recording), "--out=x.png", f"--events={tmp_path / 'other.tsv'}"])
+    with pytest.raises(ValueError, match="holds a detector alone"):
+        plot.main([str(BUILTIN_DETECTOR), str(recording), "--out=x.png"])
