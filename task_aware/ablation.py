@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -104,11 +105,20 @@ def _work(command: str, arguments: list[str], log: Path) -> None:
     with log.open("ab") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     print("$ python -m", f"task_aware.{command}", *arguments, flush=True)
     module = importlib.import_module(f"task_aware.{command}")
     sys.argv = [str(module.__file__), *arguments]
     sys.modules["__main__"] = module  # what Lightning starts again for further devices
     cli.run(module.main)
+
+
+def _end_with_parent() -> None:
+    """Two processes must not write to one folder: where the command is killed, its run ends too."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def shared_detector(options: Namespace, common: Sequence[str]) -> Path:

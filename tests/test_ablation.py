@@ -20,7 +20,7 @@ from task_aware.train import BUILTIN_DETECTOR
 SMALL = """
 batch: {strong: 2, weak: 1, unlabelled: 1, strong_seconds: 2.0, real_seconds: 2.0}
 optimiser: {separation_strong: 2, steps_per_epoch: 2}
-mixing: {reverb: false}
+mixing: {reverb: false, n_events: [1, 2]}
 separator: {n_sources: 2}
 """
 
