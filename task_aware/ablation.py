@@ -6,6 +6,7 @@ import importlib
 import json
 import multiprocessing
 import os
+import shlex
 import sys
 import threading
 import time
@@ -31,9 +32,12 @@ from task_aware.trainer import last_checkpoint
 #: The options that decide the numbers of a run.
 DECISIVE = ("data", "rirs", "detector", "detector_config", "config", "denoiser_config", "recipe", "max_steps")
 
+#: Steps of a run in a `--fast-dev-run`: one of each stage.
+FAST_STEPS = 2
+
 #: Started once, with everything imported; each run is a process that splits off from it, and may fail alone.
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["task_aware.train_sep", "task_aware.tables", "sed_eval"])
+PROCESSES.set_forkserver_preload(["task_aware.train_sep", "task_aware.tables"])
 
 
 def make_parser() -> ArgumentParser:
@@ -60,7 +64,7 @@ def make_parser() -> ArgumentParser:
     add("--max-steps", type=int | None, help="length of all runs but the detector's, in steps")
     add("--resamples", type=int, default=1000, help="draws of clips for the intervals")
     add("--accelerator", choices=("auto", "cpu", "gpu"), default="auto")
-    add("--fast-dev-run", action="store_true", help="one seed, a few steps of each row, to see that everything runs")
+    add("--fast-dev-run", action="store_true", help="one seed, two steps of each row, to see that everything runs")
     return parser
 
 
@@ -106,7 +110,7 @@ def _work(command: str, arguments: list[str], log: Path) -> None:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    print("$ python -m", f"task_aware.{command}", *arguments, flush=True)
+    print("$", shlex.join(["python", "-m", f"task_aware.{command}", *arguments]), flush=True)
     module = importlib.import_module(f"task_aware.{command}")
     sys.argv = [str(module.__file__), *arguments]
     sys.modules["__main__"] = module  # what Lightning starts again for further devices
@@ -218,7 +222,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = make_parser().parse_args(arguments)
     if options.seeds < 1 or options.resamples < 1:
         raise ValueError(f"--seeds is {options.seeds} and --resamples {options.resamples}; give at least 1 of each")
-    options.seeds = 1 if options.fast_dev_run else options.seeds
+    if options.fast_dev_run:
+        options.seeds, options.max_steps = 1, FAST_STEPS
     rows = options.rows or [name for name in ROWS if options.recipe == "default" or name != ONLY_DEFAULT_RECIPE]
     options.rows = [name for name in ROWS if name in {*rows, DETECTOR_ALONE}]
     configs = [f"--config={name}" for name in options.config or ["builtin"]]
