@@ -30,7 +30,7 @@ from task_aware.train import BUILTIN_DETECTOR
 from task_aware.trainer import last_checkpoint
 
 #: The options that decide the numbers of a run.
-DECISIVE = ("data", "rirs", "detector", "detector_config", "config", "denoiser_config", "recipe", "max_steps")
+DECISIVE = ("data", "rirs", "detector", "config", "denoiser_config", "recipe", "max_steps", "fast_dev_run")
 
 #: Steps of a run in a `--fast-dev-run`: one of each stage.
 FAST_STEPS = 2
@@ -49,8 +49,7 @@ def make_parser() -> ArgumentParser:
     add("--data", type=Path | None, help="folder in DESED's layout; default: the built-in corpus")
     add("--rirs", type=Path | None, help="room impulse responses; default: DATA/rirs where it exists")
     add("--detector", type=Path | None, help="detector to freeze; default: the built-in corpus' own, or one trained "
-        "on DATA first")  # fmt: skip
-    add("--detector-config", default="detector_builtin", help="options of train_sed, where the detector is trained")
+        "on DATA first, by the detector_config of --config")  # fmt: skip
     add("--config", action="append", help=f"options of train, repeatable: a path, or one of {cli.PACKAGED}; "
         "default: builtin")  # fmt: skip
     add(
@@ -125,12 +124,12 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def shared_detector(options: Namespace, common: Sequence[str]) -> Path:
+def shared_detector(options: Namespace, detector_config: str, common: Sequence[str]) -> Path:
     """The detector of all runs: given, the built-in corpus' own, or trained here once."""
     if options.detector is not None or options.data is None:
         return options.detector or BUILTIN_DETECTOR
     folder = options.out / "detector"
-    arguments = [f"--config={options.detector_config}", f"--out={folder}", *common]
+    arguments = [f"--config={detector_config}", f"--out={folder}", *common]
     job = Job("detector", folder, "train_sed", tuple(arguments + _if_given(options, "rirs")))
     if not job.is_done:
         print(f"the detector is trained first: {folder / 'log.txt'}", flush=True)
@@ -143,9 +142,14 @@ def _if_given(options: Namespace, *names: str) -> list[str]:
     return [f"--{name.replace('_', '-')}={options[name]}" for name in names if options[name] is not None]
 
 
+def train_config(configs: Sequence[str]) -> TrainConfig:
+    """The options that `configs` give to train."""
+    return cli.parse(TrainConfig, "", configs, base="builtin")
+
+
 def make_jobs(options: Namespace, configs: list[str], detector: Path, common: list[str]) -> Iterator[tuple[str, Job]]:
     """The jobs that the rows need, by run; one seed of all before the next."""
-    mixing = cli.parse(TrainConfig, "", configs, base="builtin").mixing
+    mixing = train_config(configs).mixing
     training = [*common, f"--detector={detector}", *_if_given(options, "rirs", "max_steps")]
     training += ["--fast-dev-run"] if options.fast_dev_run else []
     begin: dict[str, list[str]] = {
@@ -200,7 +204,7 @@ def collect(options: Namespace, jobs: Sequence[tuple[str, Job]], detector: Path,
 
 def check_same(path: Path, options: Namespace) -> None:
     """Keeps the decisive options beside the runs; CheckpointError where `path` has those of other runs."""
-    given: dict[str, Any] = {name: options[name] for name in (*DECISIVE, "fast_dev_run")}
+    given: dict[str, Any] = {name: options[name] for name in DECISIVE}
     given = json.loads(json.dumps(given, default=str))
     if path.is_file():
         kept = json.loads(path.read_text())
@@ -231,7 +235,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     data = options.data or builtin_corpus(size="tiny" if options.fast_dev_run else "full")
     common = [f"--data={data}", f"--accelerator={options.accelerator}"]
     check_same(options.out / "ablation.json", options)
-    detector = shared_detector(options, [*common, *(["--fast-dev-run"] if options.fast_dev_run else [])])
+    fast = ["--fast-dev-run"] if options.fast_dev_run else []
+    detector = shared_detector(options, train_config(configs).detector_config, [*common, *fast])
     jobs = list(make_jobs(options, configs, detector, common))
     failed = run_all([job for _, job in jobs])
     results = collect(options, jobs, detector, data)

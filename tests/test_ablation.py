@@ -121,13 +121,13 @@ def test_a_detector_is_trained_once(tiny_corpus, tmp_path, monkeypatch):
         return ""
 
     monkeypatch.setattr(ablation.Job, "run", run)
-    first, second = (ablation.shared_detector(options, []) for _ in range(2))
+    first, second = (ablation.shared_detector(options, "detector_desed", []) for _ in range(2))
     assert first == second == tmp_path / "detector" / "detector.safetensors"
-    assert [job.command for job in started] == ["train_sed"]
+    assert [(job.command, job.arguments[0]) for job in started] == [("train_sed", "--config=detector_desed")]
     monkeypatch.setattr(ablation.Job, "run", lambda _: "exit status 2: error: no disk")
     (tmp_path / "detector" / "metrics.json").unlink()
     with pytest.raises(DataError, match="could not be trained; exit status 2"):
-        ablation.shared_detector(options, [])
+        ablation.shared_detector(options, "detector_desed", [])
 
 
 def test_bars(tmp_path):
