@@ -14,6 +14,7 @@ from task_aware.data.module import StepDataModule, open_corpus
 from task_aware.denoising import DenoisingModule
 from task_aware.evaluate import detect_split, pick_device, score, table, write_results
 from task_aware.models.denoiser import PRESETS, DenoisedDetector, Denoiser, DenoiserConfig
+from task_aware.models.detector import CRNN
 from task_aware.plots import plot_training
 from task_aware.train import FAST_STEPS, get_detector
 from task_aware.trainer import fit, read_history
@@ -32,6 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.max_steps = min(options.max_steps, FAST_STEPS)
     backend: ops.Backend = "native" if config.fused else "reference"
     detector = get_detector(config)
+    if not isinstance(detector, CRNN):
+        raise ValueError(f"--detector {config.detector} is no checkpoint; the denoiser is saved with one, give that")
     sample_rate = detector.feature_config.sample_rate
     corpus = open_corpus(
         config.data, config.rirs, sample_rate=sample_rate, labels=detector.labels, tiny=config.fast_dev_run

@@ -90,8 +90,8 @@ def recipes(usable: set[str]) -> list[tuple[str, str]]:
     """Each command with the recipes that come along, and whether it can run."""
     rows = []
     detectors = []
-    for name in ("builtin", "desed", "desed_paper"):
-        config = cli.parse(TrainConfig, "", ["--config", name], base=name)
+    for name in ("builtin", "desed", "desed --config paper"):
+        config = cli.parse(TrainConfig, "", ["--config", *name.split()], base="builtin")
         sizes = batch_sizes(config, config.optimiser.max_steps)
         needs = ["soundbank", "validation", *(["weak"] * (sizes.weak > 0)), *(["unlabelled"] * (sizes.unlabelled > 0))]
         rows.append((f"train --config {name}", verdict(needs, usable, TRAIN_WITHOUT)))

@@ -63,7 +63,7 @@ def test_the_command_prints_it_and_ends_with_its_status(full, fuss, capsys):
     assert lines["background"] == ["2", "9.5"]
     assert "rooms: 2 with 4 responses" in out
     assert "of 16000 Hz and 1 channel" in out and "1 of 8000 Hz and 2 channels" in out
-    assert "train --config desed_paper" in out and "cannot run" not in out
+    assert "train --config desed --config paper" in out and "cannot run" not in out
     assert out.endswith("training can start\n") and "--decode finds" in out
 
 
@@ -139,7 +139,10 @@ def test_recipes_say_what_to_switch_off():
     assert {answer for _, answer in verify_data.recipes(everything)} == {"ready"}
     found = dict(verify_data.recipes({"soundbank", "validation"}))
     assert found["train --config builtin"] == found["train --config desed"] == "ready"
-    assert found["train --config desed_paper"] == "without weak, unlabelled: add --losses.weak 0 --losses.teacher 0"
+    assert (
+        found["train --config desed --config paper"]
+        == "without weak, unlabelled: add --losses.weak 0 --losses.teacher 0"
+    )
     assert found["train_sed --config detector_builtin"] == "without weak: add --training.batch.weak 0"
     for option in ("--training.strong mixing", "--training.batch.weak 0", "--training.batch.unlabelled 0"):
         assert option in found["train_sed --config detector_desed"]
