@@ -1,0 +1,42 @@
+"""glu_pool: the detector's gated linear map and pooling, against the chain of PyTorch operators."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from task_aware import ops
+
+from .side_by_side import Case, SideBySide
+
+POOL = (2, 2)
+
+
+@pytest.mark.parametrize("backward", [False, True], ids=["forward", "backward"])
+@pytest.mark.shapes(
+    [(10, 16, 128, 628), (10, 128, 16, 157)],
+    quick=[(2, 6, 8, 41)],
+    full=[(60, 16, 128, 628), (60, 128, 16, 157)],
+)
+def test_glu_pool(side_by_side: SideBySide, shape: tuple[int, int, int, int], backward: bool) -> None:
+    B, C, F, T = shape
+    device = side_by_side.device
+    x = torch.randn(shape, device=device)
+    weight, bias = torch.randn(C, C, device=device) / C**0.5, torch.randn(C, device=device)
+    grad = torch.randn(B, C, F // POOL[0], T // POOL[1], device=device)
+    case = Case(
+        "glu_pool",
+        f"[{B},{C},{F},{T}]",
+        (x, weight, bias),
+        bytes_forward=x.nbytes + grad.nbytes,
+        tolerance=1e-5,
+        differentiated=(0,),
+        output_gradients=(grad,),
+        bytes_backward=2 * x.nbytes + grad.nbytes,
+    )
+    side_by_side.compare(
+        case,
+        lambda *inputs: (ops.glu_pool(*inputs, POOL, backend="native"),),
+        lambda *inputs: (ops.glu_pool_reference(*inputs, POOL),),
+        backward=backward,
+    )
