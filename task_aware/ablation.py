@@ -26,7 +26,7 @@ from task_aware.evaluate import open_model, pick_device
 from task_aware.models.detector import load_detector
 from task_aware.systems import DETECTOR_ALONE, ONLY_DEFAULT_RECIPE, ROWS, RUNS
 from task_aware.tables import Comparison, Result, n_parameters, read_run, real_time_factor
-from task_aware.train import BUILTIN_DETECTOR
+from task_aware.train import BUILTIN_DETECTOR, has_separated
 from task_aware.trainer import last_checkpoint
 
 #: The options that decide the numbers of a run.
@@ -87,6 +87,7 @@ class Job:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         log = self.folder / "log.txt"
+        log.touch()  # also where the process dies before it writes
         resume = ["--resume"] if last_checkpoint(self.folder).is_file() else []
         process = PROCESSES.Process(target=_work, args=(self.command, [*self.arguments, *resume], log))
         process.start()
@@ -242,7 +243,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     results = collect(options, jobs, detector, data)
     if DETECTOR_ALONE in results:
         comparison = Comparison(results, resamples=options.resamples)
-        note = describe(options, data, detector)
+        note = describe(options, data, detector) + warn_unseparated([job for _, job in jobs if job.is_done])
         comparison.write(options.out, note)
         print(f"\n{comparison.markdown()}\n{note}\nwritten to {options.out}: tables.md, tables.csv, tables.png")
     if failed:
@@ -259,6 +260,20 @@ def describe(options: Namespace, data: Path, detector: Path) -> str:
         f"Validation clips of {data}, detector {detector}, recipe {options.recipe}{length}. F1: mean and standard "
         f"deviation over seeds. Intervals: paired bootstrap over clips, {options.resamples} draws; they leave out "
         f"what another training would change. Real-time factor: one clip at a time on {device.type}.{fast}"
+    )
+
+
+def warn_unseparated(jobs: Sequence[Job]) -> str:
+    """A sentence on the separators that were trained too little to separate anything; empty where there are none."""
+    titles = []
+    for job in jobs:
+        metrics = json.loads((job.folder / "metrics.json").read_text())
+        if "separation" in metrics and not has_separated(metrics["separation"]):
+            titles.append(job.title)
+    if not titles:
+        return ""
+    return (
+        f" The sources have not separated yet in {'; '.join(titles)}: train longer before reading anything into them."
     )
 
 

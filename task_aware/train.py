@@ -140,6 +140,11 @@ def measure_separation(module: TaskAwareModule, data: StepDataModule, steps: ran
     return {name: float(np.mean(values)) for name, values in measured.items()}
 
 
+def has_separated(separation: Mapping[str, float]) -> bool:
+    """Whether slots hold sources, rather than one of them the clean sum; given `TaskAwareModule.measure`."""
+    return separation["spread"] > SEPARATED_ABOVE and separation["relative_loss"] < 1
+
+
 def verdict(results: Mapping[str, Mapping[str, Scores]], separation: Mapping[str, float]) -> str:
     """What the table allows one to say, given `TaskAwareModule.measure` on unseen mixtures."""
     alone, separated = (results[name]["event"].macro for name in (DETECTOR_ONLY, SEPARATED))
@@ -152,7 +157,7 @@ def verdict(results: Mapping[str, Mapping[str, Scores]], separation: Mapping[str
     change = f"Event F1 changes by {100 * (separated - alone):+.1f} points"
     spread = 100 * separation["spread"]
     share = f"of the energy that belongs outside of each mixture's loudest source, {spread:.0f} % is there"
-    if separation["spread"] > SEPARATED_ABOVE and separation["relative_loss"] < 1:
+    if has_separated(separation):
         sentences.append(f"The sources have separated ({share}). {change}.")
     else:
         sentences.append(

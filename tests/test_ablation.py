@@ -46,6 +46,7 @@ def test_it_runs_goes_on_and_names_what_failed(tiny_corpus, tmp_path, capsys):
     ablation.main(command)
     printed = capsys.readouterr().out
     assert printed.count("min\n") == 3 and "SEP+SED, no averaging" in printed and "+weak" in printed
+    assert "have not separated yet in weak, seed 0: train longer" in printed  # two steps never have
     with (out / "tables.csv").open() as file:
         rows = {row["row"]: row for row in csv.DictReader(file)}
     assert list(rows) == ["detector_alone", "sep_sed_no_average", "weak"]
@@ -78,6 +79,19 @@ def test_it_runs_goes_on_and_names_what_failed(tiny_corpus, tmp_path, capsys):
 
     with pytest.raises(CheckpointError, match="recipe was default and is paper"):
         ablation.main([*command, "--recipe=paper"])
+
+
+def test_a_process_that_dies_at_once_is_a_failed_run(tmp_path, monkeypatch):
+    class Killed:
+        exitcode = -9
+
+        def __init__(self, **_: object) -> None: ...
+        def start(self) -> None: ...
+        def join(self) -> None: ...
+
+    monkeypatch.setattr(ablation.PROCESSES, "Process", Killed)
+    job = ablation.Job("weak, seed 0", tmp_path / "weak", "train", ())
+    assert ablation.run_all([job]) == [f"weak, seed 0: exit status -9: no output (see {tmp_path / 'weak' / 'log.txt'})"]
 
 
 def test_jobs_of_all_rows(tmp_path):
