@@ -171,6 +171,7 @@ class DenoisedDetector(nn.Module):
         self.denoiser = denoiser
         self.detector: CRNN = freeze(detector)  # type: ignore[assignment]
         self.backend: ops.Backend = backend
+        self.detector.backend = backend
 
     def train(self, mode: bool = True) -> DenoisedDetector:
         """Sets the denoiser's mode; the detector stays in evaluation mode."""
