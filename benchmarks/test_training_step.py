@@ -1,4 +1,4 @@
-"""One whole step of task-aware training, with native and with reference operators."""
+"""One whole step of task-aware training, with native and with reference operators, and natively in bfloat16."""
 
 from __future__ import annotations
 
@@ -113,25 +113,35 @@ def test_training_step(side_by_side: SideBySide, report: Report, settings: Setti
     device = side_by_side.device
     batch = make_batch(shape, device)
     steps, terms = {}, {}
-    for backend in ("native", "reference"):
+    variants: dict[str, tuple[ops.Backend, bool]] = {
+        "native": ("native", False),
+        "reference": ("reference", False),
+        "native, bfloat16": ("native", True),
+    }
+    for variant, (backend, autocast) in variants.items():
         module = make_module(shape, settings, device, backend)
         optimiser = module.configure_optimizers()["optimizer"]
 
-        def step(module: StepModule = module, optimiser: torch.optim.Optimizer = optimiser) -> None:
+        def step(
+            module: StepModule = module, optimiser: torch.optim.Optimizer = optimiser, autocast: bool = autocast
+        ) -> None:
             optimiser.zero_grad()
-            module.training_step(batch, 0).backward()
+            with torch.autocast(device, torch.bfloat16, enabled=autocast):
+                loss = module.training_step(batch, 0)
+            loss.backward()
             torch.nn.utils.clip_grad_norm_(module.system.mask_network.parameters(), 5.0)
             optimiser.step()
             module.on_train_batch_end()
 
         step()
-        steps[backend] = step
-        terms[backend] = {name: float(value) for name, value in module.terms.items()}
+        steps[variant] = step
+        terms[variant] = {name: float(value) for name, value in module.terms.items()}
     assert terms["native"] == pytest.approx(terms["reference"], rel=1e-4, abs=1e-7)
+    assert terms["native, bfloat16"] == pytest.approx(terms["reference"], rel=0.1, abs=1e-3)
 
     for row in side_by_side.measure("training step", str(shape), "whole", steps):
         assert row.milliseconds is not None
         row.note = f"{1000 / row.milliseconds:.2f} steps/s"
     if settings.profile:
-        for backend, step in steps.items():
-            report.sections.append((f"{shape}, {backend}, {device}", share_table(step, device)))
+        for variant, step in steps.items():
+            report.sections.append((f"{shape}, {variant}, {device}", share_table(step, device)))
