@@ -22,6 +22,7 @@ from task_aware.data.corpus import builtin_corpus
 from task_aware.data.desed import Clip, Split, read_split
 from task_aware.data.labels import Event
 from task_aware.errors import DataError
+from task_aware.files import replacing
 from task_aware.metrics import Scores, decode, event_f1, segment_f1, write_events
 from task_aware.models.denoiser import DenoisedDetector
 from task_aware.models.detector import Detector, load_detector, median_frames_of
@@ -108,7 +109,7 @@ def hear_split(
             waveform = torch.from_numpy(np.stack([samples for _, samples in batch])).to(device)
             if waveform.shape[-1] <= front_end.n_fft // 2:
                 raise DataError(f"{batch[0][0].path} is shorter than half a window of {front_end.n_fft} samples")
-            frames = _frames(model, waveform, backend)
+            frames = frame_probabilities(model, waveform, backend)
             arrays = {name: probabilities.float().cpu().numpy() for name, probabilities in frames.items()}
             for index, (clip, samples) in enumerate(batch):
                 own = {name: array[index] for name, array in arrays.items()}
@@ -162,7 +163,7 @@ def score_psds(split: Split, heard: Sequence[Heard], detector: Detector) -> dict
     }
 
 
-def _frames(model: nn.Module, waveform: Tensor, backend: ops.Backend) -> dict[str, Tensor]:
+def frame_probabilities(model: nn.Module, waveform: Tensor, backend: ops.Backend) -> dict[str, Tensor]:
     """What each system in `model` says of `[B, N]`: system -> frame probabilities `[B, T', C]`."""
     if isinstance(model, DenoisedDetector):
         late = model.detect(waveform)
@@ -240,9 +241,8 @@ def write_results(
     for name, events in detections.items():
         write_events(out / f"{name}.tsv", events)
     content = {name: {**summary(scores), **(psds_of or {}).get(name, {})} for name, scores in results.items()} | more
-    temporary = out / ".metrics.json.tmp"
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
-    temporary.replace(out / "metrics.json")
+    with replacing(out / "metrics.json") as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def open_model(path: str | os.PathLike[str]) -> nn.Module:

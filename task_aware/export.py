@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from task_aware import cli
 from task_aware.errors import TaskAwareError
 from task_aware.evaluate import detector_of, open_model
-from task_aware.outputs import replacing
+from task_aware.files import replacing
 from task_aware.portable import Portable, with_onnx_grus
 from task_aware.predict import Predictor
 

@@ -27,6 +27,7 @@ from task_aware.data.module import open_corpus
 from task_aware.data.recipes import MixingConfig
 from task_aware.errors import DataError
 from task_aware.features import FeatureConfig
+from task_aware.files import replacing
 from task_aware.plots import plot_mixture
 
 SAMPLE_RATE = 16000
@@ -89,14 +90,6 @@ def write_soundscape(folder: Path, name: str, soundscape: Soundscape, plot: bool
         )
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes a file as a whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
-
-
 def _own_options(path: Path) -> str:
     """A config, without what it says to the training commands alone."""
     if not path.is_file():
@@ -153,8 +146,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     finally:
         threads.shutdown(cancel_futures=True)
     recipe = {"seed": options.seed, "seconds": options.seconds, "mixing": asdict(mixing)}
-    write_text(options.out / "mix.json", json.dumps(recipe, indent=2) + "\n")
-    write_text(table, _HEADER + "".join(rows))
+    for path, text in (
+        (options.out / "mix.json", json.dumps(recipe, indent=2) + "\n"),
+        (table, _HEADER + "".join(rows)),
+    ):
+        with replacing(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     if turned_down := [gain for gain in gains if gain < 1]:
         print(
             f"{len(turned_down)} of {len(gains)} soundscapes were beyond full scale and were turned down with their "

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -16,6 +15,7 @@ import torch
 
 from task_aware.data.labels import Event
 from task_aware.data.streaming import read_blocks
+from task_aware.files import replacing
 from task_aware.inputs import Recording
 from task_aware.metrics import frame_edges
 from task_aware.models.detector import Detector
@@ -24,18 +24,6 @@ from task_aware.predict import Result
 
 #: A WAV header counts up to 4 GiB; longer sources are written as RF64, its extension.
 WAV_BYTES = 2**32 - 2**16
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A file beside `path` to write to, which takes its place at the end, or goes where an error came first."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)

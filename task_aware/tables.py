@@ -15,11 +15,10 @@ from torch import Tensor, nn
 
 from task_aware.data.audio import read_audio
 from task_aware.data.desed import Clip, Split, read_events
-from task_aware.evaluate import SOURCE_ONLY, detector_of
+from task_aware.evaluate import SOURCE_ONLY, detector_of, frame_probabilities
+from task_aware.files import replacing
 from task_aware.metrics import event_counts
 from task_aware.models.denoiser import DenoisedDetector
-from task_aware.models.system import Separator
-from task_aware.outputs import replacing
 from task_aware.plots import Bar, plot_ablation
 from task_aware.significance import bootstrap, interval
 from task_aware.systems import DETECTOR_ALONE, ROWS, TABLES
@@ -64,16 +63,9 @@ def read_run(folder: Path, system: str, split: Split, labels: Sequence[str]) -> 
 @torch.no_grad()
 def hear(model: nn.Module, system: str, waveform: Tensor) -> Tensor:
     """What a row computes of `[B, N]`, and no more than that: frame probabilities `[B, T', C]`."""
-    if isinstance(model, DenoisedDetector):
-        if system == SOURCE_ONLY:
-            return model.hear(model.denoise(waveform)).frame
-        return model.detect(waveform).average
-    detector = detector_of(model)
-    front_end = detector.feature_config
-    mel = front_end.mel(waveform)
-    if isinstance(model, Separator):
-        return model.detect(mel)[2]
-    return detector(front_end.scale(front_end.log_mel(mel), detector.mean, detector.std)).frame
+    if isinstance(model, DenoisedDetector) and system == SOURCE_ONLY:
+        return model.hear(model.denoise(waveform)).frame
+    return frame_probabilities(model, waveform, "auto")[system]
 
 
 def real_time_factor(model: nn.Module, system: str, clip: Clip, device: torch.device) -> float:
