@@ -224,60 +224,56 @@ struct GluPool {
   }
 };
 
-template <typename T, bool kBackward>
-void glu_pool(GluParams<T> p, int64_t B, const Tensor& weight_in, const Tensor& bias_in) {
-  using A = accumulate_t<T>;
+template <bool kBackward>
+void glu_pool(const Tensor* grad, const Tensor& x, const Tensor& weight_in, const Tensor& bias_in,
+              int64_t mel, int64_t time, Tensor& out) {
   const Tensor weight = torch::stable::contiguous(weight_in), bias = torch::stable::contiguous(bias_in);
-  const std::vector<A> matrix = packed(weight.const_data_ptr<A>(), p.C, false);
-  std::vector<A> transposed;
-  if (kBackward) transposed = packed(weight.const_data_ptr<A>(), p.C, true);
-  p.weight = matrix.data();
-  p.transposed = transposed.data();
-  p.bias = bias.const_data_ptr<A>();
-  constexpr int64_t kTileBytes = 16 << 10;  // half of an L1 cache, in runs as long as can be
-  const int64_t fits = kTileBytes / static_cast<int64_t>(sizeof(A)) / std::max<int64_t>(1, p.C);
-  p.tile = std::clamp(fits / kLeastTile * kLeastTile, kLeastTile, kMostTile);
-  parallel_for(0, B * p.bands(), grain_for(p.C * p.p * p.frames), [&](int64_t begin, int64_t end) {
-    GluParams<T> share = p;
-    share.begin = begin;
-    share.end = end;
-    run_vectorised<GluPool<T, kBackward>>(share);
+  dispatch_floating(x.scalar_type(), "glu_pool", [&]<typename T>(TypeTag<T>) {
+    using A = accumulate_t<T>;
+    const int64_t C = x.size(1);
+    const std::vector<A> matrix = packed(weight.const_data_ptr<A>(), C, false);
+    std::vector<A> transposed;
+    if (kBackward) transposed = packed(weight.const_data_ptr<A>(), C, true);
+    GluParams<T> p{};
+    p.x = x.const_data_ptr<T>();
+    p.weight = matrix.data();
+    p.transposed = transposed.data();
+    p.bias = bias.const_data_ptr<A>();
+    p.grad = grad ? grad->const_data_ptr<T>() : nullptr;
+    p.out = out.mutable_data_ptr<T>();
+    p.C = C;
+    p.F = x.size(2);
+    p.frames = x.size(3);
+    p.p = mel;
+    p.n = time;
+    constexpr int64_t kTileBytes = 16 << 10;  // half of an L1 cache, in runs as long as can be
+    const int64_t fits = kTileBytes / static_cast<int64_t>(sizeof(A)) / std::max<int64_t>(1, C);
+    p.tile = std::clamp(fits / kLeastTile * kLeastTile, kLeastTile, kMostTile);
+    parallel_for(0, x.size(0) * p.bands(), grain_for(C * mel * p.frames), [&](int64_t begin, int64_t end) {
+      GluParams<T> share = p;
+      share.begin = begin;
+      share.end = end;
+      run_vectorised<GluPool<T, kBackward>>(share);
+    });
   });
 }
 
-Tensor glu_pool_cpu(const Tensor& x_in, const Tensor& weight, const Tensor& bias, int64_t p, int64_t n) {
-  check_glu_pool_arguments(x_in, weight, bias, p, n);
+Tensor glu_pool_cpu(const Tensor& x_in, const Tensor& weight, const Tensor& bias, int64_t mel, int64_t time) {
+  check_glu_pool_arguments(x_in, weight, bias, mel, time);
   const Tensor x = torch::stable::contiguous(x_in);
-  const int64_t B = x.size(0), C = x.size(1), F = x.size(2), frames = x.size(3);
-  Tensor out = torch::stable::new_empty(x, {B, C, F / p, frames / n});
-  if (out.numel() == 0) return out;
-  dispatch_floating(x.scalar_type(), "glu_pool", [&]<typename T>(TypeTag<T>) {
-    GluParams<T> params{};
-    params.x = x.const_data_ptr<T>();
-    params.out = out.mutable_data_ptr<T>();
-    params.C = C, params.F = F, params.frames = frames, params.p = p, params.n = n;
-    glu_pool<T, false>(params, B, weight, bias);
-  });
+  Tensor out = torch::stable::new_empty(x, {x.size(0), x.size(1), x.size(2) / mel, x.size(3) / time});
+  if (out.numel() > 0) glu_pool<false>(nullptr, x, weight, bias, mel, time, out);
   return out;
 }
 
 Tensor glu_pool_backward_cpu(const Tensor& grad_in, const Tensor& x_in, const Tensor& weight,
-                             const Tensor& bias, int64_t p, int64_t n) {
-  check_glu_pool_arguments(x_in, weight, bias, p, n);
+                             const Tensor& bias, int64_t mel, int64_t time) {
+  check_glu_pool_arguments(x_in, weight, bias, mel, time);
   const Tensor x = torch::stable::contiguous(x_in), grad = torch::stable::contiguous(grad_in);
-  const int64_t B = x.size(0), C = x.size(1), F = x.size(2), frames = x.size(3);
-  const bool all_pooled = F % p == 0 && frames % n == 0;
+  const bool all_pooled = x.size(2) % mel == 0 && x.size(3) % time == 0;
   Tensor grad_x =
       all_pooled ? torch::stable::new_empty(x, x.sizes()) : torch::stable::new_zeros(x, x.sizes());
-  if (grad.numel() == 0) return grad_x;
-  dispatch_floating(x.scalar_type(), "glu_pool", [&]<typename T>(TypeTag<T>) {
-    GluParams<T> params{};
-    params.x = x.const_data_ptr<T>();
-    params.grad = grad.const_data_ptr<T>();
-    params.out = grad_x.mutable_data_ptr<T>();
-    params.C = C, params.F = F, params.frames = frames, params.p = p, params.n = n;
-    glu_pool<T, true>(params, B, weight, bias);
-  });
+  if (grad.numel() > 0) glu_pool<true>(&grad, x, weight, bias, mel, time, grad_x);
   return grad_x;
 }
 
