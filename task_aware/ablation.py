@@ -59,6 +59,8 @@ def make_parser() -> ArgumentParser:
     add(
         "--rows", nargs="+", choices=tuple(ROWS), help="default: all of both tables; the detector alone is always there"
     )
+    add("--test", nargs="+", default=[], type=Path, help="further folders in DESED's layout: the trained systems are "
+        "also scored on their validation clips, with tables of their own")  # fmt: skip
     add("--seeds", type=int, default=3, help="runs of each row, with the seeds 0, 1, ...")
     add("--max-steps", type=int | None, help="length of all runs but the detector's, in steps")
     add("--resamples", type=int, default=1000, help="draws of clips for the intervals")
@@ -69,18 +71,25 @@ def make_parser() -> ArgumentParser:
 
 @dataclass(frozen=True)
 class Job:
-    """A command to run until `folder` has its `metrics.json`."""
+    """A command to run until `folder` has its `metrics.json`.
+
+    Attributes:
+        run: the key of `RUNS` that it trains or scores.
+        test: name of the further folder that it scores the run on; empty for the run itself.
+    """
 
     title: str
     folder: Path
     command: str
     arguments: tuple[str, ...]
+    run: str = ""
+    test: str = ""
 
     @property
     def is_done(self) -> bool:
         return (self.folder / "metrics.json").is_file()
 
-    def run(self) -> str:
+    def work(self) -> str:
         """Runs the command, or goes on with it; returns why it failed, empty where it did not.
 
         Its output goes to `folder/log.txt`.
@@ -134,7 +143,7 @@ def shared_detector(options: Namespace, detector_config: str, common: Sequence[s
     job = Job("detector", folder, "train_sed", tuple(arguments + _if_given(options, "rirs")))
     if not job.is_done:
         print(f"the detector is trained first: {folder / 'log.txt'}", flush=True)
-        if reason := job.run():
+        if reason := job.work():
             raise DataError(f"the detector, which all rows need, could not be trained; {reason}")
     return folder / "detector.safetensors"
 
@@ -148,9 +157,10 @@ def train_config(configs: Sequence[str]) -> TrainConfig:
     return cli.parse(TrainConfig, "", configs, base="builtin")
 
 
-def make_jobs(options: Namespace, configs: list[str], detector: Path, common: list[str]) -> Iterator[tuple[str, Job]]:
-    """The jobs that the rows need, by run; one seed of all before the next."""
+def make_jobs(options: Namespace, configs: list[str], detector: Path, data: Path) -> Iterator[Job]:
+    """The jobs that the rows need; one seed of all before the next."""
     mixing = train_config(configs).mixing
+    common = _common(options, data)
     training = [*common, f"--detector={detector}", *_if_given(options, "rirs", "max_steps")]
     training += ["--fast-dev-run"] if options.fast_dev_run else []
     begin: dict[str, list[str]] = {
@@ -166,7 +176,21 @@ def make_jobs(options: Namespace, configs: list[str], detector: Path, common: li
                 continue
             arguments = [*begin[run.command], *run.options, f"--out={folder}"]
             arguments += [f"--seed={seed}"] if name != DETECTOR_ALONE else []
-            yield name, Job(f"{name}, seed {seed}", folder, run.command, tuple(arguments))
+            title = f"{name}, seed {seed}"
+            yield Job(title, folder, run.command, tuple(arguments), name)
+            model = str(folder / run.checkpoint if run.checkpoint else detector)
+            for test in options.test:
+                out = folder / _test_folder(test)
+                scoring = (model, *_common(options, test), f"--out={out}")
+                yield Job(f"{title}, on {test.name}", out, "evaluate", scoring, name, test.name)
+
+
+def _common(options: Namespace, data: Path) -> list[str]:
+    return [f"--data={data}", f"--accelerator={options.accelerator}"]
+
+
+def _test_folder(test: Path) -> str:
+    return f"on_{test.name}"
 
 
 def run_all(jobs: Sequence[Job]) -> list[str]:
@@ -178,26 +202,27 @@ def run_all(jobs: Sequence[Job]) -> list[str]:
             print("done before", flush=True)
             continue
         start = time.monotonic()
-        reason = job.run()
+        reason = job.work()
         print(f"failed, {reason}" if reason else f"{(time.monotonic() - start) / 60:.1f} min", flush=True)
         if reason:
             failed.append(f"{job.title}: {reason}")
     return failed
 
 
-def collect(options: Namespace, jobs: Sequence[tuple[str, Job]], detector: Path, data: Path) -> dict[str, Result]:
-    """The results of the rows whose runs are done, at least with one seed."""
+def collect(options: Namespace, jobs: Sequence[Job], detector: Path, data: Path, test: str = "") -> dict[str, Result]:
+    """The results, on the validation clips of `data`, of the rows whose runs are done, at least with one seed."""
     labels = load_detector(detector).labels
     split = read_split(data, "validation", labels)
     device = pick_device(options.accelerator)
     results = {}
     for name in options.rows:
         row = ROWS[name]
-        folders = [job.folder for run, job in jobs if run == row.run and job.is_done]
+        folders = [job.folder for job in jobs if (job.run, job.test) == (row.run, test) and job.is_done]
         if folders:
             scores, counts = zip(*(read_run(folder, row.system, split, labels) for folder in folders), strict=True)
             checkpoint = RUNS[row.run].checkpoint
-            model = open_model(folders[0] / checkpoint if checkpoint else detector)
+            home = folders[0].parent if test else folders[0]
+            model = open_model(home / checkpoint if checkpoint else detector)
             speed = real_time_factor(model, row.system, split.clips[0], device)
             results[name] = Result(list(scores), list(counts), n_parameters(model), speed)
     return results
@@ -225,6 +250,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     are done nevertheless.
     """
     options = make_parser().parse_args(arguments)
+    names = [test.name for test in options.test]
+    if len({*names, ""}) <= len(names):
+        raise ValueError(f"the folders of --test are called {', '.join(names)}; their names must differ")
     if options.seeds < 1 or options.resamples < 1:
         raise ValueError(f"--seeds is {options.seeds} and --resamples {options.resamples}; give at least 1 of each")
     if options.fast_dev_run:
@@ -234,18 +262,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     configs = [f"--config={name}" for name in options.config or ["builtin"]]
     configs += ["--config=paper"] if options.recipe == "paper" else []
     data = options.data or builtin_corpus(size="tiny" if options.fast_dev_run else "full")
-    common = [f"--data={data}", f"--accelerator={options.accelerator}"]
     check_same(options.out / "ablation.json", options)
     fast = ["--fast-dev-run"] if options.fast_dev_run else []
-    detector = shared_detector(options, train_config(configs).detector_config, [*common, *fast])
-    jobs = list(make_jobs(options, configs, detector, common))
-    failed = run_all([job for _, job in jobs])
-    results = collect(options, jobs, detector, data)
-    if DETECTOR_ALONE in results:
-        comparison = Comparison(results, resamples=options.resamples)
-        note = describe(options, data, detector) + warn_unseparated([job for _, job in jobs if job.is_done])
-        comparison.write(options.out, note)
-        print(f"\n{comparison.markdown()}\n{note}\nwritten to {options.out}: tables.md, tables.csv, tables.png")
+    detector = shared_detector(options, train_config(configs).detector_config, [*_common(options, data), *fast])
+    jobs = list(make_jobs(options, configs, detector, data))
+    failed = run_all(jobs)
+    unseparated = warn_unseparated([job for job in jobs if job.is_done])
+    for name, folder, out in [
+        ("", data, options.out),
+        *((t.name, t, options.out / _test_folder(t)) for t in options.test),
+    ]:
+        results = collect(options, jobs, detector, folder, name)
+        if DETECTOR_ALONE in results:
+            comparison = Comparison(results, resamples=options.resamples)
+            note = describe(options, folder, detector) + unseparated
+            comparison.write(out, note)
+            print(f"\n{comparison.markdown()}\n{note}\nwritten to {out}: tables.md, tables.csv, tables.png")
     if failed:
         print("\n".join(["these runs failed; the same command tries them again:", *failed]), file=sys.stderr)
         sys.exit(1)

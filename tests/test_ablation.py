@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from matplotlib.image import imread
 
-from task_aware import ablation, load_detector, plot
+from task_aware import ablation, load_detector, overlay, plot
 from task_aware.config import TrainConfig, TrainSepConfig
 from task_aware.errors import CheckpointError, DataError
 from task_aware.infer import BUILTIN_SEPARATOR
@@ -41,11 +41,12 @@ def arguments(corpus: Path, out: Path, *more: str) -> list[str]:
 
 
 def test_it_runs_goes_on_and_names_what_failed(tiny_corpus, tmp_path, capsys):
-    out = tmp_path / "runs"
-    command = arguments(tiny_corpus, out, "--rows", "weak", "sep_sed_no_average")
+    out, pairs = tmp_path / "runs", tmp_path / "pairs"
+    overlay.main([f"--data={tiny_corpus}", f"--out={pairs}"])
+    command = arguments(tiny_corpus, out, "--rows", "weak", "sep_sed_no_average", "--test", str(pairs))
     ablation.main(command)
     printed = capsys.readouterr().out
-    assert printed.count("min\n") == 3 and "SEP+SED, no averaging" in printed and "+weak" in printed
+    assert printed.count("min\n") == 6 and "SEP+SED, no averaging" in printed and "+weak" in printed
     assert "have not separated yet in weak, seed 0: train longer" in printed  # two steps never have
     with (out / "tables.csv").open() as file:
         rows = {row["row"]: row for row in csv.DictReader(file)}
@@ -58,6 +59,11 @@ def test_it_runs_goes_on_and_names_what_failed(tiny_corpus, tmp_path, capsys):
     detector = sum(weight.numel() for weight in load_detector(BUILTIN_DETECTOR).parameters())
     assert int(rows["weak"]["parameters"]) > int(rows["detector_alone"]["parameters"]) == detector
     assert imread(out / "tables.png").shape[1] == 1404
+    with (out / "on_pairs/tables.csv").open() as file:
+        on_pairs = {row["row"]: row for row in csv.DictReader(file)}
+    assert on_pairs.keys() == rows.keys() and on_pairs["weak"]["parameters"] == rows["weak"]["parameters"]
+    paired = json.loads((out / "weak/seed0/on_pairs/metrics.json").read_text())
+    assert float(on_pairs["weak"]["event_f1_macro"]) == pytest.approx(paired["separated"]["event_f1_macro"], abs=1e-6)
     assert "--mixing={" in (out / "sep_sed/seed0/log.txt").read_text()
 
     # killed after its training, and another one that cannot go on
@@ -70,7 +76,9 @@ def test_it_runs_goes_on_and_names_what_failed(tiny_corpus, tmp_path, capsys):
         ablation.main(command)
     assert exit_.value.code == 1
     printed = capsys.readouterr()
-    assert printed.out.count("done before") == 1 and "SEP+SED" in printed.out and "| +weak" not in printed.out
+    assert printed.out.count("done before") == 4 and "SEP+SED" in printed.out
+    validation, overlaid, _ = printed.out.split("written to")
+    assert "| +weak" not in validation and "| +weak" in overlaid  # was scored before
     assert "weak, seed 0: exit status 2: error:" in printed.err and "not a whole safetensors file" in printed.err
     assert "--resume" in (denoiser / "log.txt").read_text()
     again = json.loads((denoiser / "metrics.json").read_text())
@@ -79,6 +87,8 @@ def test_it_runs_goes_on_and_names_what_failed(tiny_corpus, tmp_path, capsys):
 
     with pytest.raises(CheckpointError, match="recipe was default and is paper"):
         ablation.main([*command, "--recipe=paper"])
+    with pytest.raises(ValueError, match="their names must differ"):
+        ablation.main([*command, str(tmp_path / "elsewhere/pairs")])
 
 
 def test_a_process_that_dies_at_once_is_a_failed_run(tmp_path, monkeypatch):
@@ -98,10 +108,10 @@ def test_jobs_of_all_rows(tmp_path):
     options = ablation.make_parser().parse_args([f"--out={tmp_path}", "--seeds=2", "--max-steps=9", "--recipe=paper"])
     options.rows = list(ROWS)
     configs = ["--config=desed", "--config=paper"]
-    jobs = list(ablation.make_jobs(options, configs, Path("detector.safetensors"), ["--data=corpus"]))
-    assert [name for name, _ in jobs] == [*RUNS, *(name for name in RUNS if name != "detector_alone")]
-    assert len({job.folder for _, job in jobs}) == len(jobs)
-    by_title = {job.title: job for _, job in jobs}
+    jobs = list(ablation.make_jobs(options, configs, Path("detector.safetensors"), Path("corpus")))
+    assert [job.run for job in jobs] == [*RUNS, *(name for name in RUNS if name != "detector_alone")]
+    assert len({job.folder for job in jobs}) == len(jobs)
+    by_title = {job.title: job for job in jobs}
     terms = {}
     for name in ("strong_mse", "weak", "weak_dfl", "proposed"):
         job = by_title[f"{name}, seed 1"]
@@ -134,11 +144,11 @@ def test_a_detector_is_trained_once(tiny_corpus, tmp_path, monkeypatch):
         (job.folder / "metrics.json").touch()
         return ""
 
-    monkeypatch.setattr(ablation.Job, "run", run)
+    monkeypatch.setattr(ablation.Job, "work", run)
     first, second = (ablation.shared_detector(options, "detector_desed", []) for _ in range(2))
     assert first == second == tmp_path / "detector" / "detector.safetensors"
     assert [(job.command, job.arguments[0]) for job in started] == [("train_sed", "--config=detector_desed")]
-    monkeypatch.setattr(ablation.Job, "run", lambda _: "exit status 2: error: no disk")
+    monkeypatch.setattr(ablation.Job, "work", lambda _: "exit status 2: error: no disk")
     (tmp_path / "detector" / "metrics.json").unlink()
     with pytest.raises(DataError, match="could not be trained; exit status 2"):
         ablation.shared_detector(options, "detector_desed", [])

@@ -38,6 +38,7 @@ class Size:
 
 SIZES = {
     "full": Size(24, 24, 100, 100, 60, 120, 8, 6),
+    "large": Size(24, 24, 100, 100, 60, 600, 8, 6),  # the training material of "full"
     "tiny": Size(3, 3, 6, 6, 6, 8, 2, 3),
 }
 

@@ -1,0 +1,75 @@
+"""`python -m task_aware.overlay`: validation clips overlaid in pairs, where separation has most to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from jsonargparse import ArgumentParser
+from tqdm import tqdm
+
+from task_aware import cli
+from task_aware.data.audio import read_audio, write_audio
+from task_aware.data.corpus import builtin_corpus
+from task_aware.data.desed import Clip, read_split, split_paths
+from task_aware.data.labels import DESED_CLASSES, Event
+from task_aware.errors import DataError
+from task_aware.files import replacing
+
+SAMPLE_RATE = 16000
+
+#: The largest sample of a pair; a louder one is turned down.
+LARGEST = 0.999
+
+
+def union(events: Iterable[Event]) -> list[Event]:
+    """Events of which those of one class that overlap or touch are one, in the order of their onsets."""
+    joined: list[Event] = []
+    for event in sorted(events, key=lambda event: (event.label, event.onset)):
+        if joined and joined[-1].label == event.label and event.onset <= joined[-1].offset:
+            last = joined.pop()
+            event = Event(last.onset, max(last.offset, event.offset), event.label)
+        joined.append(event)
+    return sorted(joined, key=lambda event: (event.onset, event.offset))
+
+
+def overlay(first: Clip, second: Clip) -> tuple[np.ndarray, list[Event]]:
+    """The sum of two strongly labelled clips `[N]`, as long as the longer one, and its events."""
+    samples = [read_audio(clip.path, SAMPLE_RATE) for clip in (first, second)]
+    total = np.zeros(max(map(len, samples)), np.float32)
+    for part in samples:
+        total[: len(part)] += part
+    total *= LARGEST / max(float(np.abs(total).max(initial=0.0)), LARGEST)
+    return total, union([*(first.events or ()), *(second.events or ())])
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Overlays validation clips in pairs, each clip in one of them: the validation split of a folder for `--data`."""
+    parser = ArgumentParser(prog="python -m task_aware.overlay", description=main.__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="folder to write, in DESED's layout")
+    parser.add_argument("--data", type=Path | None, help="folder in DESED's layout; default: the built-in corpus")
+    parser.add_argument("--seed", type=int, default=0, help="another seed, other pairs")
+    options = parser.parse_args(arguments)
+    table, folder = split_paths(options.out, "validation")
+    if table.exists():
+        raise DataError(f"{table} is there already; give another --out, or remove what it holds")
+    clips = read_split(options.data or builtin_corpus(), "validation", DESED_CLASSES).clips
+    if len(clips) < 2:
+        raise DataError(f"{options.data} has {len(clips)} validation clip; two are needed to overlay")
+    order = np.random.default_rng(options.seed).permutation(len(clips))
+    rows = ["filename\tonset\toffset\tevent_label\n"]
+    pairs = order[: len(order) // 2 * 2].reshape(-1, 2)
+    for number, (first, second) in enumerate(tqdm(pairs, desc="overlay", unit="pair")):
+        samples, events = overlay(clips[first], clips[second])
+        name = f"pair_{number:04d}.flac"
+        write_audio(folder / name, samples, SAMPLE_RATE)
+        rows += [f"{name}\t{e.onset:.3f}\t{e.offset:.3f}\t{e.label}\n" for e in events] or [f"{name}\t\t\t\n"]
+    table.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(table) as temporary:
+        temporary.write_text("".join(rows), encoding="utf-8")
+    print(f"written to {options.out}: {len(pairs)} pairs in {folder}, labels in {table}")
+
+
+if __name__ == "__main__":
+    cli.run(main)
