@@ -233,7 +233,8 @@ class CRNN(nn.Module):
         for block in self.blocks:
             x = block(x) if layer_by_layer else cast(GatedBlock, block).evaluate(x, self.backend)
             activations.append(x)
-        x, _ = self.rnn(x.squeeze(2).transpose(1, 2))
+        x = x.squeeze(2).transpose(1, 2)
+        x = self.rnn(x)[0] if layer_by_layer or x.is_cuda else ops.gru(x, self.rnn, backend=self.backend)
         activations.append(x)
         x = self.dropout(x)
         frame = torch.sigmoid(self.dense(x))

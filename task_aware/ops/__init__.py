@@ -2,6 +2,7 @@
 
 from ._dispatch import Backend
 from .glu_pool import glu_pool, glu_pool_reference
+from .gru_scan import gru, gru_scan, gru_scan_reference
 from .mel_mask import MaskedMel, mel_mask, mel_mask_reference
 from .mel_spectrogram import mel_filterbank, mel_spectrogram, mel_spectrogram_reference
 from .pit_loss import PITResult, pit_loss, pit_loss_reference
@@ -15,6 +16,9 @@ __all__ = [
     "PITResult",
     "glu_pool",
     "glu_pool_reference",
+    "gru",
+    "gru_scan",
+    "gru_scan_reference",
     "mel_filterbank",
     "mel_mask",
     "mel_mask_reference",

@@ -1,0 +1,127 @@
+"""The recurrence of gated recurrent units in both directions, given what each frame adds to their gates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import BackendError
+from . import _check
+from ._dispatch import Backend, has_kernels, use_native
+
+
+def gru_scan_reference(gates: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Pure PyTorch definition of :func:`gru_scan`."""
+    compute = torch.promote_types(gates.dtype, torch.float32)
+    B, T, D, _ = gates.shape
+    H = weight.shape[2]
+    directions = []
+    for d in range(D):
+        h = gates.new_zeros((B, H), dtype=compute)
+        states = [h] * T
+        for t in range(T) if d == 0 else reversed(range(T)):
+            of_input = gates[:, t, d].to(compute)
+            of_state = nn.functional.linear(h, weight[d].to(compute), bias[d].to(compute))
+            r, z = torch.sigmoid(of_input + of_state)[:, : 2 * H].chunk(2, 1)
+            n = torch.tanh(of_input[:, 2 * H :] + r * of_state[:, 2 * H :])
+            h = (1 - z) * n + z * h
+            states[t] = h
+        directions.append(torch.stack(states, 1) if T else gates[:, :, d, :H].to(compute))
+    return torch.stack(directions, 2).to(gates.dtype)
+
+
+def gru_scan(gates: Tensor, weight: Tensor, bias: Tensor, *, backend: Backend = "auto") -> Tensor:
+    """The states of gated recurrent units (Cho et al., 2014, as ``torch.nn.GRU`` has them) that begin with zeros::
+
+        r, z = sigmoid(gates_r + pre_r), sigmoid(gates_z + pre_z)    pre = h[t-1] @ weight.T + bias
+        n = tanh(gates_n + r * pre_n)
+        h[t] = (1 - z) * n + z * h[t-1]
+
+    ``gates`` is what the input adds, ``x @ weight_ih.T + bias_ih``, for all frames at once. Only the states are kept for
+    the backward, which computes the gates again. On the CPU alone: on a GPU, ``torch.nn.GRU`` runs cuDNN's.
+
+    Args:
+        gates: ``[B,T,D,3H]`` in the order r, z, n, float32, float64 or bfloat16 (summed in float32); of D = 2 directions
+            the second runs from the last frame to the first.
+        weight: ``[D,3H,H]``, floating.
+        bias: ``[D,3H]``, floating.
+        backend: ``auto``, ``native`` or ``reference``.
+
+    Returns:
+        ``[B,T,D,H]`` of gates' dtype.
+
+    Raises:
+        TypeError, ValueError: an argument of another type, dtype, shape or device.
+        BackendError: the tensors are not on the CPU and the backend is not ``reference``.
+    """
+    _check.floating("gru_scan", gates=gates, weight=weight, bias=bias)
+    if gates.dim() != 4 or gates.shape[2] not in (1, 2) or gates.shape[3] % 3:
+        raise ValueError(f"gru_scan: gates is {_check.shape(gates)}, expected [B,T,D,3H] with D 1 or 2.")
+    D, H = gates.shape[2], gates.shape[3] // 3
+    _check.has_shape("gru_scan", "weight", weight, (D, 3 * H, H), "[D,3H,H]")
+    _check.has_shape("gru_scan", "bias", bias, (D, 3 * H), "[D,3H]")
+    _check.same_device("gru_scan", gates=gates, weight=weight, bias=bias)
+    if backend != "reference" and gates.device.type == "cuda":
+        raise BackendError("gru_scan has no CUDA kernels; torch.nn.GRU runs cuDNN's, backend='reference' a loop.")
+    if not use_native("gru_scan", backend, gates):
+        return gru_scan_reference(gates, weight, bias)
+    compute = torch.promote_types(gates.dtype, torch.float32)
+    return torch.ops.task_aware.gru_scan(gates, weight.to(compute), bias.to(compute))
+
+
+def gru(x: Tensor, layers: nn.GRU, *, backend: Backend = "auto") -> Tensor:
+    """The output of a ``torch.nn.GRU`` by :func:`gru_scan`, without dropout and from zeros: ``[B,T,I]`` -> ``[B,T,D * H]``.
+
+    Args:
+        x: the input.
+        layers: with biases and ``batch_first``.
+        backend: of the recurrence.
+    """
+    suffixes = ["", "_reverse"] if layers.bidirectional else [""]
+    for layer in range(layers.num_layers):
+
+        def parameters(name: str, layer: int = layer) -> list[Tensor]:
+            return [getattr(layers, f"{name}_l{layer}{suffix}") for suffix in suffixes]
+
+        gates = nn.functional.linear(x, torch.cat(parameters("weight_ih")), torch.cat(parameters("bias_ih")))
+        weight, bias = torch.stack(parameters("weight_hh")), torch.stack(parameters("bias_hh"))
+        x = gru_scan(gates.unflatten(2, (len(suffixes), -1)), weight, bias, backend=backend).flatten(2)
+    return x
+
+
+def _fake(gates: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return gates.new_empty((*gates.shape[:3], weight.shape[2]))
+
+
+def _fake_backward(grad: Tensor, h: Tensor, gates: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return torch.empty_like(gates, memory_format=torch.contiguous_format)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+    ctx.save_for_backward(output, *inputs)
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    h, gates, weight, bias = ctx.saved_tensors
+    grad_gates = torch.ops.task_aware.gru_scan_backward(grad, h, gates, weight, bias)
+    grad_weight = grad_bias = None
+    if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
+        # A frozen detector never comes here.
+        H = weight.shape[2]
+        before = torch.zeros_like(h, dtype=weight.dtype)
+        before[:, 1:, 0] = h[:, :-1, 0]
+        before[:, :-1, 1:] = h[:, 1:, 1:]
+        pre_r = torch.einsum("btdk,djk->btdj", before, weight[:, :H]) + bias[:, :H]
+        through = grad_gates.to(weight.dtype, copy=True)
+        through[..., 2 * H :] *= torch.sigmoid(gates[..., :H] + pre_r)
+        grad_weight = torch.einsum("btdj,btdk->djk", through, before)
+        grad_bias = through.sum((0, 1))
+    return grad_gates, grad_weight, grad_bias
+
+
+if has_kernels():
+    torch.library.register_fake("task_aware::gru_scan", _fake)
+    torch.library.register_fake("task_aware::gru_scan_backward", _fake_backward)
+    torch.library.register_autograd("task_aware::gru_scan", _backward, setup_context=_setup_context)

@@ -1,0 +1,162 @@
+"""gru_scan against its definition in float64 and torch.nn.GRU, its gradients, and what it must refuse."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from task_aware import _extension, ops
+from task_aware.errors import BackendError
+
+if not _extension.extension.cpu:
+    pytest.skip(f"no CPU kernels: {_extension.extension.cpu_absent}", allow_module_level=True)
+
+# (B, T, D, H): one of everything, all row counts of a group, several groups, columns that fill no vector, one direction.
+SHAPES = [
+    *((1, 1, 1, 1), (2, 3, 2, 5), (3, 7, 2, 16), (5, 4, 1, 33), (7, 5, 2, 32), (8, 4, 2, 17), (9, 3, 1, 64)),
+    *((21, 6, 2, 40), (1, 157, 2, 128)),
+]
+EMPTY = [(0, 3, 2, 4), (2, 0, 1, 4)]
+TOLERANCE = {torch.float32: 2e-6, torch.float64: 1e-14, torch.bfloat16: 2**-7}
+
+Shape = tuple[int, int, int, int]
+
+
+def sample_inputs(dtype: torch.dtype = torch.float32, shape: Shape = SHAPES[2]) -> list[Tensor]:
+    B, T, D, H = shape
+    generator = torch.Generator().manual_seed(B + T + H)
+    gates = torch.randn((B, T, D, 3 * H), generator=generator) * 2
+    weight = torch.randn((D, 3 * H, H), generator=generator) / H**0.5
+    bias = torch.randn((D, 3 * H), generator=generator) / 2
+    return [tensor.to(dtype) for tensor in (gates, weight, bias)]
+
+
+def error(value: Tensor, wanted: Tensor) -> float:
+    if wanted.numel() == 0:
+        return 0.0
+    return float((value.detach().double() - wanted).abs().max() / wanted.abs().max().clamp(min=1e-300))
+
+
+@pytest.mark.parametrize("dtype", list(TOLERANCE))
+@pytest.mark.parametrize("shape", [*SHAPES, *EMPTY], ids=str)
+def test_values_and_gradients(dtype: torch.dtype, shape: Shape) -> None:
+    leaves = [x.requires_grad_() for x in sample_inputs(dtype, shape)]
+    doubles = [x.detach().double().requires_grad_() for x in leaves]
+    out = ops.gru_scan(*leaves, backend="native")
+    wanted = ops.gru_scan_reference(*doubles)
+    assert out.dtype == dtype and out.shape == wanted.shape == (*shape[:3], shape[3])
+    assert error(out, wanted.detach()) < TOLERANCE[dtype]
+    grad = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).to(out)
+    got = torch.autograd.grad(out, leaves, grad)
+    want = torch.autograd.grad(wanted, doubles, grad.double(), allow_unused=True, materialize_grads=True)
+    for value, wish in zip(got, want, strict=True):
+        assert value.dtype == dtype and error(value, wish) < 8 * TOLERANCE[dtype]
+
+
+def test_gradcheck() -> None:
+    for shape in [(2, 3, 2, 5), (9, 2, 1, 3)]:
+        inputs = [x.requires_grad_() for x in sample_inputs(torch.float64, shape)]
+        assert torch.autograd.gradcheck(partial(ops.gru_scan, backend="native"), inputs)
+
+
+@pytest.mark.parametrize("backend", ["native", "reference"])
+@pytest.mark.parametrize(("layers", "bidirectional"), [(1, False), (2, True)])
+def test_it_is_the_gru_of_torch(backend: ops.Backend, layers: int, bidirectional: bool) -> None:
+    torch.manual_seed(0)
+    module = nn.GRU(6, 5, layers, batch_first=True, bidirectional=bidirectional).double()
+    x = torch.randn(3, 9, 6, dtype=torch.float64, requires_grad=True)
+    results = [module(x)[0], ops.gru(x, module, backend=backend)]
+    torch.testing.assert_close(*results, rtol=0, atol=1e-13)
+    leaves = (x, *module.parameters())
+    grads = [torch.autograd.grad(result.square().sum(), leaves) for result in results]
+    torch.testing.assert_close(*grads, rtol=1e-11, atol=1e-12)
+
+
+def test_float32_weights_with_bfloat16_gates() -> None:
+    """As autocast has it."""
+    gates, weight, bias = sample_inputs()
+    out = ops.gru_scan(gates.bfloat16(), weight, bias, backend="native")
+    wanted = ops.gru_scan_reference(gates.bfloat16().double(), weight.double(), bias.double())
+    assert out.dtype == torch.bfloat16 and error(out, wanted) < TOLERANCE[torch.bfloat16]
+
+
+def test_extreme_gates() -> None:
+    """Gates that are shut keep the state or forget it, without overflow."""
+    H = 16
+    gates = torch.zeros(2, 4, 1, 3 * H)
+    gates[0, :, :, H : 2 * H] = 1e4  # z = 1: the state stays 0
+    gates[1, :, :, H : 2 * H] = -1e4  # z = 0: the state is n
+    gates[1, :, :, 2 * H :] = torch.tensor([-1e4, -20.0, 20.0, 1e4])[:, None, None]
+    gates.requires_grad_()
+    out = ops.gru_scan(gates, torch.zeros(1, 3 * H, H), torch.zeros(1, 3 * H), backend="native")
+    (grad,) = torch.autograd.grad(out.sum(), gates)
+    assert not out[0].any()
+    assert torch.equal(out[1, :, 0, 0], torch.tensor([-1.0, -1.0, 1.0, 1.0]))
+    assert grad.isfinite().all()
+
+
+def test_nan_spoils_its_item_from_its_frame_on() -> None:
+    gates, weight, bias = sample_inputs()
+    gates[1, 3, 0, 4] = torch.nan
+    out = ops.gru_scan(gates, weight, bias, backend="native")
+    assert out[1, 4:, 0].isnan().all() and out[1, 3, 0, 4].isnan()
+    assert out[[0, 2]].isfinite().all() and out[1, :3].isfinite().all() and out[1, :, 1].isfinite().all()
+
+
+def test_strided_views() -> None:
+    gates, weight, bias = sample_inputs()
+    view = gates.transpose(0, 1).contiguous().transpose(0, 1)
+    strided = ops.gru_scan(view, weight.mT.contiguous().mT, bias.t().contiguous().t(), backend="native")
+    assert torch.equal(strided, ops.gru_scan(gates, weight, bias, backend="native"))
+
+
+def test_a_batch_is_its_items() -> None:
+    """However many are carried together, and by however many threads."""
+    gates, weight, bias = sample_inputs(shape=(21, 6, 2, 40))
+    together = ops.gru_scan(gates, weight, bias, backend="native")
+    alone = torch.cat([ops.gru_scan(item[None], weight, bias, backend="native") for item in gates])
+    assert torch.equal(together, alone)
+
+
+def test_opcheck() -> None:
+    inputs = [x.requires_grad_() for x in sample_inputs()]
+    torch.library.opcheck(torch.ops.task_aware.gru_scan.default, inputs)
+
+
+def test_compiles_as_one_graph() -> None:
+    inputs = [x.requires_grad_() for x in sample_inputs()]
+    compiled = torch.compile(ops.gru_scan, fullgraph=True, backend="aot_eager")
+    results = [function(*inputs) for function in (compiled, ops.gru_scan)]
+    grads = [torch.autograd.grad(result.square().sum(), inputs) for result in results]
+    assert torch.equal(*results)
+    torch.testing.assert_close(*grads)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU here")
+def test_on_a_gpu_it_names_cudnn() -> None:
+    with pytest.raises(BackendError, match="torch.nn.GRU runs cuDNN's"):
+        ops.gru_scan(*(x.cuda() for x in sample_inputs()))
+
+
+REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
+    ({"gates": torch.zeros(3, 7, 48)}, ValueError, r"gates is \[3,7,48\], expected \[B,T,D,3H\]"),
+    ({"gates": torch.zeros(3, 7, 3, 48)}, ValueError, "with D 1 or 2"),
+    ({"gates": torch.zeros(3, 7, 2, 47)}, ValueError, r"expected \[B,T,D,3H\]"),
+    ({"weight": torch.zeros(2, 48, 15)}, ValueError, r"weight is \[2,48,15\], expected \[D,3H,H\] = \[2,48,16\]"),
+    ({"bias": torch.zeros(48)}, ValueError, r"bias is \[48\], expected \[D,3H\] = \[2,48\]"),
+    ({"gates": torch.zeros(3, 7, 2, 48, dtype=torch.int64)}, TypeError, "gates is torch.int64, expected float32"),
+    ({"bias": torch.zeros(2, 48, device="meta")}, ValueError, "bias is on meta and gates on cpu"),
+    ({"backend": "fast"}, ValueError, "backend is 'fast'"),
+]
+
+
+@pytest.mark.parametrize(("change", "kind", "message"), REFUSED)
+def test_refusals(change: dict[str, Any], kind: type[Exception], message: str) -> None:
+    arguments = dict(zip(("gates", "weight", "bias"), sample_inputs(), strict=True))
+    with pytest.raises(kind, match=message):
+        ops.gru_scan(**{**arguments, **change})
