@@ -257,7 +257,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise ValueError(f"--seeds is {options.seeds} and --resamples {options.resamples}; give at least 1 of each")
     if options.fast_dev_run:
         options.seeds, options.max_steps = 1, FAST_STEPS
-    rows = options.rows or [name for name in ROWS if options.recipe == "default" or name != ONLY_DEFAULT_RECIPE]
+    rows = options.rows or [name for name in ROWS if options.recipe == "default" or name not in ONLY_DEFAULT_RECIPE]
     options.rows = [name for name in ROWS if name in {*rows, DETECTOR_ALONE}]
     configs = [f"--config={name}" for name in options.config or ["builtin"]]
     configs += ["--config=paper"] if options.recipe == "paper" else []
