@@ -76,8 +76,8 @@ class SlidingTagger(nn.Module):
         padded = nn.functional.pad(features, (missing // 2, missing - missing // 2), mode="replicate")
         windows = padded.unfold(-1, self.window, self.frames).transpose(1, 2)  # [B, T', F, window]
         embeddings, logits = self.tagger(windows.flatten(0, 1))
-        frame = torch.sigmoid(logits).unflatten(0, (len(features), -1))
-        return Detection(frame, clip, [embeddings.unflatten(0, (len(features), -1))])
+        frame = torch.sigmoid(logits).unflatten(0, (features.shape[0], -1))
+        return Detection(frame, clip, [embeddings.unflatten(0, (features.shape[0], -1))])
 
 
 def make() -> SlidingTagger:

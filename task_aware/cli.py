@@ -51,6 +51,12 @@ def run(
         sys.exit(130)
 
 
+def add_detector(parser: ArgumentParser) -> None:
+    """The option `--detector` of the commands that open a checkpoint."""
+    text = "of a separator trained through a detector of your own: package.module:factory, or a checkpoint"
+    parser.add_argument("--detector", type=str | None, help=text)
+
+
 #: Options that are on or off, with the sentence that --help shows.
 FLAGS = {
     "fused": "native operators; --no-fused trains with their PyTorch references",

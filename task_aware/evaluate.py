@@ -21,11 +21,12 @@ from task_aware.data.audio import read_audio
 from task_aware.data.corpus import builtin_corpus
 from task_aware.data.desed import Clip, Split, read_split
 from task_aware.data.labels import Event
-from task_aware.errors import DataError
+from task_aware.errors import CheckpointError, DataError
 from task_aware.files import replacing
 from task_aware.metrics import Scores, decode, event_f1, segment_f1, write_events
 from task_aware.models.denoiser import DenoisedDetector
 from task_aware.models.detector import Detector, load_detector, median_frames_of
+from task_aware.models.protocol import open_detector
 from task_aware.models.system import Separator
 from task_aware.psds import psds, why_no_psds
 
@@ -245,11 +246,23 @@ def write_results(
         temporary.write_text(json.dumps(content, indent=2) + "\n")
 
 
-def open_model(path: str | os.PathLike[str]) -> nn.Module:
-    """The separator, denoiser or detector in a checkpoint."""
+def open_model(path: str | os.PathLike[str], detector: str | os.PathLike[str] | None = None) -> nn.Module:
+    """The separator, denoiser or detector in a checkpoint.
+
+    Args:
+        path: the file.
+        detector: of a separator, in place of the one in the file, and needed where that has none: a checkpoint, or
+            `package.module:factory` of one of your own.
+
+    Raises:
+        CheckpointError: the file is missing, broken or of another kind; or it needs another detector, or none.
+        ValueError: there is no such factory, or what it makes does not follow the protocol.
+    """
     kind = checkpoint.kind_of(path)
     if kind == "separator":
-        return Separator.from_checkpoint(path)
+        return Separator.from_checkpoint(path, cast(nn.Module, open_detector(detector)) if detector else None)
+    if detector is not None:
+        raise CheckpointError(f"{path} holds a {kind}, and only a separator takes another detector; leave that out")
     return DenoisedDetector.from_checkpoint(path) if kind == "denoiser" else load_detector(path)
 
 
@@ -257,12 +270,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Scores a checkpoint on a labelled split; prints a table, writes metrics.json and the detected events as TSV."""
     parser = ArgumentParser(prog="python -m task_aware.evaluate", description=main.__doc__)
     parser.add_argument("checkpoint", type=Path, help="separator, denoiser or detector.safetensors")
+    cli.add_detector(parser)
     parser.add_argument("--data", type=Path | None, help="folder in DESED's layout; default: the built-in corpus")
     parser.add_argument("--split", choices=("validation", "public", "synthetic"), default="validation")
     parser.add_argument("--out", type=Path | None, help="folder of the results; default: beside the checkpoint")
     parser.add_argument("--accelerator", choices=("auto", "cpu", "gpu"), default="auto")
     options = parser.parse_args(arguments)
-    model = open_model(options.checkpoint)
+    model = open_model(options.checkpoint, options.detector)
     detector = detector_of(model)
     split = read_split(options.data or builtin_corpus(), options.split, detector.labels)
     if not split.clips:

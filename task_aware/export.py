@@ -7,7 +7,8 @@ import json
 import logging
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -18,6 +19,7 @@ from task_aware import cli
 from task_aware.errors import TaskAwareError
 from task_aware.evaluate import detector_of, open_model
 from task_aware.files import replacing
+from task_aware.models.detector import CRNN
 from task_aware.portable import Portable, with_onnx_grus
 from task_aware.predict import Predictor
 
@@ -149,6 +151,32 @@ def real_time_factor(run: Run, seconds: float, sample_rate: int, repeats: int = 
     return min(times) / seconds
 
 
+@contextmanager
+def explaining(model: nn.Module, name: str) -> Iterator[None]:
+    """What an exporter or runtime stumbles on becomes one sentence, which says what to do."""
+    try:
+        yield
+    except (TaskAwareError, OSError):
+        raise
+    except Exception as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        reason = f"{type(cause).__name__}: {str(cause).partition(chr(10))[0]}"
+        raise TaskAwareError(f"{name} of this model cannot be made ({reason}); {advice(model)}") from error
+
+
+def advice(model: nn.Module) -> str:
+    """What to change where a file cannot be made, or says something else than its model."""
+    detector = detector_of(model)
+    if isinstance(detector, CRNN):
+        return "try another version of torch"
+    return (
+        f"in the forward of {type(detector).__name__} compute with tensors alone, without numbers or branches made of "
+        "their values, and for any batch (x.shape[0], not len(x)): see docs/export.md"
+    )
+
+
 def describe(model: nn.Module, seconds: float | None) -> dict[str, object]:
     """What a caller must know to use an exported file."""
     detector = detector_of(model)
@@ -171,22 +199,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = ArgumentParser(prog="python -m task_aware.export", description=main.__doc__)
     parser.add_argument("checkpoint", type=Path, help="separator.safetensors or detector.safetensors")
     parser.add_argument("--out", type=Path, required=True, help="folder of model.onnx, model.pt2 and model.json")
+    cli.add_detector(parser)
     parser.add_argument("--format", choices=("onnx", "torch", "both"), default="both")
     parser.add_argument("--seconds", type=float | None, help="for clips of this length alone; default: of any length")
     parser.add_argument("--benchmark", action="store_true", help="time each on the CPU, on OMP_NUM_THREADS threads")
     options = parser.parse_args(arguments)
     if options.seconds is not None and not options.seconds >= 1:
         raise ValueError(f"--seconds is {options.seconds}; give 1 or more, or leave it out for any length")
-    model = open_model(options.checkpoint)
+    model = open_model(options.checkpoint, options.detector)
     rate = detector_of(model).feature_config.sample_rate
     seconds = options.seconds or SECONDS
     own = own_run(model)
     runs: dict[str, Run | None] = {"eager, native operators": own}
     if options.format in ("torch", "both"):
-        export_torch(model, options.out / "model.pt2", seconds=options.seconds)
+        with explaining(model, "model.pt2"):
+            export_torch(model, options.out / "model.pt2", seconds=options.seconds)
         runs["model.pt2"] = open_torch(options.out / "model.pt2")
     if options.format in ("onnx", "both"):
-        export_onnx(model, options.out / "model.onnx", seconds=options.seconds)
+        with explaining(model, "model.onnx"):
+            export_onnx(model, options.out / "model.onnx", seconds=options.seconds)
         runs["model.onnx"] = open_onnx(options.out / "model.onnx")
     with replacing(options.out / "model.json") as temporary:
         temporary.write_text(json.dumps(describe(model, options.seconds), indent=2) + "\n", encoding="utf-8")
@@ -198,11 +229,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             continue
         remarks = []
         if run is not own:
-            difference = largest_difference(run, own, lengths)
+            with explaining(model, name):
+                difference = largest_difference(run, own, lengths)
             if not difference <= TOLERANCE:
                 raise TaskAwareError(
                     f"{options.out / name} differs from the model by {difference:.1e}, and {TOLERANCE:.0e} is allowed; "
-                    "do not use it, and try another version of torch"
+                    f"do not use it, and {advice(model)}"
                 )
             remarks.append(f"differs from the model by at most {difference:.1e}")
         if options.benchmark:

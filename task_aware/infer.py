@@ -54,6 +54,7 @@ def make_parser() -> ArgumentParser:
     add("inputs", nargs="+", metavar="PATH", help="CKPT, a separator or a detector (not with --demo), then recordings: "
         "files, folders, patterns, and lists (.txt, .tsv)")  # fmt: skip
     add("--out", type=Path, required=True, help="folder of the results")
+    cli.add_detector(parser)
     add("--demo", action="store_true", help="the small separator that comes along, for the built-in corpus' classes")
     add("--scores", action="store_true", help="write the frame probabilities too, as sed_scores_eval reads them")
     add("--plot", action="store_true", help="draw each recording too")
@@ -83,6 +84,7 @@ def open_predictor(options: Namespace) -> tuple[Predictor, list[str]]:
         raise ValueError("recordings are missing; give a checkpoint (or --demo) and then files or folders")
     predictor = Predictor(
         checkpoint,
+        detector=options.detector,
         device=options.device,
         precision=options.precision,
         merge=options.merge,

@@ -67,13 +67,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("checkpoint", type=Path, help="separator.safetensors")
     parser.add_argument("recording", type=Path, help="wav, flac, ogg or mp3 of any rate and number of channels")
     parser.add_argument("--out", type=Path, required=True, help="the PNG to write")
+    cli.add_detector(parser)
     parser.add_argument("--events", type=Path | None, help="the true events: filename, onset, offset, event_label")
     parser.add_argument("--seconds", type=float, default=20.0, help="of a longer recording, only the beginning")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
     options = parser.parse_args(arguments)
     if options.seconds <= 0:
         raise ValueError(f"--seconds is {options.seconds}; give more than 0")
-    predictor = Predictor(options.checkpoint, device=options.device, window_seconds=max(20.0, options.seconds))
+    predictor = Predictor(
+        options.checkpoint,
+        detector=options.detector,
+        device=options.device,
+        window_seconds=max(20.0, options.seconds),
+    )
     if predictor.separator is None:
         raise ValueError(f"{options.checkpoint} holds a detector alone; infer --plot draws what that hears")
     rate = predictor.sample_rate

@@ -53,6 +53,8 @@ class Predictor:
 
     Args:
         model: checkpoint of a separator or a detector, or the module itself.
+        detector: of a separator's checkpoint, in place of its own, and needed where it has none: a checkpoint, or
+            `package.module:factory` of one of your own.
         device: `auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1`, ...
         precision: of the networks; features and masking stay in float32.
         merge: how the sources' detections become those of the clip; set on the separator, in place of its own rule.
@@ -63,7 +65,7 @@ class Predictor:
         batch_size: windows at a time; default 32 on a GPU and 1 on the CPU, whose caches hold no more.
 
     Raises:
-        CheckpointError: the checkpoint is missing, broken or of another kind.
+        CheckpointError: the checkpoint is missing, broken or of another kind; or it needs another detector.
         ValueError: an option that does not fit the model.
     """
 
@@ -71,6 +73,7 @@ class Predictor:
         self,
         model: str | os.PathLike[str] | nn.Module,
         *,
+        detector: str | os.PathLike[str] | None = None,
         device: str = "auto",
         precision: Precision = "32-true",
         merge: Merge | None = None,
@@ -81,8 +84,11 @@ class Predictor:
         batch_size: int | None = None,
     ) -> None:
         self.device = pick_device("auto") if device == "auto" else _device(device)
-        opened = model if isinstance(model, nn.Module) else open_model(model)
-        self.model = opened.to(self.device).eval()
+        if not isinstance(model, nn.Module):
+            model = open_model(model, detector)
+        elif detector is not None:
+            raise ValueError("detector goes with a checkpoint; give the module with its detector inside")
+        self.model = model.to(self.device).eval()
         self.detector = detector_of(self.model)
         self.separator = self.model if isinstance(self.model, Separator) else None
         if isinstance(self.model, DenoisedDetector):

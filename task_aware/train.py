@@ -31,7 +31,7 @@ from task_aware.evaluate import (
 )
 from task_aware.metrics import Scores
 from task_aware.models.detector import Detector, load_detector
-from task_aware.models.protocol import import_detector, output_frames
+from task_aware.models.protocol import open_detector, output_frames
 from task_aware.models.separator import MaskNetwork, preset
 from task_aware.models.system import Separator
 from task_aware.plot import draw_separation
@@ -64,9 +64,7 @@ def get_detector(config: FrozenDetectorConfig) -> Detector:
     A run to be resumed that had only come to train its detector starts anew from there.
     """
     if config.detector is not None:
-        if ":" in config.detector and not Path(config.detector).exists():
-            return import_detector(config.detector)
-        return load_detector(config.detector)
+        return open_detector(config.detector)
     if config.data is None:
         return load_detector(BUILTIN_DETECTOR)
     out = config.out / "detector"

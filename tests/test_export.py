@@ -11,6 +11,9 @@ from task_aware import export
 from task_aware.data.audio import read_audio
 from task_aware.errors import TaskAwareError
 from task_aware.features import FeatureConfig
+from task_aware.models.detector import Detection
+from task_aware.models.separator import MaskNetwork, MaskNetworkConfig
+from task_aware.models.system import Separator
 from task_aware.portable import FrontEnd
 
 #: As the command holds its files to.
@@ -65,6 +68,38 @@ def test_the_command_writes_a_detector_and_what_its_numbers_mean(small_detector,
     assert run(export.noise(4, 32000)).shape[0] == 4
     with pytest.raises(AssertionError):  # torch's own guard
         run(export.noise(1, 40000))
+
+
+class Branching(torch.nn.Module):
+    """A detector that says other things of loud clips: its mean decides on a branch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.labels, self.feature_config = ("Cat", "Dog"), FeatureConfig(n_mels=32)
+        self.frame_seconds = self.feature_config.frame_seconds
+        self.register_buffer("mean", torch.zeros(32))
+        self.register_buffer("std", torch.ones(32))
+
+    def forward(self, features: torch.Tensor) -> Detection:
+        frame = torch.sigmoid(features[:, :2].transpose(1, 2))
+        if features.mean() > 0:
+            frame = frame / 2
+        return Detection(frame, frame.amax(1), [features])
+
+
+def test_a_detector_of_one_s_own_that_cannot_be_exported_is_named(tmp_path):
+    sizes = MaskNetworkConfig(n_mels=32, n_sources=2, bottleneck=8, hidden=8, skip=8, blocks=1, repeats=1)
+    Separator(MaskNetwork(sizes), Branching()).save(tmp_path / "separator.safetensors")
+    arguments = [
+        str(tmp_path / "separator.safetensors"),
+        f"--detector={__name__}:Branching",
+        f"--out={tmp_path / 'out'}",
+    ]
+    with pytest.raises(
+        TaskAwareError, match=r"model.pt2 of this model cannot be made \(.+\); in the forward of Branching "
+    ):
+        export.main([*arguments, "--format=torch", "--seconds=1"])
+    assert not (tmp_path / "out" / "model.pt2").exists()
 
 
 def test_a_file_that_says_something_else_is_an_error(small_detector, tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import os
 import sys
 from pathlib import Path
 from typing import Any, cast
@@ -12,13 +13,24 @@ import torch
 from torch import Tensor, nn
 
 from task_aware.features import FeatureConfig
-from task_aware.models.detector import Detection, Detector, freeze
+from task_aware.models.detector import Detection, Detector, freeze, load_detector
 
 #: What a detector must have besides `forward`.
 ATTRIBUTES = ("labels", "feature_config", "mean", "std", "frame_seconds")
 
 #: Length of the features that a detector is tried with, seconds.
 PROBE_SECONDS = 10.0
+
+
+def open_detector(name: str | os.PathLike[str]) -> Detector:
+    """What `--detector` names: the detector in a checkpoint, or the one that `package.module:factory` makes.
+
+    Raises:
+        CheckpointError: the file is missing, cut off, foreign, of a newer format or of another kind.
+        ValueError: there is no such factory, or what it makes does not follow the protocol.
+    """
+    name = os.fspath(name)
+    return import_detector(name) if ":" in name and not Path(name).exists() else load_detector(name)
 
 
 def import_detector(name: str) -> Detector:

@@ -164,7 +164,10 @@ class Separator(nn.Module):
         try:
             if detector is None:
                 if content["detector"] is None:
-                    raise CheckpointError(f"{path} was trained through a detector of yours: pass it as `detector`")
+                    raise CheckpointError(
+                        f"{path} was trained through a detector of yours, which it does not hold; give it with "
+                        "--detector package.module:factory, or in Python as `detector`"
+                    )
                 detector = CRNN.from_description(content["detector"], path)
                 checkpoint.load_weights(detector, part("detector."), path)
             check_detector(detector, content["labels"], FeatureConfig(**content["features"]), str(path))

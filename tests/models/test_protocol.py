@@ -2,17 +2,21 @@
 
 import copy
 import json
+import pickle
 import sys
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from data.recordings import burst, write
 from torch import nn
 
-from task_aware import train
+from task_aware import Predictor, evaluate, export, infer, plot, train
 from task_aware.config import LossConfig, OptimiserConfig
 from task_aware.data.batches import StrongBatch, TrainingBatch
+from task_aware.errors import CheckpointError
 from task_aware.models.detector import Detection
 from task_aware.models.protocol import check_protocol, import_detector, output_frames
 from task_aware.models.separator import MaskNetwork, MaskNetworkConfig
@@ -97,6 +101,70 @@ def test_train_takes_a_detector_by_its_import_path(tiny_corpus, tmp_path):
     assert 0 <= json.loads((tmp_path / "metrics.json").read_text())["separated"]["event_f1_macro"] <= 1
     detector = import_detector("own_detector:make")
     assert Separator.from_checkpoint(tmp_path / "separator.safetensors", detector).detector is detector
+
+
+@pytest.fixture
+def checkpoint(tmp_path) -> Path:
+    """A separator without a detector, as training through one of the examples leaves it."""
+    sizes = MaskNetworkConfig(n_sources=2, bottleneck=16, hidden=16, skip=16, blocks=2, repeats=1)
+    Separator(MaskNetwork(sizes), example("own_detector:make")).save(tmp_path / "separator.safetensors")
+    return tmp_path / "separator.safetensors"
+
+
+@pytest.fixture
+def seeded(monkeypatch) -> str:
+    """The example's factory, whose random weights are now always the same."""
+    import own_detector
+
+    make = own_detector.make
+    monkeypatch.setattr(own_detector, "make", lambda: [torch.manual_seed(0), make()][1])
+    return "own_detector:make"
+
+
+def test_the_commands_take_the_detector_beside_the_checkpoint(checkpoint, seeded, tiny_corpus, tmp_path):
+    option, recording = f"--detector={seeded}", write(tmp_path / "a.wav", burst(3.0))
+    infer.main([str(checkpoint), str(recording), option, f"--out={tmp_path}", "--scores", "--threshold=0.4"])
+    found = np.loadtxt(tmp_path / "scores" / "a.tsv", skiprows=1)[:, 2:]
+    expected = Predictor(Separator.from_checkpoint(checkpoint, import_detector(seeded)))
+    np.testing.assert_allclose(found, expected.analyse_waveform(burst(3.0), 16000).scores, atol=1e-3)
+
+    evaluate.main([str(checkpoint), option, f"--data={tiny_corpus}", "--accelerator=cpu"])
+    metrics = json.loads((tmp_path / "evaluation-validation" / "metrics.json").read_text())
+    assert set(metrics) == {"detector_only", "separated"}
+
+    plot.main([str(checkpoint), str(recording), option, f"--out={tmp_path / 'a.png'}"])
+    assert (tmp_path / "a.png").stat().st_size > 0
+
+
+@pytest.mark.parametrize("command", [infer, evaluate, plot, export])
+def test_without_a_detector_the_commands_say_how_to_give_it(command, checkpoint, tmp_path):
+    inputs = [str(write(tmp_path / "a.wav", burst(1.0)))] if command in (infer, plot) else []
+    with pytest.raises(CheckpointError, match="trained through a detector of yours, .* give it with --detector"):
+        command.main([str(checkpoint), *inputs, f"--out={tmp_path / 'out'}"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_predictor_with_a_detector_of_one_s_own_pickles(checkpoint, seeded):
+    predictor = Predictor(checkpoint, detector=seeded, device="cpu")
+    answers = [
+        each.analyse_waveform(burst(2.0), 16000).scores for each in (predictor, pickle.loads(pickle.dumps(predictor)))
+    ]
+    np.testing.assert_array_equal(*answers)
+    with pytest.raises(ValueError, match="give the module with its detector inside"):
+        Predictor(predictor.model, detector=seeded)
+
+
+def test_another_detector_behind_a_separator_that_holds_one(small_separator, tmp_path):
+    small_separator.save(tmp_path / "separator.safetensors")
+    other = copy.deepcopy(small_separator.detector)
+    nn.init.zeros_(other.dense.weight)
+    other.save(tmp_path / "other.safetensors")
+    model = evaluate.open_model(tmp_path / "separator.safetensors", tmp_path / "other.safetensors")
+    assert not model.detector.dense.weight.any()
+    with pytest.raises(CheckpointError, match="holds a detector, and only a separator takes another"):
+        evaluate.open_model(tmp_path / "other.safetensors", tmp_path / "other.safetensors")
+    with pytest.raises(CheckpointError, match="was made for FeatureConfig"):
+        evaluate.open_model(tmp_path / "separator.safetensors", "own_detector:make")
 
 
 @pytest.mark.parametrize("name", ["no_such_package:make", "own_detector:no_such_function", "own_detector:"])
