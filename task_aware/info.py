@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import platform
 import sys
+from collections.abc import Sequence
 
 import torch
+from jsonargparse import ArgumentParser
 
 from . import __version__
 from ._extension import BUILD_COMMAND, extension
@@ -52,7 +54,9 @@ def report() -> str:
     return "\n".join(f"{name:<13} {value}" for name, value in rows)
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prints what is installed here: the native libraries, torch, GPUs."""
+    ArgumentParser(prog="python -m task_aware.info", description=main.__doc__).parse_args(arguments)
     print(report())
     return 0
 

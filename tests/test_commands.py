@@ -11,9 +11,11 @@ import torch
 from task_aware import (
     ablation,
     cli,
+    completion,
     evaluate,
     import_dcase20,
     infer,
+    info,
     load_detector,
     mix,
     plot,
@@ -135,7 +137,20 @@ def test_a_packaged_config_is_found_by_name_and_an_unknown_one_is_not(capsys):
     assert "no_such_config" in capsys.readouterr().err
 
 
-COMMANDS = [train, train_sed, train_sep, evaluate, infer, mix, ablation, plot, import_dcase20, verify_data]
+COMMANDS = [
+    train,
+    train_sed,
+    train_sep,
+    evaluate,
+    infer,
+    mix,
+    ablation,
+    plot,
+    import_dcase20,
+    verify_data,
+    completion,
+    info,
+]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

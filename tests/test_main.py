@@ -2,12 +2,15 @@
 
 import importlib.util
 import re
+import shutil
 import subprocess
 import sys
 
 import pytest
 
 from task_aware import __main__ as dispatcher
+from task_aware import completion
+from task_aware.errors import TaskAwareError
 
 
 def run(monkeypatch, *arguments: str) -> int:
@@ -47,7 +50,39 @@ def test_a_command_that_is_not_there_is_one_sentence(monkeypatch, capsys, argume
 
 def test_a_command_gets_its_own_arguments(monkeypatch, capsys):
     assert run(monkeypatch, "corpus", "--size=none") == 2
-    assert "python -m task_aware.data.corpus: error: argument --size" in capsys.readouterr().err
+    assert "error: argument --size" in capsys.readouterr().err
+
+
+#: Prints what bash would offer after each of its arguments.
+OFFERED = """
+. "$1"; shift
+for line in "$@"; do
+    COMP_WORDS=($line) COMP_TYPE=9; [[ $line == *" " ]] && COMP_WORDS+=("")
+    COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); COMPREPLY=(); _shtab_task_aware task-aware "${COMP_WORDS[COMP_CWORD]}"
+    echo "${COMPREPLY[*]}"
+done
+"""
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="no bash here")
+def test_bash_completes_commands_options_and_choices(capsys, tmp_path):
+    pytest.importorskip("shtab")
+    completion.main(["bash"])
+    (tmp_path / "script").write_text(capsys.readouterr().out)
+    lines = ["task-aware ", "task-aware train --losses.d", "task-aware infer --merge ", "task-aware corpus --size t"]
+    answer = subprocess.run(
+        ["bash", "-c", OFFERED, "bash", tmp_path / "script", *lines], capture_output=True, text=True
+    )
+    names, weights, rules, sizes = answer.stdout.splitlines()
+    assert names.split() == list(dispatcher.commands())
+    assert weights.split() == ["--losses.deep_feature", "--losses.domain", "--losses.deep_feature_reduction"]
+    assert (rules, sizes) == ("max average noisy_or mean", "tiny")
+
+
+def test_completion_without_shtab_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "shtab", None)
+    with pytest.raises(TaskAwareError, match=r"run `pip install 'task_aware\[completion\]'`"):
+        completion.main(["zsh"])
 
 
 def test_as_a_program_with_the_command_s_exit_status(tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
@@ -11,6 +10,7 @@ import time
 from pathlib import Path
 
 import soundfile
+from jsonargparse import ArgumentParser
 
 from task_aware.data.corpus.build import build, identity
 from task_aware.data.corpus.recipe import SIZES, VERSION
@@ -112,11 +112,10 @@ def _remove_abandoned(root: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """`python -m task_aware.data.corpus [--out DIR] [--seed N] [--size S]`: make it, print its folder."""
-    parser = argparse.ArgumentParser(prog="python -m task_aware.data.corpus", description="Make the built-in corpus.")
-    parser.add_argument("--out", type=Path, help="folder to make it in (default: the cache)")
-    parser.add_argument("--seed", type=int, default=0, help="another seed, another corpus (default: 0)")
-    sizes = "large: more validation clips; tiny: for tests (default: full)"
-    parser.add_argument("--size", choices=sorted(SIZES), default="full", help=sizes)
+    parser = ArgumentParser(prog="python -m task_aware.data.corpus", description="Make the built-in corpus.")
+    parser.add_argument("--out", type=Path | None, help="folder to make it in; default: the cache")
+    parser.add_argument("--seed", type=int, default=0, help="another seed, another corpus")
+    parser.add_argument("--size", choices=sorted(SIZES), default="full", help="large: more validation clips; tiny: for tests")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     given = parser.parse_args(arguments)
     progress = not given.quiet

@@ -1,0 +1,37 @@
+"""`python -m task_aware.completion`: prints what lets a shell complete `task-aware`, its commands and their options."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+
+from jsonargparse import ArgumentParser, capture_parser
+
+from task_aware import cli
+from task_aware.__main__ import commands
+from task_aware.errors import TaskAwareError
+
+
+def script(shell: str) -> str:
+    """What `shell` has to source. Raises TaskAwareError where shtab, which writes it, is missing."""
+    try:
+        importlib.import_module("shtab")
+    except ImportError as error:
+        raise TaskAwareError("shtab is not installed; run `pip install 'task_aware[completion]'`") from error
+    parser = ArgumentParser(prog="task-aware")
+    subcommands = parser.add_subcommands()
+    for name, command in commands().items():
+        main = importlib.import_module(command.module).main
+        subcommands.add_subcommand(name, capture_parser(main, []), help=command.description)
+    return parser.get_completion_script(f"shtab-{shell}")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Prints a script to source, which completes `task-aware` in a shell."""
+    parser = ArgumentParser(prog="python -m task_aware.completion", description=main.__doc__)
+    parser.add_argument("shell", choices=("bash", "zsh"))
+    print(script(parser.parse_args(arguments).shell))
+
+
+if __name__ == "__main__":
+    cli.run(main)
