@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from task_aware import __version__
 from task_aware.errors import CheckpointError
+from task_aware.files import replacing
 
 #: Version of the layout below; raised when an older reader would misread a newer file.
 FORMAT = 1
@@ -25,17 +26,11 @@ FORMAT = 1
 
 def write(path: str | os.PathLike[str], kind: str, tensors: Mapping[str, Tensor], content: Mapping[str, Any]) -> None:
     """Writes `tensors` and the JSON-able `content` to one safetensors file, atomically."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     header = {"kind": kind, "format": FORMAT, "task_aware": __version__, "torch": torch.__version__}
     metadata = {"task_aware": json.dumps(header), "content": json.dumps(content)}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(Path(path)) as temporary:
         save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, temporary, metadata)
         os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def kind_of(path: str | os.PathLike[str]) -> str:

@@ -10,9 +10,13 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A file beside `path` to write to, which takes its place at the end, or goes where an error came first."""
+    """A file beside `path` to write to, which takes its place at the end, or goes where an error came first.
+
+    Its name ends in `.tmp` and is this process' own, so that another may write to the same `path`; missing folders are
+    made.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
         os.replace(temporary, path)

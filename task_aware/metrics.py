@@ -20,6 +20,7 @@ import numpy as np
 from scipy.ndimage import median_filter
 
 from task_aware.data.labels import Event
+from task_aware.files import replacing
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -192,21 +193,14 @@ def write_events(path: str | os.PathLike[str], events: Events) -> None:
     Times are in seconds with three decimals; a file without events has one row with empty fields. The file is
     replaced as a whole or not at all.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, delimiter="\t", lineterminator="\n")
-            writer.writerow(("filename", "onset", "offset", "event_label"))
-            for name, of_file in events.items():
-                for event in of_file:
-                    writer.writerow((name, f"{event.onset:.3f}", f"{event.offset:.3f}", event.label))
-                if not of_file:
-                    writer.writerow((name, "", "", ""))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(Path(path)) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, delimiter="\t", lineterminator="\n")
+        writer.writerow(("filename", "onset", "offset", "event_label"))
+        for name, of_file in events.items():
+            for event in of_file:
+                writer.writerow((name, f"{event.onset:.3f}", f"{event.offset:.3f}", event.label))
+            if not of_file:
+                writer.writerow((name, "", "", ""))
 
 
 def _array(frame: Any) -> np.ndarray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import uuid
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +10,7 @@ import numpy as np
 import soundfile
 
 from task_aware.errors import DataError
+from task_aware.files import replacing
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg")
 
@@ -111,13 +111,8 @@ def write_audio(path: str | Path, samples: np.ndarray, sample_rate: int) -> None
         subtype = "FLOAT"
     elif peak > 1.0:
         raise ValueError(f"samples for {path} reach {peak:.3g}, beyond full scale 1: scale them or write a .wav.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
+    with replacing(path) as temporary:
         soundfile.write(temporary, samples, sample_rate, format=suffix[1:].upper(), subtype=subtype)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _unreadable(path: Path, error: Exception) -> str:

@@ -11,6 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from task_aware.files import replacing
+
 DPI = 120
 WIDTH = 11.7
 """Inches; 1404 pixels."""
@@ -66,12 +68,6 @@ def _slaney(hertz: np.ndarray) -> np.ndarray:
 
 def save(figure: Figure, path: str | os.PathLike[str]) -> None:
     """Writes the figure as a PNG, as a whole or not at all; missing folders are made."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     FigureCanvasAgg(figure)
-    try:
+    with replacing(Path(path)) as temporary:
         figure.savefig(temporary, format="png", dpi=DPI)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
