@@ -13,7 +13,7 @@ from task_aware import ops
 from task_aware.config import DetectorTrainingConfig
 from task_aware.data.batches import RealBatch, StrongBatch, TrainingBatch
 from task_aware.losses import binary_cross_entropy
-from task_aware.models.detector import CRNN, Detection
+from task_aware.models.detector import CRNN, Detection, features_of
 from task_aware.training import cosine, update_average, warmup
 
 
@@ -89,9 +89,8 @@ class DetectorModule(LightningModule):
     def detect(self, waveform: Tensor) -> tuple[Detection, Detection]:
         """Student's and teacher's detections of `[B, N]`; the teacher hears noise on its features."""
         with torch.no_grad():
-            front_end = self.detector.feature_config
-            decibel = front_end.log_mel(front_end.mel(waveform, backend=self.backend))
-            features = front_end.scale(decibel, self.detector.mean, self.detector.std)
+            mel = self.detector.feature_config.mel(waveform, backend=self.backend)
+            features = features_of(self.detector, mel)
             rms = features.square().mean((-2, -1), keepdim=True).sqrt()
             noisy = features + rms * 10 ** (-self.config.teacher_noise_db / 20) * torch.randn_like(features)
             teacher = self.teacher(noisy)

@@ -27,7 +27,7 @@ from task_aware.metrics import Scores, decode, event_f1, segment_f1, write_event
 from task_aware.models.denoiser import DenoisedDetector
 from task_aware.models.detector import Detector, load_detector, median_frames_of
 from task_aware.models.protocol import open_detector
-from task_aware.models.system import Separator
+from task_aware.models.system import Separator, listen
 from task_aware.psds import psds, why_no_psds
 
 #: Detected events of each system and file: system -> filename -> events.
@@ -169,14 +169,11 @@ def frame_probabilities(model: nn.Module, waveform: Tensor, backend: ops.Backend
     if isinstance(model, DenoisedDetector):
         late = model.detect(waveform)
         return {DETECTOR_ONLY: late.mixture, SOURCE_ONLY: late.foreground, SEPARATED: late.average}
-    detector = detector_of(model)
-    front_end = detector.feature_config
-    mel = front_end.mel(waveform, backend=backend)
+    mel = detector_of(model).feature_config.mel(waveform, backend=backend)
     if isinstance(model, Separator):
         alone, _, merged = model.detect(mel)
         return {DETECTOR_ONLY: alone.frame, SEPARATED: merged}
-    scaled = front_end.scale(front_end.log_mel(mel), detector.mean, detector.std)
-    return {DETECTOR_ONLY: detector(scaled).frame}
+    return {DETECTOR_ONLY: listen(model, mel)}
 
 
 def score(split: Split, detections: Detections, labels: Sequence[str]) -> dict[str, dict[str, Scores]]:

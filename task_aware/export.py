@@ -20,6 +20,7 @@ from task_aware.errors import TaskAwareError
 from task_aware.evaluate import detector_of, open_model
 from task_aware.files import replacing
 from task_aware.models.detector import CRNN
+from task_aware.models.system import listen
 from task_aware.portable import Portable, with_onnx_grus
 from task_aware.predict import Predictor
 
@@ -124,10 +125,7 @@ def own_run(model: nn.Module) -> Run:
 
     def run(waveform: Tensor) -> Tensor:
         mel = front_end.mel(waveform, backend="auto" if predictor.separator is None else predictor.separator.backend)
-        if predictor.separator is not None:
-            return predictor.separator.detect(mel)[2]
-        detector = predictor.detector
-        return detector(front_end.scale(front_end.log_mel(mel), detector.mean, detector.std)).frame
+        return listen(predictor.model, mel)
 
     return run
 

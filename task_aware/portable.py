@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from task_aware.evaluate import detector_of
 from task_aware.features import FeatureConfig
 from task_aware.models.detector import CRNN
-from task_aware.models.system import Separator
+from task_aware.models.system import Separator, listen
 from task_aware.ops.mel_spectrogram import hamming_window, mel_filterbank
 
 
@@ -55,12 +55,7 @@ class Portable(nn.Module):
         self.front_end = FrontEnd(detector_of(self.model).feature_config)
 
     def forward(self, waveform: Tensor) -> Tensor:
-        mel = self.front_end(waveform)
-        if isinstance(self.model, Separator):
-            return self.model.detect(mel)[2]
-        detector = detector_of(self.model)
-        config = detector.feature_config
-        return detector(config.scale(config.log_mel(mel), detector.mean, detector.std)).frame
+        return listen(self.model, self.front_end(waveform))
 
 
 class OnnxGRU(nn.Module):

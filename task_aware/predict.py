@@ -22,7 +22,7 @@ from task_aware.joining import Answer, Join
 from task_aware.metrics import decode
 from task_aware.models.denoiser import DenoisedDetector
 from task_aware.models.detector import median_frames_of
-from task_aware.models.system import Merge, Separator
+from task_aware.models.system import Merge, Separator, listen
 from task_aware.projection import project
 from task_aware.windows import Window, Windowing
 
@@ -250,11 +250,7 @@ class Predictor:
             begin = lead // front_end.hop
             mel = mel[..., begin : begin + self.windowing.n_frames].contiguous()
         with self._autocast():
-            if self.separator is not None:
-                _, _, frame = self.separator.detect(mel)
-            else:
-                scaled = front_end.scale(front_end.log_mel(mel), self.detector.mean, self.detector.std)
-                frame = self.detector(scaled).frame
+            frame = listen(self.model, mel)
             sources = self._separator("separating").separate(mel).mel if with_sources else None
         frames = frame.transpose(1, 2).float().cpu().numpy()
         if sources is None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from task_aware import checkpoint, ops
 from task_aware.errors import CheckpointError
-from task_aware.models.detector import CRNN, Detection, freeze
+from task_aware.models.detector import CRNN, Detection, features_of, freeze
 from task_aware.models.separator import GlobalLayerNorm
 
 #: The two outputs, which are fixed: no permutation is searched.
@@ -182,9 +182,8 @@ class DenoisedDetector(nn.Module):
     @torch.no_grad()
     def hear(self, waveform: Tensor) -> Detection:
         """The detector's answer to `[B, N]`."""
-        front_end = self.detector.feature_config
-        decibel = front_end.log_mel(front_end.mel(waveform, backend=self.backend))
-        return self.detector(front_end.scale(decibel, self.detector.mean, self.detector.std))
+        mel = self.detector.feature_config.mel(waveform, backend=self.backend)
+        return self.detector(features_of(self.detector, mel))
 
     @torch.no_grad()
     def denoise(self, waveform: Tensor) -> Tensor:

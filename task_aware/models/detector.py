@@ -55,6 +55,12 @@ class Detector(Protocol):
     def __call__(self, features: Tensor) -> Detection: ...
 
 
+def features_of(detector: Detector, mel: Tensor) -> Tensor:
+    """What a detector reads of linear mel `[..., F, T]`: its dB, scaled, of the same shape."""
+    front_end = detector.feature_config
+    return front_end.scale(front_end.log_mel(mel), detector.mean, detector.std)
+
+
 def median_frames_of(detector: Detector) -> int:
     """Length of the median filter that a detector's events are decoded with, in output frames."""
     return getattr(detector, "median_frames", MEDIAN_FRAMES)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from task_aware import checkpoint, ops
 from task_aware.errors import CheckpointError
 from task_aware.features import FeatureConfig
-from task_aware.models.detector import CRNN, Detection, Detector, freeze
+from task_aware.models.detector import CRNN, Detection, Detector, features_of, freeze
 from task_aware.models.separator import MaskNetwork, MaskNetworkConfig
 
 Merge = Literal["max", "average", "noisy_or", "mean"]
@@ -90,8 +90,7 @@ class Separator(nn.Module):
 
     def mixture_features(self, mixture_mel: Tensor) -> Tensor:
         """What the detector reads of a mixture: linear mel `[B, F, T]` -> scaled log-mel `[B, F, T]`."""
-        config = self.detector.feature_config
-        return config.scale(config.log_mel(mixture_mel), self.detector.mean, self.detector.std)
+        return features_of(self.detector, mixture_mel)
 
     def separate(self, mixture_mel: Tensor, mask_network: MaskNetwork | None = None) -> Separation:
         """Linear mel of mixtures `[B, F, T]` -> sources; `mask_network` stands in for the system's (a teacher)."""
@@ -177,6 +176,14 @@ class Separator(nn.Module):
         except (KeyError, TypeError) as error:
             raise CheckpointError(f"the description of the separator in {path} is incomplete ({error})") from error
         return cls(mask_network, detector, mask_floor=floor, merge=merge, backend=backend).eval()
+
+
+def listen(model: nn.Module, mel: Tensor) -> Tensor:
+    """Frame probabilities `[B, T', C]` of linear mel `[B, F, T]`: a separator's merged ones, or a detector's."""
+    if isinstance(model, Separator):
+        return model.detect(mel)[2]
+    detector = cast(Detector, model)
+    return detector(features_of(detector, mel)).frame
 
 
 def check_detector(detector: Any, labels: list[str], features: FeatureConfig, where: str) -> None:
