@@ -25,8 +25,8 @@ def warmup(step: int, n_steps: int) -> float:
 
 
 def cosine(step: int, n_steps: int) -> float:
-    """Half a cosine from 1 at step 0 to 0 at `n_steps`."""
-    return 0.5 * (1 + math.cos(math.pi * min(step, n_steps) / n_steps))
+    """Half a cosine from 1 at step 0 to 0 at `n_steps`, and from there on."""
+    return 0.0 if step >= n_steps else 0.5 * (1 + math.cos(math.pi * step / n_steps))
 
 
 @torch.no_grad()

@@ -102,6 +102,27 @@ def test_warmup_is_the_exponential_ramp():
     assert warmup(10, 10) == warmup(99, 10) == warmup(0, 0) == 1.0
 
 
+@pytest.mark.parametrize(("share", "first"), [(0.0, 0), (0.4, 4), (1.0, 10)])
+def test_the_rate_falls_over_each_stage(small_separator, share, first):
+    schedule = OptimiserConfig(
+        max_steps=10,
+        warmup_steps=0,
+        learning_rate=2.0,
+        task_learning_rate=1.0,
+        separation_share=share,
+        anchor_share=0.0,
+    )
+    configured = TaskAwareModule(small_separator, LossConfig(), schedule).configure_optimizers()
+    rates = []
+    for _ in range(schedule.max_steps):
+        rates.append(configured["optimizer"].param_groups[0]["lr"])
+        configured["optimizer"].step()
+        configured["lr_scheduler"]["scheduler"].step()  # as Lightning does, after the last step too
+    assert configured["optimizer"].param_groups[0]["lr"] == 0
+    for stage, largest in ((rates[:first], 2.0), (rates[first:], 1.0 if first else 2.0)):
+        assert stage[:1] in ([], [largest]) and stage == sorted(stage, reverse=True) and all(stage)
+
+
 def test_the_mean_teacher_s_decay_grows_to_its_largest():
     average, current = torch.nn.Linear(1, 1, bias=False), torch.nn.Linear(1, 1, bias=False)
     with torch.no_grad():
