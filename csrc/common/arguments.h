@@ -75,11 +75,12 @@ inline void check_glu_pool_arguments(const Tensor& x, const Tensor& weight, cons
 }
 
 inline void check_gru_scan_arguments(const Tensor& gates, const Tensor& weight, const Tensor& bias) {
-  TASK_AWARE_CHECK(gates.dim() == 4 && weight.dim() == 3 && bias.dim() == 2 && gates.size(2) <= 2 &&
-                       weight.size(0) == gates.size(2) && bias.size(0) == gates.size(2) &&
-                       weight.size(1) == gates.size(3) && bias.size(1) == gates.size(3) &&
-                       gates.size(3) == 3 * weight.size(2),
-                   "gru_scan: weight must be [D,3H,H] and bias [D,3H] of the gates' [B,T,D,3H], D at most 2.");
+  TASK_AWARE_CHECK(
+      gates.dim() == 4 && weight.dim() == 3 && bias.dim() == 2 && gates.size(2) <= 2 &&
+          weight.size(0) == gates.size(2) && bias.size(0) == gates.size(2) &&
+          weight.size(1) == gates.size(3) && bias.size(1) == gates.size(3) &&
+          gates.size(3) == 3 * weight.size(2),
+      "gru_scan: weight must be [D,3H,H] and bias [D,3H] of the gates' [B,T,D,3H], D at most 2.");
   const ScalarType type = gates.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
   TASK_AWARE_CHECK(weight.scalar_type() == type && bias.scalar_type() == type,
                    "gru_scan: weight and bias must be of the type of sums.");

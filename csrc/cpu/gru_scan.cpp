@@ -47,8 +47,8 @@ std::vector<A> pack_gates(const A* weight, int64_t D, int64_t H) {
     for (int64_t gate = 0; gate < 3; ++gate) {
       for (int64_t j = 0; j < H; ++j) {
         const A* const row = weight + ((d * 3 + gate) * H + j) * H;
-        A* const to = result.data() + (d * blocks + j / kPacked<A>) * H * 3 * kPacked<A> +
-                      gate * kPacked<A> + j % kPacked<A>;
+        A* const to = result.data() + (d * blocks + j / kPacked<A>)*H * 3 * kPacked<A> + gate * kPacked<A> +
+                      j % kPacked<A>;
         for (int64_t k = 0; k < H; ++k) to[k * 3 * kPacked<A>] = row[k];
       }
     }
@@ -76,9 +76,9 @@ struct GruParams {
   const A* weight;  // by pack_gates
   const A* rows;    // by pack_rows, of the backward alone
   const A* bias;
-  const T* h;      // of the backward alone
-  const T* grad;   // of the backward alone
-  T* out;          // out or grad gates
+  const T* h;     // of the backward alone
+  const T* grad;  // of the backward alone
+  T* out;         // out or grad gates
   int64_t B, frames, D, H;
   int64_t units_per_direction;
   int64_t begin, end;  // units
@@ -98,8 +98,8 @@ struct GruScan {
   /// Rows of `width` units; what lies beyond H stays zero in all of them.
   struct Arrays {
     std::vector<A> memory;
-    A *state, *next;     // h[t-1] and h[t]; in the backward h[t-1] and dh
-    A* through;          // [3] rows each: (dr, dz, r dn), of the backward alone
+    A *state, *next;  // h[t-1] and h[t]; in the backward h[t-1] and dh
+    A* through;       // [3] rows each: (dr, dz, r dn), of the backward alone
 
     Arrays(int64_t rows, int64_t width) : memory((kBackward ? 5 : 2) * rows * width, A(0)) {
       state = memory.data();
@@ -113,15 +113,14 @@ struct GruScan {
   struct Cell {
     V r, z, n, pre;
 
-    TASK_AWARE_INLINE Cell(const GruParams<T>& p, const T* gates, int64_t d, int64_t j, const V* sum, int64_t count) {
+    TASK_AWARE_INLINE Cell(const GruParams<T>& p, const T* gates, int64_t d, int64_t j, const V* sum,
+                           int64_t count) {
       constexpr int kLanes = kLanesOf<V>;
       const A* const bias = p.bias + d * 3 * p.H + j;
-      const auto input = [&](int64_t gate) TASK_AWARE_LAMBDA {
-        return at_most<T, kLanes>(gates + gate * p.H + j, count);
-      };
-      const auto shift = [&](int64_t gate) TASK_AWARE_LAMBDA {
-        return at_most<A, kLanes>(bias + gate * p.H, count);
-      };
+      const auto input = [&](int64_t gate)
+                             TASK_AWARE_LAMBDA { return at_most<T, kLanes>(gates + gate * p.H + j, count); };
+      const auto shift = [&](int64_t gate)
+                             TASK_AWARE_LAMBDA { return at_most<A, kLanes>(bias + gate * p.H, count); };
       r = sigmoid(input(0) + (sum[0] + shift(0)));
       z = sigmoid(input(1) + (sum[1] + shift(1)));
       pre = sum[2] + shift(2);
@@ -180,11 +179,12 @@ struct GruScan {
 
   /// visit(j, sums [3][kRows]) for each vector of units j: the state's products with the three gates' weights.
   template <typename V, int kRows, typename Visit>
-  static TASK_AWARE_INLINE void multiply_gates(const GruParams<T>& p, const A* state, int64_t d, Visit visit) {
+  static TASK_AWARE_INLINE void multiply_gates(const GruParams<T>& p, const A* state, int64_t d,
+                                               Visit visit) {
     constexpr int kLanes = kLanesOf<V>;
     const int64_t width = p.width();
     for (int64_t j = 0; j < p.H; j += kLanes) {
-      const A* weight = p.weight + (d * p.blocks() + j / kPacked<A>) * p.H * 3 * kPacked<A> + j % kPacked<A>;
+      const A* weight = p.weight + (d * p.blocks() + j / kPacked<A>)*p.H * 3 * kPacked<A> + j % kPacked<A>;
       V sum[kRows][3] = {};
       for (int64_t k = 0; k < p.H; ++k, weight += 3 * kPacked<A>) {
         const V r = load<A, kLanes>(weight), z = load<A, kLanes>(weight + kPacked<A>),
@@ -206,17 +206,16 @@ struct GruScan {
     constexpr int kLanes = kBytes / sizeof(A);
     using V = vector_t<A, kLanes>;
     const int64_t width = p.width();
-    multiply_gates<V, kRows>(
-        p, arrays.state, d, [&](int64_t j, const V(&sum)[kRows][3]) TASK_AWARE_LAMBDA {
-          const int64_t count = p.H - j;
-          for (int64_t row = 0; row < rows; ++row) {
-            const Cell<V> cell(p, p.gates + p.at(b + row, t, d, 3 * p.H), d, j, sum[row], count);
-            const V before = load<A, kLanes>(arrays.state + row * width + j);
-            const V h = cell.n + cell.z * (before - cell.n);
-            put(arrays.next + row * width + j, h, count);
-            put(p.out + p.at(b + row, t, d, p.H) + j, h, count);
-          }
-        });
+    multiply_gates<V, kRows>(p, arrays.state, d, [&](int64_t j, const V(&sum)[kRows][3]) TASK_AWARE_LAMBDA {
+      const int64_t count = p.H - j;
+      for (int64_t row = 0; row < rows; ++row) {
+        const Cell<V> cell(p, p.gates + p.at(b + row, t, d, 3 * p.H), d, j, sum[row], count);
+        const V before = load<A, kLanes>(arrays.state + row * width + j);
+        const V h = cell.n + cell.z * (before - cell.n);
+        put(arrays.next + row * width + j, h, count);
+        put(p.out + p.at(b + row, t, d, p.H) + j, h, count);
+      }
+    });
     std::swap(arrays.state, arrays.next);
   }
 
@@ -234,28 +233,28 @@ struct GruScan {
         put(arrays.state + row * width + j, value, p.H - j);
       }
     }
-    multiply_gates<V, kRows>(
-        p, arrays.state, d, [&](int64_t j, const V(&sum)[kRows][3]) TASK_AWARE_LAMBDA {
-          const int64_t count = p.H - j;
-          for (int64_t row = 0; row < rows; ++row) {
-            const Cell<V> cell(p, p.gates + p.at(b + row, t, d, 3 * p.H), d, j, sum[row], count);
-            A* const carried = arrays.next + row * width + j;
-            const V dh = load<A, kLanes>(carried) + at_most<T, kLanes>(p.grad + p.at(b + row, t, d, p.H) + j, count);
-            const V state = load<A, kLanes>(arrays.state + row * width + j);
-            const V dz = dh * (state - cell.n) * cell.z * (1 - cell.z);
-            const V dn = dh * (1 - cell.z) * (1 - cell.n * cell.n);
-            const V dr = dn * cell.pre * cell.r * (1 - cell.r);
-            put(carried, dh * cell.z, count);
-            A* const through = arrays.through + row * 3 * p.H + j;
-            T* const to = p.out + p.at(b + row, t, d, 3 * p.H) + j;
-            put(through, dr, count);
-            put(through + p.H, dz, count);
-            put(through + 2 * p.H, cell.r * dn, count);
-            put(to, dr, count);
-            put(to + p.H, dz, count);
-            put(to + 2 * p.H, dn, count);
-          }
-        });
+    multiply_gates<V, kRows>(p, arrays.state, d, [&](int64_t j, const V(&sum)[kRows][3]) TASK_AWARE_LAMBDA {
+      const int64_t count = p.H - j;
+      for (int64_t row = 0; row < rows; ++row) {
+        const Cell<V> cell(p, p.gates + p.at(b + row, t, d, 3 * p.H), d, j, sum[row], count);
+        A* const carried = arrays.next + row * width + j;
+        const V dh =
+            load<A, kLanes>(carried) + at_most<T, kLanes>(p.grad + p.at(b + row, t, d, p.H) + j, count);
+        const V state = load<A, kLanes>(arrays.state + row * width + j);
+        const V dz = dh * (state - cell.n) * cell.z * (1 - cell.z);
+        const V dn = dh * (1 - cell.z) * (1 - cell.n * cell.n);
+        const V dr = dn * cell.pre * cell.r * (1 - cell.r);
+        put(carried, dh * cell.z, count);
+        A* const through = arrays.through + row * 3 * p.H + j;
+        T* const to = p.out + p.at(b + row, t, d, 3 * p.H) + j;
+        put(through, dr, count);
+        put(through + p.H, dz, count);
+        put(through + 2 * p.H, cell.r * dn, count);
+        put(to, dr, count);
+        put(to + p.H, dz, count);
+        put(to + 2 * p.H, dn, count);
+      }
+    });
     multiply_rows<V, kRows>(p, arrays, d);
   }
 
@@ -265,7 +264,7 @@ struct GruScan {
     constexpr int kLanes = kLanesOf<V>;
     const int64_t width = p.width();
     for (int64_t j = 0; j < p.H; j += 2 * kLanes) {
-      const A* weight = p.rows + (d * p.blocks() + j / kPacked<A>) * 3 * p.H * kPacked<A> + j % kPacked<A>;
+      const A* weight = p.rows + (d * p.blocks() + j / kPacked<A>)*3 * p.H * kPacked<A> + j % kPacked<A>;
       V sum[kRows][2] = {};
       for (int64_t k = 0; k < 3 * p.H; ++k, weight += kPacked<A>) {
         const V low = load<A, kLanes>(weight), high = load<A, kLanes>(weight + kLanes);

@@ -39,12 +39,12 @@ def gru_scan(gates: Tensor, weight: Tensor, bias: Tensor, *, backend: Backend = 
         n = tanh(gates_n + r * pre_n)
         h[t] = (1 - z) * n + z * h[t-1]
 
-    ``gates`` is what the input adds, ``x @ weight_ih.T + bias_ih``, for all frames at once. Only the states are kept for
-    the backward, which computes the gates again. On the CPU alone: on a GPU, ``torch.nn.GRU`` runs cuDNN's.
+    ``gates`` is what the input adds, ``x @ weight_ih.T + bias_ih``, for all frames at once. Only the states are kept
+    for the backward, which computes the gates again. On the CPU alone: on a GPU, ``torch.nn.GRU`` runs cuDNN's.
 
     Args:
-        gates: ``[B,T,D,3H]`` in the order r, z, n, float32, float64 or bfloat16 (summed in float32); of D = 2 directions
-            the second runs from the last frame to the first.
+        gates: ``[B,T,D,3H]`` in the order r, z, n, float32, float64 or bfloat16 (summed in float32); of D = 2
+            directions the second runs from the last frame to the first.
         weight: ``[D,3H,H]``, floating.
         bias: ``[D,3H]``, floating.
         backend: ``auto``, ``native`` or ``reference``.
@@ -72,12 +72,15 @@ def gru_scan(gates: Tensor, weight: Tensor, bias: Tensor, *, backend: Backend = 
 
 
 def gru(x: Tensor, layers: nn.GRU, *, backend: Backend = "auto") -> Tensor:
-    """The output of a ``torch.nn.GRU`` by :func:`gru_scan`, without dropout and from zeros: ``[B,T,I]`` -> ``[B,T,D * H]``.
+    """The output of a ``torch.nn.GRU`` by :func:`gru_scan`, from zeros and without dropout.
 
     Args:
-        x: the input.
+        x: ``[B,T,I]``.
         layers: with biases and ``batch_first``.
         backend: of the recurrence.
+
+    Returns:
+        ``[B,T,D * H]``.
     """
     suffixes = ["", "_reverse"] if layers.bidirectional else [""]
     for layer in range(layers.num_layers):

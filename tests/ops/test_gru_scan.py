@@ -15,7 +15,7 @@ from task_aware.errors import BackendError
 if not _extension.extension.cpu:
     pytest.skip(f"no CPU kernels: {_extension.extension.cpu_absent}", allow_module_level=True)
 
-# (B, T, D, H): one of everything, all row counts of a group, several groups, columns that fill no vector, one direction.
+# (B, T, D, H): one of everything, groups of every size, several groups, columns that fill no vector, one direction.
 SHAPES = [
     *((1, 1, 1, 1), (2, 3, 2, 5), (3, 7, 2, 16), (5, 4, 1, 33), (7, 5, 2, 32), (8, 4, 2, 17), (9, 3, 1, 64)),
     *((21, 6, 2, 40), (1, 157, 2, 128)),
