@@ -115,7 +115,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser = ArgumentParser(prog="python -m task_aware.data.corpus", description="Make the built-in corpus.")
     parser.add_argument("--out", type=Path | None, help="folder to make it in; default: the cache")
     parser.add_argument("--seed", type=int, default=0, help="another seed, another corpus")
-    parser.add_argument("--size", choices=sorted(SIZES), default="full", help="large: more validation clips; tiny: for tests")
+    sizes = "large: more validation clips; tiny: for tests"
+    parser.add_argument("--size", choices=sorted(SIZES), default="full", help=sizes)
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     given = parser.parse_args(arguments)
     progress = not given.quiet
