@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
 
 from task_aware import ops
 
@@ -38,5 +39,38 @@ def test_glu_pool(side_by_side: SideBySide, shape: tuple[int, int, int, int], ba
         case,
         lambda *inputs: (ops.glu_pool(*inputs, POOL, backend="native"),),
         lambda *inputs: (ops.glu_pool_reference(*inputs, POOL),),
+        backward=backward,
+    )
+
+
+@pytest.mark.parametrize("backward", [False, True], ids=["forward", "backward"])
+@pytest.mark.shapes([(10, 16, 128, 628)], quick=[(2, 6, 8, 41)], full=[(60, 16, 128, 628)])
+def test_conv_glu_pool(side_by_side: SideBySide, shape: tuple[int, int, int, int], backward: bool) -> None:
+    B, C, F, T = shape
+    if side_by_side.device != "cpu":
+        pytest.skip("on a GPU the detector runs a convolution and glu_pool")
+    features, kernel = torch.randn(B, F, T), torch.randn(C, 3, 3) / 3
+    shift, weight, bias = torch.randn(C), torch.randn(C, C) / C**0.5, torch.randn(C)
+    grad = torch.randn(B, C, F // POOL[0], T // POOL[1])
+    case = Case(
+        "conv_glu_pool",
+        f"[{B},{C},{F},{T}]",
+        (features, kernel, shift, weight, bias),
+        bytes_forward=features.nbytes + grad.nbytes,
+        tolerance=1e-5,
+        differentiated=(0,),
+        output_gradients=(grad,),
+        bytes_backward=2 * features.nbytes + grad.nbytes,
+    )
+
+    def two(features: Tensor, kernel: Tensor, shift: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor]:
+        x = torch.nn.functional.conv2d(features[:, None], kernel[:, None], shift, padding=1)
+        return (ops.glu_pool(x, weight, bias, POOL, backend="native"),)
+
+    side_by_side.compare(
+        case,
+        lambda *inputs: (ops.conv_glu_pool(*inputs, POOL, backend="native"),),
+        lambda *inputs: (ops.conv_glu_pool_reference(*inputs, POOL),),
+        {"convolution and glu_pool": two},
         backward=backward,
     )

@@ -74,6 +74,27 @@ inline void check_glu_pool_arguments(const Tensor& x, const Tensor& weight, cons
                    "glu_pool: the tensors are on different devices.");
 }
 
+inline void check_conv_glu_pool_arguments(const Tensor& features, const Tensor& kernel, const Tensor& shift,
+                                          const Tensor& weight, const Tensor& bias, int64_t mel,
+                                          int64_t time) {
+  const int64_t C = weight.size(0);
+  TASK_AWARE_CHECK(
+      features.dim() == 3 && kernel.dim() == 3 && kernel.size(0) == C && kernel.size(1) == 3 &&
+          kernel.size(2) == 3 && shift.dim() == 1 && shift.size(0) == C && weight.dim() == 2 &&
+          weight.size(1) == C && bias.dim() == 1 && bias.size(0) == C,
+      "conv_glu_pool: features must be [B,F,T], kernel [C,3,3], weight [C,C], shift and bias [C].");
+  TASK_AWARE_CHECK(mel >= 1 && time >= 1 && time <= kMostFramesPooled,
+                   "conv_glu_pool: pools of at least 1, and of at most ", kMostFramesPooled,
+                   " frames, are wanted.");
+  const ScalarType type =
+      features.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+  for (const Tensor* tensor : {&kernel, &shift, &weight, &bias}) {
+    TASK_AWARE_CHECK(tensor->scalar_type() == type,
+                     "conv_glu_pool: the weights must be of the type of sums.");
+    TASK_AWARE_CHECK(same_device(features, *tensor), "conv_glu_pool: the tensors are on different devices.");
+  }
+}
+
 inline void check_gru_scan_arguments(const Tensor& gates, const Tensor& weight, const Tensor& bias) {
   TASK_AWARE_CHECK(
       gates.dim() == 4 && weight.dim() == 3 && bias.dim() == 2 && gates.size(2) <= 2 &&

@@ -143,15 +143,21 @@ class GatedBlock(nn.Sequential):
         )
 
     def evaluate(self, x: Tensor, backend: ops.Backend) -> Tensor:
-        """The block in evaluation mode: the norm is folded into the convolution, gate and pooling are one operator."""
+        """The block in evaluation mode: the norm is folded into the convolution, gate and pooling are one operator.
+
+        So is a convolution of one channel with them, on the CPU.
+        """
         convolution, norm = cast(TimeMelConv2d, self[0]), cast(nn.BatchNorm2d, self[1])
         gate, pooling = cast(GatedLinear, self[2]), cast(nn.AvgPool2d, self[4])
         assert norm.running_mean is not None and norm.running_var is not None and convolution.bias is not None
         scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
         weight = convolution.weight.transpose(2, 3) * scale[:, None, None, None]
         bias = (convolution.bias - norm.running_mean) * scale + norm.bias
-        x = nn.functional.conv2d(x, weight, bias, padding=1)
         pool = cast(tuple[int, int], pooling.kernel_size)
+        if x.shape[1] == 1 and not x.is_cuda:
+            linear = gate.linear
+            return ops.conv_glu_pool(x[:, 0], weight[:, 0], bias, linear.weight, linear.bias, pool, backend=backend)
+        x = nn.functional.conv2d(x, weight, bias, padding=1)
         return ops.glu_pool(x, gate.linear.weight, gate.linear.bias, pool, backend=backend)
 
 

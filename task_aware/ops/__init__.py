@@ -1,6 +1,7 @@
 """Differentiable tensor operators with native kernels."""
 
 from ._dispatch import Backend
+from .conv_glu_pool import conv_glu_pool, conv_glu_pool_reference
 from .glu_pool import glu_pool, glu_pool_reference
 from .gru_scan import gru, gru_scan, gru_scan_reference
 from .mel_mask import MaskedMel, mel_mask, mel_mask_reference
@@ -14,6 +15,8 @@ __all__ = [
     "MaskedMel",
     "Mixture",
     "PITResult",
+    "conv_glu_pool",
+    "conv_glu_pool_reference",
     "glu_pool",
     "glu_pool_reference",
     "gru",

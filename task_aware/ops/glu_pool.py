@@ -14,6 +14,16 @@ from ._dispatch import Backend, has_kernels, use_native
 MOST_FRAMES = 32
 
 
+def check_pool(operation: str, name: str, x: Tensor, C: int, pool: tuple[int, int]) -> None:
+    """ValueError unless ``x``, ``[...,F,T]`` called ``name``, holds pools of this size, and channels."""
+    if len(pool) != 2 or min(pool) < 1 or pool[1] > MOST_FRAMES:
+        raise ValueError(
+            f"{operation}: pool is {tuple(pool)}, expected (mel, time) from 1 on, time up to {MOST_FRAMES}."
+        )
+    if C == 0 or x.shape[-2] < pool[0] or x.shape[-1] < pool[1]:
+        raise ValueError(f"{operation}: {name} is {_check.shape(x)}, which holds no pool of {tuple(pool)}.")
+
+
 def glu_pool_reference(x: Tensor, weight: Tensor, bias: Tensor, pool: tuple[int, int]) -> Tensor:
     """Pure PyTorch definition of :func:`glu_pool`."""
     compute = torch.promote_types(x.dtype, torch.float32)
@@ -51,10 +61,7 @@ def glu_pool(x: Tensor, weight: Tensor, bias: Tensor, pool: tuple[int, int], *, 
     C = x.shape[1]
     _check.has_shape("glu_pool", "weight", weight, (C, C), "[C,C]")
     _check.has_shape("glu_pool", "bias", bias, (C,), "[C]")
-    if len(pool) != 2 or min(pool) < 1 or pool[1] > MOST_FRAMES:
-        raise ValueError(f"glu_pool: pool is {tuple(pool)}, expected (mel, time) from 1 on, time up to {MOST_FRAMES}.")
-    if C == 0 or x.shape[2] < pool[0] or x.shape[3] < pool[1]:
-        raise ValueError(f"glu_pool: x is {_check.shape(x)}, which holds no pool of {tuple(pool)}.")
+    check_pool("glu_pool", "x", x, C, pool)
     _check.same_device("glu_pool", x=x, weight=weight, bias=bias)
     if not use_native("glu_pool", backend, x):
         return glu_pool_reference(x, weight, bias, pool)

@@ -1,0 +1,116 @@
+"""The baseline detector's first block on its one channel: convolution, gated linear unit and pooling in one pass."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import BackendError
+from . import _check
+from ._dispatch import Backend, has_kernels, use_native
+from .glu_pool import check_pool, glu_pool_reference
+
+
+def conv_glu_pool_reference(
+    features: Tensor, kernel: Tensor, shift: Tensor, weight: Tensor, bias: Tensor, pool: tuple[int, int]
+) -> Tensor:
+    """Pure PyTorch definition of :func:`conv_glu_pool`."""
+    compute = torch.promote_types(features.dtype, torch.float32)
+    x = torch.nn.functional.conv2d(
+        features.to(compute)[:, None], kernel.to(compute)[:, None], shift.to(compute), padding=1
+    )
+    return glu_pool_reference(x, weight, bias, pool).to(features.dtype)
+
+
+def conv_glu_pool(
+    features: Tensor,
+    kernel: Tensor,
+    shift: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    pool: tuple[int, int],
+    *,
+    backend: Backend = "auto",
+) -> Tensor:
+    """:func:`glu_pool` of a 3x3 convolution of one channel, zeros outside::
+
+        x[b,c,f,t] = shift[c] + sum over i, j of kernel[c,i,j] * features[b,f+i-1,t+j-1]
+        out = avg_pool((bias + weight x) * sigmoid(x), pool)
+
+    The convolution's output, C times the features, is never written: neither in the forward nor in the backward, which
+    computes it again. On the CPU alone.
+
+    Args:
+        features: ``[B,F,T]``, float32, float64 or bfloat16 (summed in float32).
+        kernel: ``[C,3,3]``, floating.
+        shift, bias: ``[C]``, floating.
+        weight: ``[C,C]``, floating.
+        pool: mel bands and frames that one output averages, as in :func:`glu_pool`.
+        backend: ``auto``, ``native`` or ``reference``.
+
+    Returns:
+        ``[B,C,F // pool[0],T // pool[1]]`` of the features' dtype.
+
+    Raises:
+        TypeError, ValueError: an argument of another type, dtype, shape or device.
+        BackendError: the tensors are not on the CPU and the backend is not ``reference``.
+    """
+    tensors = {"features": features, "kernel": kernel, "shift": shift, "weight": weight, "bias": bias}
+    _check.floating("conv_glu_pool", **tensors)
+    if features.dim() != 3:
+        raise ValueError(f"conv_glu_pool: features is {_check.shape(features)}, expected [B,F,T].")
+    C = kernel.shape[0] if kernel.dim() else 0
+    _check.has_shape("conv_glu_pool", "kernel", kernel, (C, 3, 3), "[C,3,3]")
+    _check.has_shape("conv_glu_pool", "weight", weight, (C, C), "[C,C]")
+    for name, tensor in (("shift", shift), ("bias", bias)):
+        _check.has_shape("conv_glu_pool", name, tensor, (C,), "[C]")
+    check_pool("conv_glu_pool", "features", features, C, pool)
+    _check.same_device("conv_glu_pool", **tensors)
+    if backend != "reference" and features.device.type == "cuda":
+        raise BackendError(
+            "conv_glu_pool has no CUDA kernels; a convolution and glu_pool have, or backend='reference'."
+        )
+    if not use_native("conv_glu_pool", backend, features):
+        return conv_glu_pool_reference(features, kernel, shift, weight, bias, pool)
+    compute = torch.promote_types(features.dtype, torch.float32)
+    weights = (tensor.to(compute) for tensor in (kernel, shift, weight, bias))
+    return torch.ops.task_aware.conv_glu_pool(features, *weights, *pool)
+
+
+def _fake(features: Tensor, kernel: Tensor, shift: Tensor, weight: Tensor, bias: Tensor, mel: int, time: int) -> Tensor:
+    B, F, T = features.shape
+    return features.new_empty((B, kernel.shape[0], F // mel, T // time))
+
+
+def _fake_backward(
+    grad: Tensor, features: Tensor, kernel: Tensor, shift: Tensor, weight: Tensor, bias: Tensor, mel: int, time: int
+) -> Tensor:
+    return torch.empty_like(features, memory_format=torch.contiguous_format)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:5])
+    ctx.pool = inputs[5:]
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    inputs = ctx.saved_tensors
+    grads: list[Tensor | None] = [None] * 5
+    if ctx.needs_input_grad[0]:
+        grads[0] = torch.ops.task_aware.conv_glu_pool_backward(grad, *inputs, *ctx.pool)
+    if any(ctx.needs_input_grad[1:5]):
+        # A frozen detector never comes here.
+        weights = [tensor.detach().requires_grad_() for tensor in inputs[1:]]
+        with torch.enable_grad():
+            kernel, shift, weight, bias = weights
+            out = conv_glu_pool_reference(inputs[0].detach(), kernel, shift, weight, bias, ctx.pool)
+            grads[1:] = torch.autograd.grad(out, weights, grad.to(out.dtype))
+    return *grads, None, None
+
+
+if has_kernels():
+    torch.library.register_fake("task_aware::conv_glu_pool", _fake)
+    torch.library.register_fake("task_aware::conv_glu_pool_backward", _fake_backward)
+    torch.library.register_autograd("task_aware::conv_glu_pool", _backward, setup_context=_setup_context)
