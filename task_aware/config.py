@@ -109,11 +109,19 @@ class OptimiserConfig:
 
 @dataclass
 class SeparatorConfig:
-    """The mask network: a preset of sizes (conv_tasnet_text, conv_tasnet_3m, small) and the number of sources."""
+    """The mask network and how its sources' detections are merged.
+
+    Attributes:
+        preset: sizes (conv_tasnet_text, conv_tasnet_3m, small).
+        n_sources: masks.
+        merge: rule for the sources' detections.
+        causal: look back alone, so that it can hear a stream; for a causal detector.
+    """
 
     preset: Literal["conv_tasnet_text", "conv_tasnet_3m", "small"] = "small"
     n_sources: int = 5
     merge: Merge = "average"
+    causal: bool = False
 
 
 @dataclass
@@ -207,8 +215,8 @@ class FrozenDetectorConfig(RunConfig):
 
     Attributes:
         detector: checkpoint of the frozen detector, or package.module:factory of one of your own; without it, the one
-            that comes with the built-in corpus, and for other data one that is trained first, by the options in
-            `detector_config`.
+            that comes with the built-in corpus, and for other data or another `detector_config` than its own one that
+            is trained first, by the options there.
         detector_config: YAML of `train_sed` options, a path or a name that comes with the package.
         mixing: dynamic mixing of the strong clips.
     """

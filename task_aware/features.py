@@ -21,7 +21,7 @@ class FeatureConfig:
         n_mels: mel bands F.
         f_min, f_max: edges of the mel bands, Hz.
         amin: smallest amplitude that the logarithm sees.
-        top_db: dynamic range kept below the maximum of each clip, dB.
+        top_db: dynamic range kept below the maximum of each clip, dB; inf keeps all, as causal models need.
     """
 
     sample_rate: int = 16000

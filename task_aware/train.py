@@ -59,13 +59,13 @@ WEAK_DETECTOR = 0.2
 
 
 def get_detector(config: FrozenDetectorConfig) -> Detector:
-    """The detector to freeze: the one given, the built-in corpus' own, or one trained on the data first.
+    """The detector to freeze: the one given, the built-in corpus' own, or one trained first.
 
     A run to be resumed that had only come to train its detector starts anew from there.
     """
     if config.detector is not None:
         return open_detector(config.detector)
-    if config.data is None:
+    if config.data is None and config.detector_config == FrozenDetectorConfig.detector_config:
         return load_detector(BUILTIN_DETECTOR)
     out = config.out / "detector"
     if config.resume and (out / "detector.safetensors").is_file():
@@ -74,8 +74,11 @@ def get_detector(config: FrozenDetectorConfig) -> Detector:
         sed = cli.parse(TrainSedConfig, "", ["--config", config.detector_config], base=config.detector_config)
         if config.fast_dev_run:
             sed.training.max_steps = FAST_STEPS
-        _log.info("no --detector given: training one on %s first (%d steps)", config.data, sed.training.max_steps)
-        corpus = open_corpus(config.data, config.rirs, sample_rate=sed.training.features.sample_rate)
+        data, steps = config.data or "the built-in corpus", sed.training.max_steps
+        _log.info("no --detector given: training one on %s first (%d steps)", data, steps)
+        corpus = open_corpus(
+            config.data, config.rirs, sample_rate=sed.training.features.sample_rate, tiny=config.fast_dev_run
+        )
         detector = train_detector(config, sed.training, corpus, out)
     if config.resume and not last_checkpoint(config.out).is_file():
         _log.info("the run stopped while it trained its detector; what it is for starts now")
@@ -189,7 +192,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     validation = corpus.split("validation")
     seed_everything(config.seed, verbose=False)
-    sizes = preset(config.separator.preset, n_mels=detector.feature_config.n_mels, n_sources=config.separator.n_sources)
+    sizes = preset(
+        config.separator.preset,
+        n_mels=detector.feature_config.n_mels,
+        n_sources=config.separator.n_sources,
+        causal=config.separator.causal,
+    )
     system = Separator(
         MaskNetwork(sizes),
         cast(nn.Module, detector),

@@ -12,7 +12,7 @@ from task_aware.data.corpus import builtin_corpus
 from task_aware.data.labels import DESED_CLASSES
 from task_aware.features import FeatureConfig
 from task_aware.models.detector import CRNN, CRNNConfig
-from task_aware.models.separator import MaskNetwork, MaskNetworkConfig
+from task_aware.models.separator import ChannelLayerNorm, MaskNetwork, MaskNetworkConfig
 from task_aware.models.system import Separator
 
 MINIDESED = Path(__file__).parents[1] / "../shared/minidesed"
@@ -63,3 +63,39 @@ def small_separator(small_detector: CRNN) -> Separator:
     torch.manual_seed(1)
     sizes = MaskNetworkConfig(n_mels=32, n_sources=3, bottleneck=8, hidden=16, skip=8, blocks=2, repeats=1)
     return Separator(MaskNetwork(sizes), small_detector, backend="reference")
+
+
+@pytest.fixture
+def causal_detector() -> CRNN:
+    """As `small_detector`, but causal, of two GRU layers, and with the statistics of no norm at their start."""
+    torch.manual_seed(2)
+    config = CRNNConfig(
+        filters=(4, 8, 8), pooling=((2, 4), (2, 4), (1, 2)), rnn_cells=8, initialisation="unit", causal=True
+    )
+    detector = CRNN(config, DESED_CLASSES, FeatureConfig(n_fft=512, hop=320, n_mels=32, top_db=float("inf")))
+    with torch.no_grad():
+        detector.mean.normal_(-30.0, 5.0)
+        detector.std.uniform_(10.0, 20.0)
+        detector.dense.weight.normal_(0.0, 3.0)
+        detector.dense.bias.zero_()
+        for module in detector.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                assert module.running_mean is not None and module.running_var is not None
+                module.running_mean.normal_()
+                module.running_var.uniform_(0.3, 3.0)
+                module.weight.normal_(1.0, 0.3)
+                module.bias.normal_()
+    return detector.eval()
+
+
+@pytest.fixture
+def causal_separator(causal_detector: CRNN) -> Separator:
+    """A causal mask network of three sources before `causal_detector`, its norms' weights drawn too."""
+    torch.manual_seed(3)
+    sizes = MaskNetworkConfig(n_mels=32, n_sources=3, bottleneck=8, hidden=16, skip=8, blocks=3, repeats=2, causal=True)
+    network = MaskNetwork(sizes)
+    for module in network.modules():
+        if isinstance(module, ChannelLayerNorm):
+            torch.nn.init.normal_(module.weight, 1.0, 0.3)
+            torch.nn.init.normal_(module.bias)
+    return Separator(network, causal_detector).eval()

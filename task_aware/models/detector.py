@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from task_aware import checkpoint, ops
 from task_aware.errors import CheckpointError
 from task_aware.features import FeatureConfig
+from task_aware.models.causal import CausalGRU, LeftContext
 
 #: Output frames of the baseline's median filter.
 MEDIAN_FRAMES = 7
@@ -74,7 +75,7 @@ class CRNNConfig:
         filters: output channels of each convolution block.
         pooling: (time, mel) average pooling of each block; the mel factors multiply to the number of mel bands.
         rnn_cells: units of each GRU direction.
-        rnn_layers: bidirectional GRU layers.
+        rnn_layers: GRU layers.
         dropout: share of activations dropped in training.
         batch_norm_momentum: weight of a new batch in the running statistics (the baseline's 0.99 makes them those of
             the last batch; smaller batches want less).
@@ -83,6 +84,7 @@ class CRNNConfig:
         clip_pooling: how frame probabilities p become those of the clip: the baseline's `attention`, or without
             weights of its own `linear_softmax`, `sum_t(p^2) / sum_t(p)`, or `max`.
         median_frames: length of the median filter that events are decoded with, in output frames.
+        causal: look back alone: convolutions padded on the left in time, a GRU in one direction instead of two.
     """
 
     filters: tuple[int, ...] = (16, 32, 64, 128, 128, 128, 128)
@@ -94,6 +96,7 @@ class CRNNConfig:
     initialisation: Literal["baseline", "unit"] = "baseline"
     clip_pooling: Literal["attention", "linear_softmax", "max"] = "attention"
     median_frames: int = MEDIAN_FRAMES
+    causal: bool = False
 
     def __post_init__(self) -> None:
         if len(self.filters) != len(self.pooling):
@@ -106,14 +109,24 @@ class CRNNConfig:
 
 
 class TimeMelConv2d(nn.Conv2d):
-    """A convolution whose kernel is stored as (time, mel), as the baseline's, over features laid out as (mel, time).
+    """A 3x3 convolution whose kernel is stored as (time, mel), as the baseline's, over features as (mel, time).
 
-    So the features are read as the operators write them, without being transposed first.
+    So the features are read as the operators write them, without being transposed first. Where causal, a frame hears
+    itself and the two before it.
     """
+
+    def __init__(self, channels: int, filters: int, *, causal: bool) -> None:
+        super().__init__(channels, filters, 3, padding=(1, 0) if causal else 1)
+        self.causal = causal
+        self.context = LeftContext(2) if causal else nn.Identity()
+
+    def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """The convolution with weights `[C', C, time, mel]` in place of its own."""
+        return self._conv_forward(self.context(x), weight.transpose(2, 3), bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """`[B, C, F, T]` -> `[B, C', F, T]`."""
-        return self._conv_forward(x, self.weight.transpose(2, 3), self.bias)
+        return self.convolve(x, self.weight, self.bias)
 
 
 class GatedLinear(nn.Module):
@@ -135,7 +148,7 @@ class GatedBlock(nn.Sequential):
     def __init__(self, channels: int, filters: int, pooling: tuple[int, int], config: CRNNConfig) -> None:
         time, mel = pooling
         super().__init__(
-            TimeMelConv2d(channels, filters, 3, padding=1),
+            TimeMelConv2d(channels, filters, causal=config.causal),
             nn.BatchNorm2d(filters, eps=1e-3, momentum=config.batch_norm_momentum),
             GatedLinear(filters),
             nn.Dropout(config.dropout),
@@ -151,18 +164,18 @@ class GatedBlock(nn.Sequential):
         gate, pooling = cast(GatedLinear, self[2]), cast(nn.AvgPool2d, self[4])
         assert norm.running_mean is not None and norm.running_var is not None and convolution.bias is not None
         scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-        weight = convolution.weight.transpose(2, 3) * scale[:, None, None, None]
         bias = (convolution.bias - norm.running_mean) * scale + norm.bias
-        pool = cast(tuple[int, int], pooling.kernel_size)
-        if x.shape[1] == 1 and not x.is_cuda:
-            linear = gate.linear
-            return ops.conv_glu_pool(x[:, 0], weight[:, 0], bias, linear.weight, linear.bias, pool, backend=backend)
-        x = nn.functional.conv2d(x, weight, bias, padding=1)
-        return ops.glu_pool(x, gate.linear.weight, gate.linear.bias, pool, backend=backend)
+        weight = convolution.weight * scale[:, None, None, None]
+        linear, pool = gate.linear, cast(tuple[int, int], pooling.kernel_size)
+        if x.shape[1] == 1 and not x.is_cuda and not convolution.causal:
+            kernel = weight[:, 0].mT
+            return ops.conv_glu_pool(x[:, 0], kernel, bias, linear.weight, linear.bias, pool, backend=backend)
+        x = convolution.convolve(x, weight, bias)
+        return ops.glu_pool(x, linear.weight, linear.bias, pool, backend=backend)
 
 
 class CRNN(nn.Module):
-    """Seven gated convolution blocks, a bidirectional GRU, and an attention head (DCASE 2020 task 4 baseline).
+    """Gated convolution blocks, a GRU, and an attention head: the DCASE 2020 task 4 baseline, or a causal one.
 
     `frame = sigmoid(dense(x))`, `attention = clamp(softmax(dense_softmax(x)), 1e-7, 1)` over the classes,
     `clip = sum_t(frame * attention) / sum_t(attention)`; or without `dense_softmax`, as `config.clip_pooling` says.
@@ -197,11 +210,12 @@ class CRNN(nn.Module):
         for filters, pooling in zip(config.filters, config.pooling, strict=True):
             self.blocks.append(GatedBlock(channels, filters, pooling, config))
             channels = filters
-        self.rnn = nn.GRU(channels, config.rnn_cells, config.rnn_layers, batch_first=True, bidirectional=True)
+        gru, directions = (CausalGRU, 1) if config.causal else (nn.GRU, 2)
+        self.rnn = gru(channels, config.rnn_cells, config.rnn_layers, batch_first=True, bidirectional=not config.causal)
         self.dropout = nn.Dropout(config.dropout)
-        self.dense = nn.Linear(2 * config.rnn_cells, len(self.labels))
+        self.dense = nn.Linear(directions * config.rnn_cells, len(self.labels))
         if config.clip_pooling == "attention":
-            self.dense_softmax = nn.Linear(2 * config.rnn_cells, len(self.labels))
+            self.dense_softmax = nn.Linear(directions * config.rnn_cells, len(self.labels))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -238,7 +252,7 @@ class CRNN(nn.Module):
         return n_frames, self.frame_seconds
 
     def forward(self, features: Tensor) -> Detection:
-        """Scaled log-mel `[B, F, T]` -> `Detection`; the activations are the seven blocks' and the GRU's."""
+        """Scaled log-mel `[B, F, T]` -> `Detection`; the activations are the blocks' and the GRU's."""
         x = features.unsqueeze(1)
         activations = []
         layer_by_layer = self.training or self.backend == "reference"
@@ -246,7 +260,8 @@ class CRNN(nn.Module):
             x = block(x) if layer_by_layer else cast(GatedBlock, block).evaluate(x, self.backend)
             activations.append(x)
         x = x.squeeze(2).transpose(1, 2)
-        x = self.rnn(x)[0] if layer_by_layer or x.is_cuda else ops.gru(x, self.rnn, backend=self.backend)
+        native = not (layer_by_layer or x.is_cuda or self.config.causal)
+        x = ops.gru(x, self.rnn, backend=self.backend) if native else self.rnn(x)[0]
         activations.append(x)
         x = self.dropout(x)
         frame = torch.sigmoid(self.dense(x))

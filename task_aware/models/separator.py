@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from task_aware.models.causal import LeftContext
+
 
 @dataclass(frozen=True)
 class MaskNetworkConfig:
@@ -20,6 +22,7 @@ class MaskNetworkConfig:
         skip: channels of the summed skip connections (Sc).
         blocks: convolution blocks per repeat, dilations 1, 2, ... 2^(blocks-1) (X).
         repeats: how often the dilations start over (R).
+        causal: look back alone: convolutions padded on the left, norms over the channels of each frame.
     """
 
     n_mels: int = 128
@@ -29,10 +32,11 @@ class MaskNetworkConfig:
     skip: int = 64
     blocks: int = 5
     repeats: int = 3
+    causal: bool = False
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if value < 1:
+            if name != "causal" and value < 1:
                 raise ValueError(f"separator.{name} is {value}; it must be at least 1")
 
 
@@ -44,11 +48,11 @@ PRESETS: dict[str, dict[str, int]] = {
 }
 
 
-def preset(name: str, *, n_mels: int, n_sources: int) -> MaskNetworkConfig:
+def preset(name: str, *, n_mels: int, n_sources: int, causal: bool = False) -> MaskNetworkConfig:
     """The sizes called `name` for `n_mels` bands and `n_sources` masks."""
     if name not in PRESETS:
         raise ValueError(f"no separator preset is called {name!r}; there are {', '.join(sorted(PRESETS))}")
-    return MaskNetworkConfig(n_mels=n_mels, n_sources=n_sources, **PRESETS[name])
+    return MaskNetworkConfig(n_mels=n_mels, n_sources=n_sources, causal=causal, **PRESETS[name])
 
 
 class GlobalLayerNorm(nn.Module):
@@ -65,8 +69,35 @@ class GlobalLayerNorm(nn.Module):
         return nn.functional.group_norm(x, 1, self.weight, self.bias, self.eps)
 
 
+class ChannelLayerNorm(GlobalLayerNorm):
+    """cLN: as gLN, but over the channels of each frame."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[B, C, T]` -> `[B, C, T]`; the variance is the biased one."""
+        frames = x.transpose(1, 2)
+        return nn.functional.layer_norm(frames, self.weight.shape, self.weight, self.bias, self.eps).transpose(1, 2)
+
+
+def norm(config: MaskNetworkConfig, channels: int) -> GlobalLayerNorm:
+    """cLN of a causal network, gLN of any other."""
+    return ChannelLayerNorm(channels) if config.causal else GlobalLayerNorm(channels)
+
+
+class DepthwiseConv1d(nn.Conv1d):
+    """A dilated convolution over three frames of each channel, around each frame or, where causal, up to it."""
+
+    def __init__(self, channels: int, dilation: int, *, causal: bool) -> None:
+        padding = 0 if causal else dilation
+        super().__init__(channels, channels, 3, padding=padding, dilation=dilation, groups=channels)
+        self.context = LeftContext(2 * dilation) if causal else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[B, C, T]` -> `[B, C, T]`."""
+        return super().forward(self.context(x))
+
+
 class ConvBlock(nn.Module):
-    """1x1 convolution, PReLU, gLN, dilated depthwise convolution, PReLU, gLN; a residual and a skip output."""
+    """1x1 convolution, PReLU, norm, dilated depthwise convolution, PReLU, norm; a residual and a skip output."""
 
     def __init__(self, config: MaskNetworkConfig, dilation: int) -> None:
         super().__init__()
@@ -74,10 +105,10 @@ class ConvBlock(nn.Module):
         self.shared = nn.Sequential(
             nn.Conv1d(config.bottleneck, hidden, 1),
             nn.PReLU(),
-            GlobalLayerNorm(hidden),
-            nn.Conv1d(hidden, hidden, 3, padding=dilation, dilation=dilation, groups=hidden),
+            norm(config, hidden),
+            DepthwiseConv1d(hidden, dilation, causal=config.causal),
             nn.PReLU(),
-            GlobalLayerNorm(hidden),
+            norm(config, hidden),
         )
         self.residual = nn.Conv1d(hidden, config.bottleneck, 1)
         self.skip = nn.Conv1d(hidden, config.skip, 1)
@@ -90,14 +121,14 @@ class ConvBlock(nn.Module):
 class MaskNetwork(nn.Module):
     """Mask logits from the mixture's scaled log-mel features.
 
-    gLN, a 1x1 bottleneck, `repeats` x `blocks` convolution blocks whose skip outputs are summed, PReLU and a 1x1
-    convolution to `n_sources * n_mels` logits. The sigmoid belongs to `ops.mel_mask`.
+    A norm (gLN, or cLN where causal), a 1x1 bottleneck, `repeats` x `blocks` convolution blocks whose skip outputs are
+    summed, PReLU and a 1x1 convolution to `n_sources * n_mels` logits. The sigmoid belongs to `ops.mel_mask`.
     """
 
     def __init__(self, config: MaskNetworkConfig) -> None:
         super().__init__()
         self.config = config
-        self.bottleneck = nn.Sequential(GlobalLayerNorm(config.n_mels), nn.Conv1d(config.n_mels, config.bottleneck, 1))
+        self.bottleneck = nn.Sequential(norm(config, config.n_mels), nn.Conv1d(config.n_mels, config.bottleneck, 1))
         self.blocks = nn.ModuleList(
             ConvBlock(config, 2**x) for _ in range(config.repeats) for x in range(config.blocks)
         )

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from task_aware import checkpoint
 from task_aware.data.labels import DESED_CLASSES
 from task_aware.errors import CheckpointError
 from task_aware.features import FeatureConfig
@@ -73,8 +74,6 @@ def test_saved_and_loaded_it_answers_the_same(tmp_path, small_detector):
 
 
 def test_weights_of_other_sizes_are_one_sentence(tmp_path, small_detector):
-    from task_aware import checkpoint
-
     path = tmp_path / "detector.safetensors"
     description = small_detector.describe() | {"labels": ["Cat"]}
     checkpoint.write(path, "detector", small_detector.state_dict(), {"detector": description, "notes": {}})
@@ -82,10 +81,36 @@ def test_weights_of_other_sizes_are_one_sentence(tmp_path, small_detector):
         load_detector(path)
 
 
-def test_evaluation_in_fewer_passes_says_the_same_as_layer_by_layer() -> None:
+def test_a_causal_detector_comes_back_and_a_file_without_the_option_is_not_causal(
+    tmp_path, causal_detector, small_detector
+):
+    path = tmp_path / "detector.safetensors"
+    causal_detector.save(path)
+    loaded = load_detector(path)
+    assert loaded.config == causal_detector.config and loaded.feature_config.top_db == float("inf")
+    features = torch.randn(1, 32, 40)
+    torch.testing.assert_close(loaded(features).frame, causal_detector(features).frame, rtol=0, atol=0)
+    description = small_detector.describe()
+    del description["crnn"]["causal"]
+    checkpoint.write(path, "detector", small_detector.state_dict(), {"detector": description, "notes": {}})
+    assert not load_detector(path).config.causal
+
+
+def test_a_causal_detector_does_not_hear_what_comes_later(causal_detector, small_detector):
+    features = torch.randn(1, 32, 64)
+    other = features.clone()
+    other[..., 40:] += 1.0
+    for detector, causal in ((causal_detector, True), (small_detector, False)):
+        same = torch.isclose(detector(features).frame, detector(other).frame, atol=1e-6).all((0, 2))
+        assert same.shape == (16,) and not same[10]
+        assert same[:10].all() == causal
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_evaluation_in_fewer_passes_says_the_same_as_layer_by_layer(causal) -> None:
     """The folded norm and the fused gate: outputs, activations and the gradient of the features."""
     torch.manual_seed(0)
-    config = CRNNConfig(filters=(8, 16, 16, 16, 16, 16, 16), rnn_cells=16, initialisation="unit")
+    config = CRNNConfig(filters=(8, 16, 16, 16, 16, 16, 16), rnn_cells=16, initialisation="unit", causal=causal)
     detector = freeze(CRNN(config, DESED_CLASSES, FeatureConfig()))
     assert isinstance(detector, CRNN)
     for module in detector.modules():

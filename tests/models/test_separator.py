@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from task_aware.models.separator import GlobalLayerNorm, MaskNetwork, MaskNetworkConfig, preset
+from task_aware.models.separator import ChannelLayerNorm, GlobalLayerNorm, MaskNetwork, MaskNetworkConfig, preset
 
 
 @pytest.mark.parametrize(("name", "parameters"), [("conv_tasnet_text", 437_983), ("conv_tasnet_3m", 3_121_439)])
@@ -21,6 +21,28 @@ def test_global_layer_norm_is_over_channels_and_time():
     norm = GlobalLayerNorm(5).double()
     mean, var = x.mean((1, 2), keepdim=True), x.var((1, 2), correction=0, keepdim=True)
     torch.testing.assert_close(norm(x), (x - mean) / (var + 1e-8).sqrt())
+
+
+def test_channel_layer_norm_is_over_the_channels_of_each_frame():
+    x = torch.randn(3, 5, 7, dtype=torch.float64) * 4 + 2
+    norm = ChannelLayerNorm(5).double()
+    with torch.no_grad():
+        norm.weight.normal_()
+        norm.bias.normal_()
+    standard = (x - x.mean(1, keepdim=True)) / (x.var(1, correction=0, keepdim=True) + 1e-8).sqrt()
+    torch.testing.assert_close(norm(x), standard * norm.weight[:, None] + norm.bias[:, None])
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_a_causal_network_does_not_hear_what_comes_later(causal):
+    torch.manual_seed(0)
+    network = MaskNetwork(preset("small", n_mels=16, n_sources=2, causal=causal)).eval()
+    features = torch.randn(1, 16, 60)
+    other = features.clone()
+    other[..., 40:] = torch.randn(1, 16, 20)
+    same = torch.isclose(network(features), network(other), atol=1e-5).all((0, 1, 2))
+    assert not same[40:].any()
+    assert same[:40].all() == causal
 
 
 def test_dilations_start_over_with_every_repeat():

@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 import torch
 
-from task_aware import Separator
+from task_aware import Separator, checkpoint
 from task_aware.errors import CheckpointError
 from task_aware.features import FeatureConfig
 from task_aware.models.detector import CRNN
@@ -60,6 +60,22 @@ def test_a_checkpoint_holds_the_detector_too(tmp_path, small_separator):
     loaded = Separator.from_checkpoint(path, backend="reference")
     for mine, theirs in zip(small_separator.detect(mixture())[2], loaded.detect(mixture())[2], strict=True):
         torch.testing.assert_close(mine, theirs, rtol=0, atol=0)
+
+
+def test_a_causal_system_comes_back_and_a_file_without_the_option_is_not_causal(
+    tmp_path, causal_separator, small_separator
+):
+    path = tmp_path / "separator.safetensors"
+    causal_separator.save(path)
+    loaded = Separator.from_checkpoint(path)
+    assert loaded.mask_network.config.causal and loaded.detector.config.causal
+    torch.testing.assert_close(loaded.detect(mixture())[2], causal_separator.detect(mixture())[2], rtol=0, atol=0)
+    small_separator.save(path)
+    tensors, content = checkpoint.read(path, "separator")
+    del content["mask_network"]["causal"], content["detector"]["crnn"]["causal"]
+    checkpoint.write(path, "separator", tensors, content)
+    old = Separator.from_checkpoint(path, backend="reference")
+    torch.testing.assert_close(old.detect(mixture())[2], small_separator.detect(mixture())[2], rtol=0, atol=0)
 
 
 def test_a_detector_of_other_labels_or_features_is_refused(tmp_path, small_separator):
