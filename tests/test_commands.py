@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from task_aware import (
+    Separator,
     ablation,
     cli,
     completion,
@@ -16,6 +17,7 @@ from task_aware import (
     import_dcase20,
     infer,
     info,
+    listen,
     load_detector,
     mix,
     plot,
@@ -27,6 +29,7 @@ from task_aware import (
 from task_aware.config import TrainConfig
 from task_aware.data.recipes import MixingConfig
 from task_aware.errors import CheckpointError, DataError
+from task_aware.live import LiveDetector
 from task_aware.psds import why_no_psds
 
 
@@ -76,6 +79,17 @@ def test_a_fast_run_trains_scores_and_draws(cache, tmp_path, capsys):
 def test_other_data_without_a_detector_trains_one_first(tiny_corpus, tmp_path):
     train.main([f"--data={tiny_corpus}", "--fast-dev-run", f"--out={tmp_path}", "--accelerator=cpu"])
     assert (tmp_path / "detector" / "detector.safetensors").is_file()
+
+
+def test_a_recipe_with_a_detector_of_its_own_trains_that_first(cache, tmp_path, caplog):
+    """The detector that comes along is not causal, so it is not taken."""
+    caplog.set_level("INFO")
+    train.main(["--config=causal_builtin", "--fast-dev-run", f"--out={tmp_path}", "--accelerator=cpu"])
+    assert "training one on the built-in corpus first (6 steps)" in caplog.text
+    system = Separator.from_checkpoint(tmp_path / "separator.safetensors")
+    assert system.mask_network.config.causal
+    assert system.detector.config == load_detector(tmp_path / "detector" / "detector.safetensors").config
+    assert LiveDetector(system).delay_seconds == pytest.approx((15 * 320 + 512 + 1) / 16000)
 
 
 def test_real_recordings_with_absent_classes(minidesed, tmp_path, caplog):
@@ -143,6 +157,7 @@ COMMANDS = [
     train_sep,
     evaluate,
     infer,
+    listen,
     mix,
     ablation,
     plot,

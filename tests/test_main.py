@@ -25,7 +25,7 @@ def run(monkeypatch, *arguments: str) -> int:
 def test_it_lists_the_commands_with_what_they_do(monkeypatch, capsys):
     assert run(monkeypatch, "--help") == 0
     printed = capsys.readouterr().out
-    for name in ("train", "train_sed", "evaluate", "infer", "mix", "info", "corpus", "export"):
+    for name in ("train", "train_sed", "evaluate", "infer", "listen", "mix", "info", "corpus", "export"):
         assert f"\n  {name} " in printed
     assert re.search(r"\n  train +trains a separator through a frozen sound event detector\n", printed)
 

@@ -1,0 +1,224 @@
+"""Events of a live stream: chunks of any size in, each event out as soon as it is final.
+
+They are those of the whole signal at once (`frame_probabilities` and `metrics.decode`): front end and median filter
+work on the chunk and the neighbours that they reach into, the networks are causal and remember.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+from collections.abc import Sequence
+from itertools import chain
+
+import numpy as np
+import torch
+from scipy.ndimage import median_filter
+from torch import Tensor, nn
+
+from task_aware.data.labels import Event
+from task_aware.evaluate import detector_of, open_model
+from task_aware.models.causal import start_stream
+from task_aware.models.detector import CRNN, median_frames_of
+from task_aware.models.system import Separator, merge_sources
+
+#: Output frames that the networks hear at once, so that memory does not grow with a chunk.
+MOST_FRAMES = 256
+
+
+def check_causal(model: nn.Module) -> None:
+    """Raises ValueError where a separator or a detector needs to hear what comes later."""
+    detector = detector_of(model)
+    reasons = []
+    if isinstance(model, Separator) and not model.mask_network.config.causal:
+        reasons.append("its mask network looks ahead (separator.causal)")
+    if not isinstance(detector, CRNN) or not detector.config.causal:
+        reasons.append("its detector is no causal CRNN (crnn.causal)")
+    if math.isfinite(detector.feature_config.top_db):
+        reasons.append("its features depend on the maximum of the whole signal (features.top_db, which must be .inf)")
+    if reasons:
+        raise ValueError(
+            f"this model cannot hear a stream: {', and '.join(reasons)}; train one with --config causal_builtin"
+        )
+
+
+class FrameStream:
+    """The frame probabilities of a stream.
+
+    Args:
+        model: a causal separator or detector. It stays as it is: what the stream remembers is in a copy that shares the
+            weights.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        check_causal(model)
+        weights = {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())}
+        self.model = copy.deepcopy(model, weights).eval()
+        start_stream(self.model)
+        self.detector = detector_of(self.model)
+        self.pooling = round(self.detector.frame_seconds / self.detector.feature_config.frame_seconds)
+        self.n_samples = 0
+        self._kept = np.empty(0, dtype=np.float32)  # the samples from feature frame `_origin` on
+        self._origin = 0
+        self._next = 0  # feature frame, a multiple of `pooling`
+
+    @torch.inference_mode()
+    def push(self, samples: np.ndarray, *, last: bool = False) -> np.ndarray:
+        """The probabilities `[T', C]` that the next samples `[n]` make final, or where the signal ends, all others.
+
+        A signal without a whole output frame, or of no more than half a window, has none.
+        """
+        front_end = self.detector.feature_config
+        half, hop = front_end.n_fft // 2, front_end.hop
+        self._kept = np.concatenate([self._kept, samples])
+        self.n_samples += len(samples)
+        # a frame is final when the samples under its window are there; the first, reflected, wants one more
+        whole = (self.n_samples - half - 1) // hop + 1
+        if last and whole > 0:
+            whole = front_end.n_frames(self.n_samples)
+        n_ready = (whole - self._next) // self.pooling * self.pooling
+        if n_ready <= 0:
+            return np.empty((0, len(self.detector.labels)), dtype=np.float32)
+        waveform = torch.from_numpy(self._kept).to(self.detector.mean.device)
+        mel = front_end.mel(waveform, backend=self.model.backend)  # type: ignore[arg-type]
+        mel = mel[None, :, self._next - self._origin :][..., :n_ready]
+        self._next += n_ready
+        # at either end of what is kept frames are reflected: those before `_next` are not used again
+        origin = max(0, self._next - math.ceil(half / hop))
+        self._kept = self._kept[(origin - self._origin) * hop :]
+        self._origin = origin
+        parts = [self._hear(part) for part in mel.split(MOST_FRAMES * self.pooling, dim=-1)]
+        return torch.cat(parts).cpu().numpy()
+
+    def _hear(self, mel: Tensor) -> Tensor:
+        """The next `[1, F, T]` of the mixture, of which T is a multiple of the pooling: `[T', C]`."""
+        if not isinstance(self.model, Separator):
+            front_end = self.detector.feature_config
+            features = front_end.scale(front_end.log_mel(mel), self.detector.mean, self.detector.std)
+            return self.detector(features).frame[0]
+        # mixture and sources together, because a layer remembers one call
+        mixture, sources = self.model.mixture_features(mel)[:, None], self.model.separate(mel).features
+        frame = self.model.detect_sources(torch.cat([mixture, sources], dim=1)).frame
+        return merge_sources(frame[:, 1:], frame[:, 0], self.model.merge)[0]
+
+
+class EventStream:
+    """`metrics.decode` of a stream of frame probabilities.
+
+    Args:
+        labels: the classes, in the order of the probabilities' columns.
+        frame_seconds: between two frames.
+        threshold: probability from which a class is active.
+        median_frames: length of the median filter.
+    """
+
+    def __init__(self, labels: Sequence[str], frame_seconds: float, threshold: float, median_frames: int) -> None:
+        self.labels = labels
+        self.frame_seconds = frame_seconds
+        self.threshold = threshold
+        self.median_frames = median_frames
+        self.frames_ahead = (median_frames - 1) // 2
+        self._kept = np.empty((0, len(labels)), dtype=np.int8)  # activity from frame `_origin` on
+        self._origin = 0
+        self._next = 0  # frame to be filtered
+        self._active = np.zeros((1, len(labels)), dtype=np.int8)  # the one before it, filtered
+        self._onsets = np.zeros(len(labels))
+
+    def push(self, frame: np.ndarray, *, duration: float | None = None) -> list[Event]:
+        """The events that the next frames `[T', C]` end, by their offsets.
+
+        duration: seconds of the whole signal where it ends with these frames: all events end there.
+        """
+        self._kept = np.concatenate([self._kept, frame >= self.threshold], dtype=np.int8)
+        end = math.inf if duration is None else duration
+        stop = max(self._next, self._origin + len(self._kept) - (self.frames_ahead if duration is None else 0))
+        smooth = self._kept[:0]
+        if stop > self._next:
+            smooth = median_filter(self._kept, size=(self.median_frames, 1), mode="reflect")
+            smooth = smooth[self._next - self._origin : stop - self._origin]
+        active = np.concatenate([self._active, smooth])
+        silence = np.zeros((0 if duration is None else 1, len(self.labels)), dtype=np.int8)
+        steps = np.diff(np.concatenate([active, silence]), axis=0)
+        events = []
+        for row, column in np.argwhere(steps):
+            seconds = float((self._next + row) * self.frame_seconds)
+            if steps[row, column] > 0:
+                self._onsets[column] = seconds
+            elif self._onsets[column] < end:
+                events.append(Event(float(self._onsets[column]), min(seconds, end), self.labels[column]))
+        self._active, self._next = active[-1:], stop
+        origin = max(0, stop - self.median_frames // 2)
+        self._kept = self._kept[origin - self._origin :]
+        self._origin = origin
+        return events
+
+
+class LiveDetector:
+    """Detects events in a stream with a bounded delay; the same events as in the whole signal at once.
+
+    Args:
+        model: checkpoint of a causal separator or detector, or the module itself, which computes where it is.
+        threshold: probability from which a class is active.
+        median_frames: length of the median filter over output frames; default: the detector's own.
+
+    Raises:
+        CheckpointError: the checkpoint is missing, broken or of another kind.
+        ValueError: a model that is not causal, or an option out of its range.
+    """
+
+    def __init__(
+        self, model: str | os.PathLike[str] | nn.Module, *, threshold: float = 0.5, median_frames: int | None = None
+    ) -> None:
+        self.model = model if isinstance(model, nn.Module) else open_model(model)
+        self.detector = detector_of(self.model)
+        self.threshold = threshold
+        self.median_frames = median_frames_of(self.detector) if median_frames is None else median_frames
+        if self.median_frames < 1:
+            raise ValueError(f"median_frames is {median_frames}; give 1 (no filter) or more")
+        self._start()
+
+    def _start(self) -> None:
+        detector = self.detector
+        self._frames = FrameStream(self.model)
+        self._events = EventStream(detector.labels, detector.frame_seconds, self.threshold, self.median_frames)
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz of the samples that it hears."""
+        return self.detector.feature_config.sample_rate
+
+    @property
+    def seconds(self) -> float:
+        """Length of what has come of the stream."""
+        return self._frames.n_samples / self.sample_rate
+
+    @property
+    def delay_seconds(self) -> float:
+        """At most so much of the stream must come after an event's offset before the event is returned.
+
+        The output frames that the median filter looks ahead and the one that the event's offset begins, less a hop,
+        then half a window of the front end and a sample.
+        """
+        front_end = self.detector.feature_config
+        n_frames = (self._events.frames_ahead + 1) * self._frames.pooling
+        return ((n_frames - 1) * front_end.hop + front_end.n_fft // 2 + 1) / self.sample_rate
+
+    def push(self, samples: np.ndarray | Tensor) -> list[Event]:
+        """The events that the next samples `[n]` make final, by their offsets; times count from the stream's start.
+
+        Raises ValueError for samples of another shape or not finite.
+        """
+        samples = torch.as_tensor(samples).detach().cpu().float().numpy()
+        if samples.ndim != 1:
+            raise ValueError(f"samples have the shape {list(samples.shape)}; give [n], one channel")
+        if not np.isfinite(samples).all():
+            raise ValueError("samples are not finite; replace or remove them")
+        return self._events.push(self._frames.push(samples))
+
+    def flush(self) -> list[Event]:
+        """The events that are left at the stream's end; what is pushed next begins another stream."""
+        frame = self._frames.push(np.empty(0, dtype=np.float32), last=True)
+        events = self._events.push(frame, duration=self.seconds)
+        self._start()
+        return events
