@@ -11,6 +11,7 @@ import math
 import os
 from collections.abc import Sequence
 from itertools import chain
+from typing import cast
 
 import numpy as np
 import torch
@@ -56,12 +57,14 @@ class FrameStream:
         weights = {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())}
         self.model = copy.deepcopy(model, weights).eval()
         start_stream(self.model)
-        self.detector = detector_of(self.model)
-        self.pooling = round(self.detector.frame_seconds / self.detector.feature_config.frame_seconds)
+        self.detector = cast(CRNN, detector_of(self.model))
+        self.lookahead, self.detector.lookahead = self.detector.lookahead, 0
+        self.pooling = self.detector.time_pooling
         self.n_samples = 0
         self._kept = np.empty(0, dtype=np.float32)  # the samples from feature frame `_origin` on
         self._origin = 0
-        self._next = 0  # feature frame, a multiple of `pooling`
+        self._next = 0  # feature frame to be heard
+        self._early = self.lookahead  # answers to come that are for frames before the first
 
     @torch.inference_mode()
     def push(self, samples: np.ndarray, *, last: bool = False) -> np.ndarray:
@@ -74,33 +77,47 @@ class FrameStream:
         self._kept = np.concatenate([self._kept, samples])
         self.n_samples += len(samples)
         # a frame is final when the samples under its window are there; the first, reflected, wants one more
-        whole = (self.n_samples - half - 1) // hop + 1
-        if last and whole > 0:
-            whole = front_end.n_frames(self.n_samples)
-        n_ready = (whole - self._next) // self.pooling * self.pooling
-        if n_ready <= 0:
+        n_final = (self.n_samples - half - 1) // hop + 1
+        if n_final <= 0:
             return np.empty((0, len(self.detector.labels)), dtype=np.float32)
-        waveform = torch.from_numpy(self._kept).to(self.detector.mean.device)
-        mel = front_end.mel(waveform, backend=self.model.backend)  # type: ignore[arg-type]
-        mel = mel[None, :, self._next - self._origin :][..., :n_ready]
-        self._next += n_ready
-        # at either end of what is kept frames are reflected: those before `_next` are not used again
-        origin = max(0, self._next - math.ceil(half / hop))
-        self._kept = self._kept[(origin - self._origin) * hop :]
-        self._origin = origin
-        parts = [self._hear(part) for part in mel.split(MOST_FRAMES * self.pooling, dim=-1)]
-        return torch.cat(parts).cpu().numpy()
+        if last:
+            n_final = front_end.n_frames(self.n_samples)
+        n_pools = (n_final - self._next) // self.pooling
+        features = self._features(n_final - self._next if last else n_pools * self.pooling)
+        if last:  # what is left over of a pool is heard by those that look ahead
+            n_pools += self.lookahead
+            features = nn.functional.pad(features, (0, n_pools * self.pooling - features.shape[-1]))
+        parts = features.split(MOST_FRAMES * self.pooling, dim=-1) if n_pools else ()
+        frame = torch.cat([self.detector.mean.new_empty(0, len(self.detector.labels)), *map(self._answer, parts)])
+        n_early = min(self._early, len(frame))
+        self._early -= n_early
+        return frame[n_early:].cpu().numpy()
 
-    def _hear(self, mel: Tensor) -> Tensor:
-        """The next `[1, F, T]` of the mixture, of which T is a multiple of the pooling: `[T', C]`."""
+    def _features(self, n_frames: int) -> Tensor:
+        """The next frames of scaled log-mel of the mixture and of a separator's sources, `[1, 1 + S, F, n_frames]`."""
+        separator = self.model if isinstance(self.model, Separator) else None
+        n_sources = separator.mask_network.config.n_sources if separator else 0
+        front_end, mean, std = self.detector.feature_config, self.detector.mean, self.detector.std
+        parts = [mean.new_empty(1, 1 + n_sources, front_end.n_mels, 0)]
+        if n_frames:
+            waveform = torch.from_numpy(self._kept).to(mean.device)
+            mel = front_end.mel(waveform, backend=self.detector.backend)[None, :, self._next - self._origin :]
+            for part in mel[..., :n_frames].split(MOST_FRAMES * self.pooling, dim=-1):
+                mixture = front_end.scale(front_end.log_mel(part), mean, std)[:, None]
+                parts.append(torch.cat([mixture, separator.separate(part).features], dim=1) if separator else mixture)
+        self._next += n_frames
+        # frames at both ends of what is kept are reflected: as many before `_next` as a window reaches are not used
+        origin = max(0, self._next - math.ceil(front_end.n_fft / 2 / front_end.hop))
+        self._kept = self._kept[(origin - self._origin) * front_end.hop :]
+        self._origin = origin
+        return torch.cat(parts, dim=-1)
+
+    def _answer(self, features: Tensor) -> Tensor:
+        """Merged probabilities `[T', C]`; mixture and sources are heard together, as a layer remembers one call."""
+        frame = self.detector(features[0]).frame
         if not isinstance(self.model, Separator):
-            front_end = self.detector.feature_config
-            features = front_end.scale(front_end.log_mel(mel), self.detector.mean, self.detector.std)
-            return self.detector(features).frame[0]
-        # mixture and sources together, because a layer remembers one call
-        mixture, sources = self.model.mixture_features(mel)[:, None], self.model.separate(mel).features
-        frame = self.model.detect_sources(torch.cat([mixture, sources], dim=1)).frame
-        return merge_sources(frame[:, 1:], frame[:, 0], self.model.merge)[0]
+            return frame[0]
+        return merge_sources(frame[None, 1:], frame[:1], self.model.merge)[0]
 
 
 class EventStream:
@@ -197,11 +214,11 @@ class LiveDetector:
     def delay_seconds(self) -> float:
         """At most so much of the stream must come after an event's offset before the event is returned.
 
-        The output frames that the median filter looks ahead and the one that the event's offset begins, less a hop,
-        then half a window of the front end and a sample.
+        The output frames that the detector and the median filter look ahead and the one that the event's offset
+        begins, less a hop, then half a window of the front end and a sample.
         """
         front_end = self.detector.feature_config
-        n_frames = (self._events.frames_ahead + 1) * self._frames.pooling
+        n_frames = (self._frames.lookahead + self._events.frames_ahead + 1) * self._frames.pooling
         return ((n_frames - 1) * front_end.hop + front_end.n_fft // 2 + 1) / self.sample_rate
 
     def push(self, samples: np.ndarray | Tensor) -> list[Event]:
@@ -214,7 +231,8 @@ class LiveDetector:
             raise ValueError(f"samples have the shape {list(samples.shape)}; give [n], one channel")
         if not np.isfinite(samples).all():
             raise ValueError("samples are not finite; replace or remove them")
-        return self._events.push(self._frames.push(samples))
+        frame = self._frames.push(samples)
+        return self._events.push(frame) if len(frame) else []
 
     def flush(self) -> list[Event]:
         """The events that are left at the stream's end; what is pushed next begins another stream."""

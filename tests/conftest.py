@@ -67,10 +67,15 @@ def small_separator(small_detector: CRNN) -> Separator:
 
 @pytest.fixture
 def causal_detector() -> CRNN:
-    """As `small_detector`, but causal, of two GRU layers, and with the statistics of no norm at their start."""
+    """As `small_detector`, but causal, looking two frames ahead, of two GRU layers, and with norms as if trained."""
     torch.manual_seed(2)
     config = CRNNConfig(
-        filters=(4, 8, 8), pooling=((2, 4), (2, 4), (1, 2)), rnn_cells=8, initialisation="unit", causal=True
+        filters=(4, 8, 8),
+        pooling=((2, 4), (2, 4), (1, 2)),
+        rnn_cells=8,
+        initialisation="unit",
+        causal=True,
+        lookahead=2,
     )
     detector = CRNN(config, DESED_CLASSES, FeatureConfig(n_fft=512, hop=320, n_mels=32, top_db=float("inf")))
     with torch.no_grad():

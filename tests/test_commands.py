@@ -89,7 +89,7 @@ def test_a_recipe_with_a_detector_of_its_own_trains_that_first(cache, tmp_path, 
     system = Separator.from_checkpoint(tmp_path / "separator.safetensors")
     assert system.mask_network.config.causal
     assert system.detector.config == load_detector(tmp_path / "detector" / "detector.safetensors").config
-    assert LiveDetector(system).delay_seconds == pytest.approx((15 * 320 + 512 + 1) / 16000)
+    assert LiveDetector(system).delay_seconds == pytest.approx((35 * 320 + 512 + 1) / 16000)
 
 
 def test_real_recordings_with_absent_classes(minidesed, tmp_path, caplog):

@@ -85,6 +85,8 @@ class CRNNConfig:
             weights of its own `linear_softmax`, `sum_t(p^2) / sum_t(p)`, or `max`.
         median_frames: length of the median filter that events are decoded with, in output frames.
         causal: look back alone: convolutions padded on the left in time, a GRU in one direction instead of two.
+        lookahead: output frames that are heard before a frame is answered, in a causal detector. An answer without
+            delay comes late: what tells of an onset is heard after it.
     """
 
     filters: tuple[int, ...] = (16, 32, 64, 128, 128, 128, 128)
@@ -97,6 +99,7 @@ class CRNNConfig:
     clip_pooling: Literal["attention", "linear_softmax", "max"] = "attention"
     median_frames: int = MEDIAN_FRAMES
     causal: bool = False
+    lookahead: int = 0
 
     def __post_init__(self) -> None:
         if len(self.filters) != len(self.pooling):
@@ -106,6 +109,8 @@ class CRNNConfig:
             )
         if self.median_frames < 1:
             raise ValueError(f"detector.median_frames is {self.median_frames}; give 1 (no filter) or more")
+        if self.lookahead < 0 or (self.lookahead and not self.causal):
+            raise ValueError(f"detector.lookahead is {self.lookahead}; give 0, or with detector.causal more")
 
 
 class TimeMelConv2d(nn.Conv2d):
@@ -182,6 +187,7 @@ class CRNN(nn.Module):
 
     Attributes:
         backend: of the operators in evaluation mode; `reference` evaluates layer by layer, as in training.
+        lookahead: as in the sizes; a stream sets it to 0 and shifts the answers itself.
     """
 
     mean: Tensor
@@ -202,6 +208,7 @@ class CRNN(nn.Module):
         self.time_pooling = math.prod(time for time, _ in config.pooling)
         self.frame_seconds = feature_config.frame_seconds * self.time_pooling
         self.median_frames = config.median_frames
+        self.lookahead = config.lookahead
         self.register_buffer("mean", torch.zeros(feature_config.n_mels))
         self.register_buffer("std", torch.ones(feature_config.n_mels))
 
@@ -253,7 +260,7 @@ class CRNN(nn.Module):
 
     def forward(self, features: Tensor) -> Detection:
         """Scaled log-mel `[B, F, T]` -> `Detection`; the activations are the blocks' and the GRU's."""
-        x = features.unsqueeze(1)
+        x = nn.functional.pad(features, (0, self.lookahead * self.time_pooling)).unsqueeze(1)
         activations = []
         layer_by_layer = self.training or self.backend == "reference"
         for block in self.blocks:
@@ -263,7 +270,7 @@ class CRNN(nn.Module):
         native = not (layer_by_layer or x.is_cuda or self.config.causal)
         x = ops.gru(x, self.rnn, backend=self.backend) if native else self.rnn(x)[0]
         activations.append(x)
-        x = self.dropout(x)
+        x = self.dropout(x[:, self.lookahead :])
         frame = torch.sigmoid(self.dense(x))
         return Detection(frame, self._pool(frame, x), activations)
 

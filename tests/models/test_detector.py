@@ -91,19 +91,34 @@ def test_a_causal_detector_comes_back_and_a_file_without_the_option_is_not_causa
     features = torch.randn(1, 32, 40)
     torch.testing.assert_close(loaded(features).frame, causal_detector(features).frame, rtol=0, atol=0)
     description = small_detector.describe()
-    del description["crnn"]["causal"]
+    del description["crnn"]["causal"], description["crnn"]["lookahead"]
     checkpoint.write(path, "detector", small_detector.state_dict(), {"detector": description, "notes": {}})
     assert not load_detector(path).config.causal
 
 
-def test_a_causal_detector_does_not_hear_what_comes_later(causal_detector, small_detector):
+def test_a_causal_detector_hears_no_further_than_its_lookahead(causal_detector, small_detector):
     features = torch.randn(1, 32, 64)
     other = features.clone()
-    other[..., 40:] += 1.0
-    for detector, causal in ((causal_detector, True), (small_detector, False)):
+    other[..., 40:] += 1.0  # from output frame 10 on
+    for detector, lookahead in ((causal_detector, 2), (small_detector, None)):
+        assert detector.lookahead == (lookahead or 0)
         same = torch.isclose(detector(features).frame, detector(other).frame, atol=1e-6).all((0, 2))
-        assert same.shape == (16,) and not same[10]
-        assert same[:10].all() == causal
+        assert same.shape == (16,) and not same[8]
+        assert same[:8].all() == (lookahead is not None)
+
+
+def test_a_lookahead_answers_later_what_is_said_without(causal_detector):
+    features = torch.randn(1, 32, 64)
+    late = causal_detector(features).frame
+    causal_detector.lookahead = 0
+    prompt = causal_detector(features).frame
+    torch.testing.assert_close(late[:, :-2], prompt[:, 2:])
+    assert late.shape == prompt.shape
+
+
+def test_a_lookahead_is_for_causal_detectors():
+    with pytest.raises(ValueError, match=r"detector.lookahead is 3; give 0, or with detector.causal more"):
+        CRNNConfig(lookahead=3)
 
 
 @pytest.mark.parametrize("causal", [False, True])
