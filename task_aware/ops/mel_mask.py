@@ -82,7 +82,7 @@ def mel_mask(
         std: ``[F]`` of the detector's scaler, decibels, not 0; no gradient.
         floor: the mask's least value, 0 <= floor < 1.
         amin: least amplitude under the logarithm, above 0 (native kernels: at least 1.2e-38).
-        top_db: range kept below each maximum, decibels, at least 0.
+        top_db: range kept below each maximum, decibels, at least 0; infinity keeps all.
         backend: ``auto``, ``native`` or ``reference``.
 
     Returns:

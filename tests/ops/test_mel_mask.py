@@ -173,6 +173,19 @@ def test_silence_is_the_least_amplitude_without_gradient(device: str) -> None:
     assert (torch.autograd.grad(result.features.sum(), logits)[0] == 0).all()
 
 
+@pytest.mark.parametrize("backend", ["native", "reference"])
+def test_an_infinite_range_holds_nothing_at_the_maximum(device: str, backend: ops.Backend) -> None:
+    """What causal features need: no element knows of another."""
+    logits, mel, mean, std = sample_inputs(device)
+    logits.requires_grad_()
+    result = ops.mel_mask(logits, mel, mean, std, top_db=math.inf, backend=backend)
+    decibels = 20 * torch.log10(result.mel.clamp(min=1e-5))
+    torch.testing.assert_close(result.features, (decibels - mean[:, None]) / std[:, None], rtol=1e-5, atol=1e-5)
+    assert float((decibels.amax((2, 3)) - decibels.amin((2, 3))).min().detach()) > 100
+    (grad,) = torch.autograd.grad(result.features.sum(), logits)
+    assert grad.isfinite().all() and grad.abs().max() > 0
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_extreme_logits(device: str, dtype: torch.dtype) -> None:
     logits, mel, mean, std = sample_inputs(device, dtype)
