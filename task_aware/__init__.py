@@ -15,10 +15,11 @@ if os.path.basename(sys.argv[0] if sys.argv else "") in ("-m", "task-aware"):
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__ = "0.1.0"
-__all__ = ["Predictor", "Separator", "load_detector", "ops"]
+__all__ = ["LiveDetector", "Predictor", "Separator", "load_detector", "ops"]
 
 if TYPE_CHECKING:
     from task_aware import ops
+    from task_aware.live import LiveDetector
     from task_aware.models.detector import load_detector
     from task_aware.models.system import Separator
     from task_aware.predict import Predictor
@@ -38,6 +39,10 @@ def __getattr__(name: str) -> Any:
         from task_aware.models.system import Separator
 
         return Separator
+    if name == "LiveDetector":
+        from task_aware.live import LiveDetector
+
+        return LiveDetector
     if name == "Predictor":
         from task_aware.predict import Predictor
 

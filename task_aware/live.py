@@ -21,19 +21,22 @@ from torch import Tensor, nn
 from task_aware.data.labels import Event
 from task_aware.evaluate import detector_of, open_model
 from task_aware.models.causal import start_stream
+from task_aware.models.denoiser import DenoisedDetector
 from task_aware.models.detector import CRNN, median_frames_of
 from task_aware.models.system import Separator, merge_sources
 
-#: Output frames that the networks hear at once, so that memory does not grow with a chunk.
+#: Output frames that the networks hear at once: the activations of a long chunk would fill the memory.
 MOST_FRAMES = 256
 
 
 def check_causal(model: nn.Module) -> None:
-    """Raises ValueError where a separator or a detector needs to hear what comes later."""
+    """Raises ValueError for a model that needs to hear what comes later."""
     detector = detector_of(model)
     reasons = []
     if isinstance(model, Separator) and not model.mask_network.config.causal:
         reasons.append("its mask network looks ahead (separator.causal)")
+    if isinstance(model, DenoisedDetector):
+        reasons.append("its denoiser looks ahead")
     if not isinstance(detector, CRNN) or not detector.config.causal:
         reasons.append("its detector is no causal CRNN (crnn.causal)")
     if math.isfinite(detector.feature_config.top_db):
@@ -78,11 +81,11 @@ class FrameStream:
         self.n_samples += len(samples)
         # a frame is final when the samples under its window are there; the first, reflected, wants one more
         n_final = (self.n_samples - half - 1) // hop + 1
-        if n_final <= 0:
-            return np.empty((0, len(self.detector.labels)), dtype=np.float32)
-        if last:
+        if last and n_final > 0:
             n_final = front_end.n_frames(self.n_samples)
         n_pools = (n_final - self._next) // self.pooling
+        if n_final <= 0 or not (n_pools or last):
+            return np.empty((0, len(self.detector.labels)), dtype=np.float32)
         features = self._features(n_final - self._next if last else n_pools * self.pooling)
         if last:  # what is left over of a pool is heard by those that look ahead
             n_pools += self.lookahead
@@ -106,7 +109,7 @@ class FrameStream:
                 mixture = front_end.scale(front_end.log_mel(part), mean, std)[:, None]
                 parts.append(torch.cat([mixture, separator.separate(part).features], dim=1) if separator else mixture)
         self._next += n_frames
-        # frames at both ends of what is kept are reflected: as many before `_next` as a window reaches are not used
+        # the front end reflects what it is given: samples that the next frame reaches back to are kept
         origin = max(0, self._next - math.ceil(front_end.n_fft / 2 / front_end.hop))
         self._kept = self._kept[(origin - self._origin) * front_end.hop :]
         self._origin = origin

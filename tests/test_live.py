@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+from task_aware import LiveDetector
 from task_aware.data.labels import DESED_CLASSES, Event
 from task_aware.evaluate import frame_probabilities
 from task_aware.infer import BUILTIN_SEPARATOR
-from task_aware.live import EventStream, FrameStream, LiveDetector
+from task_aware.live import EventStream, FrameStream
 from task_aware.metrics import decode
+from task_aware.models.denoiser import PRESETS as DENOISERS
+from task_aware.models.denoiser import DenoisedDetector, Denoiser, DenoiserConfig
 from task_aware.models.detector import CRNN
 from task_aware.models.separator import MaskNetwork
 from task_aware.models.system import Separator
@@ -168,6 +171,9 @@ def test_a_model_that_is_not_causal_is_refused(small_separator, causal_separator
     ahead = MaskNetwork(dataclasses.replace(causal_separator.mask_network.config, causal=False))
     with pytest.raises(ValueError, match=r"stream: its mask network looks ahead"):
         LiveDetector(Separator(ahead, causal_separator.detector))
+    denoiser = Denoiser(DenoiserConfig(**DENOISERS["small"]))
+    with pytest.raises(ValueError, match=r"stream: its denoiser looks ahead"):
+        LiveDetector(DenoisedDetector(denoiser, causal_separator.detector))
 
 
 def test_chunks_that_are_none(causal_detector):
