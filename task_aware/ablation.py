@@ -135,9 +135,11 @@ def _end_with_parent() -> None:
 
 
 def shared_detector(options: Namespace, detector_config: str, common: Sequence[str]) -> Path:
-    """The detector of all runs: given, the built-in corpus' own, or trained here once."""
-    if options.detector is not None or options.data is None:
-        return options.detector or BUILTIN_DETECTOR
+    """The detector of all runs, as for `train`: given, the built-in corpus' own, or trained here once."""
+    if options.detector is not None:
+        return Path(options.detector)
+    if options.data is None and detector_config == TrainConfig.detector_config:
+        return BUILTIN_DETECTOR
     folder = options.out / "detector"
     arguments = [f"--config={detector_config}", f"--out={folder}", *common]
     job = Job("detector", folder, "train_sed", tuple(arguments + _if_given(options, "rirs")))
