@@ -38,6 +38,23 @@ class Shape(NamedTuple):
         return f"{stage}, {self.strong}+{self.weak}+{self.unlabelled} clips of {self.seconds:g} s"
 
 
+class Variant(NamedTuple):
+    """How a step is computed."""
+
+    backend: ops.Backend
+    bfloat16: bool = False
+    compiled: bool = False
+
+
+VARIANTS = {
+    "native": Variant("native"),
+    "reference": Variant("reference"),
+    "native, bfloat16": Variant("native", bfloat16=True),
+}
+#: All networks by torch.compile, the rest as it is; minutes of compiling, so with `--full` alone.
+COMPILED = {"torch.compile of the reference": Variant("reference", compiled=True)}
+
+
 class StepModule(TaskAwareModule):
     """A module whose steps run without a Trainer, which would add its own time."""
 
@@ -71,8 +88,8 @@ def make_batch(shape: Shape, device: str) -> TrainingBatch:
     return TrainingBatch(strong, clips(shape.weak), clips(shape.unlabelled))
 
 
-def make_module(shape: Shape, settings: Settings, device: str, backend: ops.Backend) -> StepModule:
-    """Small mask network and the baseline's detector, untrained, the same for every backend."""
+def make_module(shape: Shape, settings: Settings, device: str, variant: Variant) -> StepModule:
+    """Small mask network and the baseline's detector, untrained, the same for every variant."""
     torch.manual_seed(0)
     crnn, sizes = CRNNConfig(), preset("small", n_mels=128, n_sources=N_SOURCES)
     if settings.quick:
@@ -83,8 +100,12 @@ def make_module(shape: Shape, settings: Settings, device: str, backend: ops.Back
     detector.std.fill_(15.0)
     schedule = OptimiserConfig(separation_share=0.0 if shape.weak else 1.0, anchor_share=0.0)
     weights = LossConfig(mse=1.0, deep_feature=1.0, weak=1.0, teacher=1.0, frame=1.0)
-    system = Separator(MaskNetwork(sizes), detector, backend=backend)
-    return StepModule(system, weights, schedule).to(device).train()
+    system = Separator(MaskNetwork(sizes), detector, backend=variant.backend)
+    module = StepModule(system, weights, schedule).to(device).train()
+    if variant.compiled:
+        for network in (system.mask_network, module.teacher, detector):
+            network.compile()
+    return module
 
 
 def share_table(step: object, device: str) -> str:
@@ -113,17 +134,12 @@ def test_training_step(side_by_side: SideBySide, report: Report, settings: Setti
     device = side_by_side.device
     batch = make_batch(shape, device)
     steps, terms = {}, {}
-    variants: dict[str, tuple[ops.Backend, bool]] = {
-        "native": ("native", False),
-        "reference": ("reference", False),
-        "native, bfloat16": ("native", True),
-    }
-    for variant, (backend, autocast) in variants.items():
-        module = make_module(shape, settings, device, backend)
+    for name, variant in (VARIANTS | (COMPILED if settings.full else {})).items():
+        module = make_module(shape, settings, device, variant)
         optimiser = module.configure_optimizers()["optimizer"]
 
         def step(
-            module: StepModule = module, optimiser: torch.optim.Optimizer = optimiser, autocast: bool = autocast
+            module: StepModule = module, optimiser: torch.optim.Optimizer = optimiser, autocast: bool = variant.bfloat16
         ) -> None:
             optimiser.zero_grad()
             with torch.autocast(device, torch.bfloat16, enabled=autocast):
@@ -134,14 +150,15 @@ def test_training_step(side_by_side: SideBySide, report: Report, settings: Setti
             module.on_train_batch_end()
 
         step()
-        steps[variant] = step
-        terms[variant] = {name: float(value) for name, value in module.terms.items()}
-    assert terms["native"] == pytest.approx(terms["reference"], rel=1e-4, abs=1e-7)
-    assert terms["native, bfloat16"] == pytest.approx(terms["reference"], rel=0.1, abs=1e-3)
+        steps[name] = step
+        terms[name] = {term: float(value) for term, value in module.terms.items()}
+    for name, found in terms.items():
+        rel, abs_ = (0.1, 1e-3) if name == "native, bfloat16" else (1e-4, 1e-7)
+        assert found == pytest.approx(terms["reference"], rel=rel, abs=abs_), name
 
     for row in side_by_side.measure("training step", str(shape), "whole", steps):
         assert row.milliseconds is not None
         row.note = f"{1000 / row.milliseconds:.2f} steps/s"
     if settings.profile:
-        for variant, step in steps.items():
-            report.sections.append((f"{shape}, {variant}, {device}", share_table(step, device)))
+        for name, step in steps.items():
+            report.sections.append((f"{shape}, {name}, {device}", share_table(step, device)))
