@@ -164,7 +164,7 @@ def verdict(results: Mapping[str, Mapping[str, Scores]], separation: Mapping[str
         sentences.append(
             f"The sources have not separated yet ({share}; the loss is {separation['relative_loss']:.2f} times that of "
             f"the clean sum in one source). {change}, but that is at most the work of an enhancer and "
-            "says nothing of separation: train longer (--max-steps)."
+            "says nothing of separation: train longer (--max-steps), or with more weight on losses.mse."
         )
     return " ".join(sentences)
 
