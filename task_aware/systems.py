@@ -60,7 +60,7 @@ RUNS = {
     "weak": _task_aware(*_weights(mse=1, weak=1)),
     "weak_dfl": _task_aware(*_weights(mse=1, weak=1, deep_feature=1)),
     "proposed": _task_aware(*_weights(mse=1, weak=1, deep_feature=1, teacher=1)),
-    "frame": _task_aware(*_weights(frame=1)),
+    "frame": _task_aware(*_weights(frame=1), "--optimiser.separation_share=0", "--optimiser.anchor_share=0"),
     "default": _task_aware(),
 }
 

@@ -15,7 +15,7 @@ from lightning import seed_everything
 from torch import nn
 
 from task_aware import cli, ops
-from task_aware.config import FrozenDetectorConfig, LossConfig, TrainConfig, TrainSedConfig
+from task_aware.config import FrozenDetectorConfig, LossConfig, OptimiserConfig, TrainConfig, TrainSedConfig
 from task_aware.data.audio import read_audio
 from task_aware.data.batches import BatchSizes
 from task_aware.data.desed import Clip, Split
@@ -122,11 +122,17 @@ def make_data(config: TrainConfig, corpus: Corpus, detector: Detector) -> StepDa
     )
 
 
-def check_losses(weights: LossConfig) -> None:
-    """Raises ValueError where nothing would be trained."""
+def check_losses(weights: LossConfig, schedule: OptimiserConfig) -> None:
+    """Raises ValueError where nothing would be trained, in all steps or in those of the squared error alone."""
     values = (weights.mse, weights.deep_feature, weights.weak, weights.teacher, weights.frame)
     if min(values) < 0 or max(values) == 0:
         raise ValueError(f"losses have the weights {values}; give weights of 0 or more, and at least one above 0")
+    shares = (schedule.separation_share, schedule.anchor_share)
+    if weights.mse == 0 and max(shares) > 0:
+        raise ValueError(
+            f"optimiser.separation_share and anchor_share are {shares}, for steps of the squared error alone, and its "
+            "weight losses.mse is 0: they would train nothing; give it a weight, or the shares 0"
+        )
 
 
 @torch.no_grad()
@@ -177,7 +183,7 @@ def busiest(split: Split) -> Clip:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Trains a separator through a frozen detector; prints event F1 of the detector alone and behind the separator."""
     config = cli.parse(TrainConfig, main.__doc__ or "", arguments, base="builtin")
-    check_losses(config.losses)
+    check_losses(config.losses, config.optimiser)
     schedule = config.optimiser
     if config.fast_dev_run:
         schedule.max_steps = min(schedule.max_steps, FAST_STEPS)

@@ -197,6 +197,8 @@ def test_mistakes_are_one_sentence(tmp_path, tiny_corpus):
                 str(train.BUILTIN_DETECTOR),
             ]
         )
+    with pytest.raises(ValueError, match="they would train nothing; give it a weight, or the shares 0"):
+        train.main(["--fast-dev-run", "--losses.mse=0", "--optimiser.anchor_share=0.4"])
 
 
 def test_an_empty_split_is_one_sentence(tiny_corpus, tmp_path):
