@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -117,7 +118,12 @@ def test_the_detector_s_training_is_reproducible(cache, tmp_path):
 
 
 def test_recipes_by_name():
-    assert parse().mixing == MixingConfig.balanced()
+    builtin, causal = parse(), parse("--config=causal_builtin")
+    assert builtin.mixing.n_events == (1, 4) and builtin.mixing.reference_db == -32.0
+    assert builtin.optimiser.separation_steps == builtin.optimiser.anchor_steps == 0
+    for name in ("mixing", "losses", "optimiser", "batch"):
+        assert getattr(causal, name) == getattr(builtin, name)
+    assert parse("--config=desed").mixing == replace(MixingConfig.balanced(), max_rir_seconds=1.0)
     paper = parse("--config", "builtin", "--config", "paper")
     assert paper.mixing == MixingConfig.paper()
     assert paper.losses.domain == "linear" and paper.losses.mask_floor == 0
