@@ -26,7 +26,7 @@ from task_aware.evaluate import open_model, pick_device
 from task_aware.models.detector import load_detector
 from task_aware.systems import DETECTOR_ALONE, ONLY_DEFAULT_RECIPE, ROWS, RUNS
 from task_aware.tables import Comparison, Result, n_parameters, read_run, real_time_factor
-from task_aware.train import BUILTIN_DETECTOR, has_separated
+from task_aware.train import BUILTIN_DETECTOR, comes_along, has_separated
 from task_aware.trainer import last_checkpoint
 
 #: The options that decide the numbers of a run.
@@ -138,7 +138,7 @@ def shared_detector(options: Namespace, detector_config: str, common: Sequence[s
     """The detector of all runs, as for `train`: given, the built-in corpus' own, or trained here once."""
     if options.detector is not None:
         return Path(options.detector)
-    if options.data is None and detector_config == TrainConfig.detector_config:
+    if comes_along(options.data, detector_config):
         return BUILTIN_DETECTOR
     folder = options.out / "detector"
     arguments = [f"--config={detector_config}", f"--out={folder}", *common]

@@ -147,9 +147,7 @@ def event_f1(
 
     Raises ValueError for unknown files or labels, impossible times or an empty reference.
     """
-    metric = _sed_eval().sound_event.EventBasedMetrics(
-        list(labels), t_collar=float(t_collar), percentage_of_length=float(percentage_of_length)
-    )
+    metric = _event_metric(labels, t_collar, percentage_of_length)
     return _score("event-based", metric, reference, estimated, labels)
 
 
@@ -165,9 +163,7 @@ def event_counts(
 
     Files are in the order of `reference`; arguments are those of `event_f1`.
     """
-    metric = _sed_eval().sound_event.EventBasedMetrics(
-        list(labels), t_collar=float(t_collar), percentage_of_length=float(percentage_of_length)
-    )
+    metric = _event_metric(labels, t_collar, percentage_of_length)
     totals = [np.zeros((len(labels), 3))]
     for file, events in reference.items():
         metric.evaluate(
@@ -210,6 +206,13 @@ def _array(frame: Any) -> np.ndarray:
             frame = frame.float()
         return frame.numpy()
     return np.asarray(frame)
+
+
+def _event_metric(labels: Sequence[str], t_collar: float, percentage_of_length: float) -> Any:
+    """sed_eval's event-based metric."""
+    return _sed_eval().sound_event.EventBasedMetrics(
+        list(labels), t_collar=float(t_collar), percentage_of_length=float(percentage_of_length)
+    )
 
 
 def _sed_eval() -> ModuleType:

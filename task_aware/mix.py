@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from task_aware import cli, ops
 from task_aware.config import TrainConfig
-from task_aware.data.audio import write_audio
+from task_aware.data.audio import LARGEST, write_audio
 from task_aware.data.desed import split_paths
 from task_aware.data.labels import Event
 from task_aware.data.mixing import DynamicMixer
@@ -28,17 +28,13 @@ from task_aware.data.recipes import MixingConfig
 from task_aware.errors import DataError
 from task_aware.features import FeatureConfig
 from task_aware.files import replacing
+from task_aware.metrics import write_events
 from task_aware.plots import plot_mixture
 
 SAMPLE_RATE = 16000
 
 #: Soundscapes that are mixed together.
 BATCH = 4
-
-#: The largest sample before everything is rounded to 16 bit.
-LARGEST = 0.999
-
-_HEADER = "filename\tonset\toffset\tevent_label\n"
 
 
 class Soundscape(NamedTuple):
@@ -128,7 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     corpus = open_corpus(options.data, options.rirs, sample_rate=SAMPLE_RATE)
     mixing = MixingConfig(**vars(options.mixing))
     mixer = corpus.mixer(mixing, n_sources=mixing.n_events[1], seconds=options.seconds, seed=options.seed)
-    rows = []
+    labelled = {}
     gains = []
     threads = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
     try:
@@ -138,7 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for index, soundscape in made:
                 name = f"{index:05d}"
                 pending.append(threads.submit(write_soundscape, folder.parent, name, soundscape, options.plot))
-                rows += [f"{name}.wav\t{e.onset:.3f}\t{e.offset:.3f}\t{e.label}\n" for e in soundscape.events]
+                labelled[f"{name}.wav"] = soundscape.events
                 gains.append(soundscape.gain)
                 while len(pending) > (2 * BATCH if index + 1 < options.number else 0):
                     pending.pop(0).result()
@@ -146,12 +142,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     finally:
         threads.shutdown(cancel_futures=True)
     recipe = {"seed": options.seed, "seconds": options.seconds, "mixing": asdict(mixing)}
-    for path, text in (
-        (options.out / "mix.json", json.dumps(recipe, indent=2) + "\n"),
-        (table, _HEADER + "".join(rows)),
-    ):
-        with replacing(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+    with replacing(options.out / "mix.json") as temporary:
+        temporary.write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
+    write_events(table, labelled)
     if turned_down := [gain for gain in gains if gain < 1]:
         print(
             f"{len(turned_down)} of {len(gains)} soundscapes were beyond full scale and were turned down with their "

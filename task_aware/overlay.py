@@ -10,17 +10,14 @@ from jsonargparse import ArgumentParser
 from tqdm import tqdm
 
 from task_aware import cli
-from task_aware.data.audio import read_audio, write_audio
+from task_aware.data.audio import LARGEST, read_audio, write_audio
 from task_aware.data.corpus import builtin_corpus
 from task_aware.data.desed import Clip, read_split, split_paths
 from task_aware.data.labels import DESED_CLASSES, Event
 from task_aware.errors import DataError
-from task_aware.files import replacing
+from task_aware.metrics import write_events
 
 SAMPLE_RATE = 16000
-
-#: The largest sample of a pair; a louder one is turned down.
-LARGEST = 0.999
 
 
 def union(events: Iterable[Event]) -> list[Event]:
@@ -58,16 +55,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if len(clips) < 2:
         raise DataError(f"{options.data} has {len(clips)} validation clip; two are needed to overlay")
     order = np.random.default_rng(options.seed).permutation(len(clips))
-    rows = ["filename\tonset\toffset\tevent_label\n"]
+    labelled = {}
     pairs = order[: len(order) // 2 * 2].reshape(-1, 2)
     for number, (first, second) in enumerate(tqdm(pairs, desc="overlay", unit="pair")):
-        samples, events = overlay(clips[first], clips[second])
         name = f"pair_{number:04d}.flac"
+        samples, labelled[name] = overlay(clips[first], clips[second])
         write_audio(folder / name, samples, SAMPLE_RATE)
-        rows += [f"{name}\t{e.onset:.3f}\t{e.offset:.3f}\t{e.label}\n" for e in events] or [f"{name}\t\t\t\n"]
-    table.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(table) as temporary:
-        temporary.write_text("".join(rows), encoding="utf-8")
+    write_events(table, labelled)
     print(f"written to {options.out}: {len(pairs)} pairs in {folder}, labels in {table}")
 
 

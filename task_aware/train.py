@@ -58,6 +58,11 @@ MEASURED_STEPS = 8
 WEAK_DETECTOR = 0.2
 
 
+def comes_along(data: Path | None, detector_config: str) -> bool:
+    """Whether a run without `--detector` takes the one in the package: on the built-in corpus, by its own options."""
+    return data is None and detector_config == FrozenDetectorConfig.detector_config
+
+
 def get_detector(config: FrozenDetectorConfig) -> Detector:
     """The detector to freeze: the one given, the built-in corpus' own, or one trained first.
 
@@ -65,7 +70,7 @@ def get_detector(config: FrozenDetectorConfig) -> Detector:
     """
     if config.detector is not None:
         return open_detector(config.detector)
-    if config.data is None and config.detector_config == FrozenDetectorConfig.detector_config:
+    if comes_along(config.data, config.detector_config):
         return load_detector(BUILTIN_DETECTOR)
     out = config.out / "detector"
     if config.resume and (out / "detector.safetensors").is_file():

@@ -17,7 +17,7 @@ from task_aware.models.denoiser import PRESETS, DenoisedDetector, Denoiser, Deno
 from task_aware.models.detector import CRNN
 from task_aware.plots import plot_training
 from task_aware.train import FAST_STEPS, get_detector
-from task_aware.trainer import fit, read_history
+from task_aware.trainer import fit, is_first_process, read_history
 
 
 def batch_sizes(mixtures: int, step: int) -> BatchSizes:
@@ -56,6 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     module = DenoisingModule(denoiser, options.learning_rate, backend=backend)
     timer = fit(module, data, config, out=config.out, max_steps=options.max_steps)
+    if not is_first_process():
+        return  # the first process scores and writes
     system.save(config.out / "denoiser.safetensors", steps=options.max_steps, seed=config.seed)
     plot_training(config.out / "training.png", read_history(config.out))
 

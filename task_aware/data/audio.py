@@ -14,6 +14,9 @@ from task_aware.files import replacing
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg")
 
+#: The largest sample of what is mixed to be written at 16 bit; what is louder is turned down.
+LARGEST = 0.999
+
 
 class RecordingError(DataError):
     """One recording is missing, broken, empty, silent or non-finite; others may be fine."""

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from task_aware import _extension, ops
 
+from .accuracy import error
+
 if not _extension.extension.cpu:
     pytest.skip(f"no CPU kernels: {_extension.extension.cpu_absent}", allow_module_level=True)
 
@@ -32,12 +34,6 @@ def sample_inputs(dtype: torch.dtype = torch.float32, shape: Shape = SHAPES[2]) 
     scales = [2, 0.5, 1, C**-0.5, 1]
     draws = [torch.randn(size, generator=generator) * scale for size, scale in zip(shapes, scales, strict=True)]
     return [tensor.to(dtype) for tensor in draws]
-
-
-def error(value: Tensor, wanted: Tensor) -> float:
-    if wanted.numel() == 0:
-        return 0.0
-    return float((value.detach().double() - wanted).abs().max() / wanted.abs().max().clamp(min=1e-300))
 
 
 @pytest.mark.parametrize("dtype", list(TOLERANCE))

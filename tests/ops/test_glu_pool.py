@@ -11,6 +11,8 @@ from torch import Tensor
 
 from task_aware import ops
 
+from .accuracy import error
+
 # (B, C, F, T, pool): one of everything, remainders in both directions, odd channels, tiles that end early, wide pools.
 SHAPES = [
     *((1, 1, 1, 1, (1, 1)), (2, 16, 8, 70, (2, 2)), (3, 5, 7, 45, (2, 3)), (1, 128, 2, 157, (2, 1))),
@@ -30,13 +32,6 @@ def sample_inputs(device: str, dtype: torch.dtype = torch.float32, shape: Shape 
     weight = torch.randn((C, C), generator=generator) / max(C, 1) ** 0.5
     bias = torch.randn((C,), generator=generator)
     return [tensor.to(device, dtype) for tensor in (x, weight, bias)]
-
-
-def error(value: Tensor, wanted: Tensor) -> float:
-    if wanted.numel() == 0:
-        return 0.0
-    wanted = wanted.detach().double()
-    return float((value.detach().cpu().double() - wanted).abs().max() / wanted.abs().max().clamp(min=1e-300))
 
 
 @pytest.mark.parametrize("dtype", list(TOLERANCE))

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from task_aware import _extension, ops
 from task_aware.errors import BackendError
 
+from .accuracy import error
+
 if not _extension.extension.cpu:
     pytest.skip(f"no CPU kernels: {_extension.extension.cpu_absent}", allow_module_level=True)
 
@@ -33,12 +35,6 @@ def sample_inputs(dtype: torch.dtype = torch.float32, shape: Shape = SHAPES[2]) 
     weight = torch.randn((D, 3 * H, H), generator=generator) / H**0.5
     bias = torch.randn((D, 3 * H), generator=generator) / 2
     return [tensor.to(dtype) for tensor in (gates, weight, bias)]
-
-
-def error(value: Tensor, wanted: Tensor) -> float:
-    if wanted.numel() == 0:
-        return 0.0
-    return float((value.detach().double() - wanted).abs().max() / wanted.abs().max().clamp(min=1e-300))
 
 
 @pytest.mark.parametrize("dtype", list(TOLERANCE))

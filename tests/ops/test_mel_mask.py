@@ -11,6 +11,8 @@ from torch import Tensor
 
 from task_aware import ops
 
+from .accuracy import error
+
 SHAPES = [(2, 3, 16, 37), (1, 1, 1, 1), (1, 5, 128, 33), (2, 2, 7, 129), (1, 2, 64, 200), (0, 2, 3, 4)]
 DTYPES = [torch.float32, torch.float64, torch.bfloat16]
 # Relative to the largest value: a few roundings of the dtype (bfloat16 rounds only at the end).
@@ -33,13 +35,6 @@ def sample_inputs(
 
 def in_double(*tensors: Tensor) -> list[Tensor]:
     return [x.detach().cpu().double().requires_grad_(x.requires_grad) for x in tensors]
-
-
-def error(value: Tensor, wanted: Tensor) -> float:
-    if wanted.numel() == 0:
-        return 0.0
-    wanted = wanted.detach()
-    return float((value.detach().cpu().double() - wanted).abs().max() / wanted.abs().max().clamp(min=1e-300))
 
 
 def gradients(

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from task_aware import ops
 
+from .accuracy import error
+
 # Shape and configuration: the detector's, a single clip, several leading dimensions and the shortest clip,
 # frames of a power of 2, of 2, 3 and 5, of another prime (101), a hop longer than the frame, empty batches.
 CASES: list[tuple[tuple[int, ...], dict[str, Any]]] = [
@@ -33,13 +35,6 @@ TOLERANCE = {torch.float32: 1e-6, torch.float64: 4e-15, torch.bfloat16: 2**-8}
 def sample_inputs(device: str, dtype: torch.dtype = torch.float32, shape: tuple[int, ...] = (2, 3000)) -> Tensor:
     generator = torch.Generator().manual_seed(sum(shape))
     return torch.randn(shape, generator=generator).to(device, dtype)
-
-
-def error(value: Tensor, wanted: Tensor) -> float:
-    if wanted.numel() == 0:
-        return 0.0
-    wanted = wanted.detach()
-    return float((value.detach().cpu().double() - wanted).abs().max() / wanted.abs().max().clamp(min=1e-300))
 
 
 def optional(name: str) -> ModuleType:

@@ -13,6 +13,8 @@ from torch import Tensor
 from task_aware import ops
 from task_aware.ops.reverb_mix import fast_fft_length
 
+from .accuracy import error
+
 # (B, S, N, L): one of everything, odd and prime lengths, a response longer than the clip, several blocks.
 SHAPES = [(1, 1, 1, 1), (2, 3, 1000, 100), (1, 2, 977, 33), (2, 2, 50, 90), (1, 2, 12289, 4099), (1, 3, 7, 1)]
 EMPTY = [(0, 2, 10, 3), (2, 0, 10, 3), (1, 2, 0, 3)]
@@ -42,13 +44,6 @@ def direct(sources: Tensor, rirs: Tensor, gains: Tensor, background: Tensor | No
             images[b, s] = float(gains[b, s]) * np.convolve(source, rir)[:N]
     mixture = images.sum(1) + (0 if background is None else background.cpu().double().numpy())
     return ops.Mixture(torch.from_numpy(images), torch.from_numpy(mixture))
-
-
-def error(value: Tensor, wanted: Tensor) -> float:
-    if wanted.numel() == 0:
-        return 0.0
-    wanted = wanted.detach()
-    return float((value.detach().cpu().double() - wanted).abs().max() / wanted.abs().max().clamp(min=1e-300))
 
 
 @pytest.mark.parametrize("dtype", list(TOLERANCE))
