@@ -138,10 +138,15 @@ struct BackwardBand {
     const A held_below = threshold > p.amin ? threshold : -std::numeric_limits<A>::infinity();
     const A share = p.share == nullptr ? A(0) : p.share[s];
     const A poison = std::isnan(maximum) ? maximum : A(0);
+    // The next source's band lies a row further, where the processor would not look ahead by itself.
+    const int64_t ahead = s + 1 < p.S ? p.row : p.frames - s * p.row;
     V held{};
     integers_t<V> ties{};
     for_vectors<kWidth>(p.frames, [&](int64_t n, int count) TASK_AWARE_LAMBDA {
       const int64_t at = s * p.row + n;
+      __builtin_prefetch(p.logits + at + ahead);
+      if constexpr (kMasked) __builtin_prefetch(p.grad_masked + at + ahead);
+      if constexpr (kFeatures) __builtin_prefetch(p.grad_features + at + ahead);
       const Mask<V> mask = mask_of(load<T, kWidth>(p.logits + at, count), p.floor);
       const V mel = load<T, kWidth>(p.mel + n, count), masked = mask.value * mel;
       V grad{};
