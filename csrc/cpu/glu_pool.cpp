@@ -8,7 +8,8 @@
 // backward: plane[b,f,i,t] = sum over c, j of kernel[c,i,j] grad x[b,c,f,t-j+1]
 //           grad features[b,f,t] = sum over i of plane[b,f-i+1,i,t]
 //
-// Threads share the rows (b, i) and go through them in tiles (glu_pool_tile.h). Traffic: forward x read, out written;
+// x, grad and out lie channels last, as the convolutions around want them; others are copied. Threads share the rows
+// (b, i) and go through them in tiles (glu_pool_tile.h). Traffic: forward x read, out written;
 // backward x and grad read, grad x written. The limit is the 2 C (4 C in the backward) operations of each value of x.
 // A convolution adds 18 operations to that (36 in the backward), and its output, C times the features, is never
 // written either.
@@ -47,6 +48,23 @@ struct Convolution {
   const Tensor& shift;
 };
 
+/// [B,C,F,T] as it lies channels last, [B,F,T,C], and back.
+Tensor with_channels_last(const Tensor& x) {
+  return torch::stable::transpose(torch::stable::transpose(x, 1, 2), 2, 3);
+}
+Tensor with_channels_second(const Tensor& x) {
+  return torch::stable::transpose(torch::stable::transpose(x, 2, 3), 1, 2);
+}
+
+/// The elements of a vector, and zeros to the end of its last panel.
+template <typename A>
+std::vector<A> padded(const Tensor& vector) {
+  std::vector<A> result(whole_panels(vector.numel()), A(0));
+  std::copy_n(vector.const_data_ptr<A>(), vector.numel(), result.begin());
+  return result;
+}
+
+/// Of x, grad and out channels last.
 template <bool kBackward, bool kConvolved>
 void glu_pool(const Tensor* grad, const Tensor& x, const Convolution* convolution, const Tensor& weight_in,
               const Tensor& bias_in, int64_t mel, int64_t time, Tensor& out, Tensor* planes = nullptr) {
@@ -56,27 +74,31 @@ void glu_pool(const Tensor* grad, const Tensor& x, const Convolution* convolutio
   dispatch_floating(x.scalar_type(), "glu_pool", [&]<typename T>(TypeTag<T>) {
     using A = accumulate_t<T>;
     const int64_t C = weight.size(0);
-    const std::vector<A> matrix = packed(weight.const_data_ptr<A>(), C, false);
-    std::vector<A> transposed;
-    if (kBackward) transposed = packed(weight.const_data_ptr<A>(), C, true);
+    const A *const weights = weight.const_data_ptr<A>(), *const kernels = kernel.const_data_ptr<A>();
+    const std::vector<A> forward = panels(weights, C, C, 1, C), biases = padded<A>(bias);
+    std::vector<A> backward, taps, spreading, shifts;
+    if (kBackward) backward = panels(weights, C, C, C, 1);
+    if (kConvolved) taps = panels(kernels, kTaps, C, 1, kTaps), shifts = padded<A>(shift);
+    if (kConvolved && kBackward) spreading = panels(kernels, C, kTaps, kTaps, 1);
     GluParams<T> p{};
     p.x = x.const_data_ptr<T>();
-    p.kernel = kernel.const_data_ptr<A>();
-    p.shift = shift.const_data_ptr<A>();
-    p.weight = matrix.data();
-    p.transposed = transposed.data();
-    p.bias = bias.const_data_ptr<A>();
+    p.taps = taps.data();
+    p.shift = shifts.data();
+    p.spreading = spreading.data();
+    p.weight = forward.data();
+    p.transposed = backward.data();
+    p.bias = biases.data();
     p.grad = grad ? grad->const_data_ptr<T>() : nullptr;
     p.out = out.mutable_data_ptr<T>();
     p.planes = planes ? planes->mutable_data_ptr<A>() : nullptr;
     p.C = C;
-    p.F = x.size(x.dim() - 2);
-    p.frames = x.size(x.dim() - 1);
+    p.F = x.size(1);
+    p.frames = x.size(2);
     p.p = mel;
     p.n = time;
-    constexpr int64_t kTileBytes = 16 << 10;  // half of an L1 cache, in runs as long as can be
-    const int64_t fits = kTileBytes / static_cast<int64_t>(sizeof(A)) / std::max<int64_t>(1, C);
-    p.tile = std::clamp(fits / kLeastTile * kLeastTile, kLeastTile, kMostTile);
+    constexpr int64_t kTileBytes = 12 << 10;  // a third of an L1 cache
+    const int64_t fits = kTileBytes / static_cast<int64_t>(sizeof(A)) / p.width();
+    p.tile = std::max<int64_t>(1, std::clamp<int64_t>(fits, 24, 192) / time) * time;
     parallel_for(0, x.size(0) * p.bands(), grain_for(C * mel * p.frames), [&](int64_t begin, int64_t end) {
       GluParams<T> share = p;
       share.begin = begin;
@@ -93,21 +115,20 @@ void glu_pool(const Tensor* grad, const Tensor& x, const Convolution* convolutio
 
 Tensor glu_pool_cpu(const Tensor& x_in, const Tensor& weight, const Tensor& bias, int64_t mel, int64_t time) {
   check_glu_pool_arguments(x_in, weight, bias, mel, time);
-  const Tensor x = torch::stable::contiguous(x_in);
-  Tensor out = torch::stable::new_empty(x, {x.size(0), x.size(1), x.size(2) / mel, x.size(3) / time});
+  const Tensor x = torch::stable::contiguous(with_channels_last(x_in));
+  Tensor out = torch::stable::new_empty(x, {x.size(0), x.size(1) / mel, x.size(2) / time, x.size(3)});
   if (out.numel() > 0) glu_pool<false, false>(nullptr, x, nullptr, weight, bias, mel, time, out);
-  return out;
+  return with_channels_second(out);
 }
 
 Tensor glu_pool_backward_cpu(const Tensor& grad_in, const Tensor& x_in, const Tensor& weight,
                              const Tensor& bias, int64_t mel, int64_t time) {
   check_glu_pool_arguments(x_in, weight, bias, mel, time);
-  const Tensor x = torch::stable::contiguous(x_in), grad = torch::stable::contiguous(grad_in);
-  const bool all_pooled = x.size(2) % mel == 0 && x.size(3) % time == 0;
-  Tensor grad_x =
-      all_pooled ? torch::stable::new_empty(x, x.sizes()) : torch::stable::new_zeros(x, x.sizes());
+  const Tensor x = torch::stable::contiguous(with_channels_last(x_in)),
+               grad = torch::stable::contiguous(with_channels_last(grad_in));
+  Tensor grad_x = torch::stable::new_empty(x, x.sizes());
   if (grad.numel() > 0) glu_pool<true, false>(&grad, x, nullptr, weight, bias, mel, time, grad_x);
-  return grad_x;
+  return with_channels_second(grad_x);
 }
 
 Tensor conv_glu_pool_cpu(const Tensor& features_in, const Tensor& kernel, const Tensor& shift,
@@ -115,17 +136,18 @@ Tensor conv_glu_pool_cpu(const Tensor& features_in, const Tensor& kernel, const 
   check_conv_glu_pool_arguments(features_in, kernel, shift, weight, bias, mel, time);
   const Tensor features = torch::stable::contiguous(features_in);
   Tensor out = torch::stable::new_empty(
-      features, {features.size(0), weight.size(0), features.size(1) / mel, features.size(2) / time});
+      features, {features.size(0), features.size(1) / mel, features.size(2) / time, weight.size(0)});
   const Convolution convolution{kernel, shift};
   if (out.numel() > 0) glu_pool<false, true>(nullptr, features, &convolution, weight, bias, mel, time, out);
-  return out;
+  return with_channels_second(out);
 }
 
 Tensor conv_glu_pool_backward_cpu(const Tensor& grad_in, const Tensor& features_in, const Tensor& kernel,
                                   const Tensor& shift, const Tensor& weight, const Tensor& bias, int64_t mel,
                                   int64_t time) {
   check_conv_glu_pool_arguments(features_in, kernel, shift, weight, bias, mel, time);
-  const Tensor features = torch::stable::contiguous(features_in), grad = torch::stable::contiguous(grad_in);
+  const Tensor features = torch::stable::contiguous(features_in),
+               grad = torch::stable::contiguous(with_channels_last(grad_in));
   Tensor grad_features = torch::stable::new_zeros(features, features.sizes());
   if (grad.numel() == 0) return grad_features;
   Tensor planes = torch::stable::new_zeros(weight, {features.size(0), features.size(1), 3, features.size(2)});

@@ -2,9 +2,10 @@
 
 // glu_pool and conv_glu_pool of one thread's share of rows; the formulas stand in glu_pool.cpp.
 //
-// A tile of positions of one (b, mel band) is a small matrix product with all channels in the L1 cache: the gate, the
-// pooling and, in the backward, the product's second half happen there, so the linear map is never written; the backward
-// computes it again. A convolution before it is computed from three rows of features, and its gradient added to three.
+// A position's channels lie together (channels last). A tile of positions of one (b, mel band) times a matrix is a small
+// product in the L1 cache: the gate, the pooling and, in the backward, the product's second half happen there, so the
+// linear map is never written; the backward computes it again. A convolution before it is computed from three rows of
+// features, and its gradient added to three.
 
 #include <algorithm>
 #include <vector>
@@ -15,17 +16,21 @@
 
 namespace task_aware {
 
-constexpr int64_t kLeastTile = 32, kMostTile = 512;  // positions
-constexpr int64_t kPackedRows = 8;
+constexpr int64_t kPanel = 16;  // columns that lie together for each row of a matrix
+constexpr int64_t kTaps = 9;    // of a convolution
 
-/// A square matrix as products read it: [C / kPackedRows, C, kPackedRows], zeros below its last row.
+TASK_AWARE_INLINE int64_t whole_panels(int64_t columns) { return (columns + kPanel - 1) / kPanel * kPanel; }
+
+/// The matrix matrix[row * row_stride + column * column_stride] as products read it: [columns / kPanel, rows, kPanel],
+/// zeros beyond its last column.
 template <typename A>
-std::vector<A> packed(const A* matrix, int64_t C, bool transposed) {
-  std::vector<A> result((C + kPackedRows - 1) / kPackedRows * kPackedRows * C, A(0));
-  for (int64_t row = 0; row < C; ++row) {
-    for (int64_t k = 0; k < C; ++k) {
-      result[(row / kPackedRows * C + k) * kPackedRows + row % kPackedRows] =
-          transposed ? matrix[k * C + row] : matrix[row * C + k];
+std::vector<A> panels(const A* matrix, int64_t rows, int64_t columns, int64_t row_stride,
+                      int64_t column_stride) {
+  std::vector<A> result(rows * whole_panels(columns), A(0));
+  for (int64_t column = 0; column < columns; ++column) {
+    for (int64_t row = 0; row < rows; ++row) {
+      result[(column / kPanel * rows + row) * kPanel + column % kPanel] =
+          matrix[row * row_stride + column * column_stride];
     }
   }
   return result;
@@ -33,112 +38,143 @@ std::vector<A> packed(const A* matrix, int64_t C, bool transposed) {
 
 template <typename T, typename A = accumulate_t<T>>
 struct GluParams {
-  const T* x;       // or the features of a convolution
-  const A* kernel;  // of a convolution alone, with shift
-  const A* shift;
-  const A* weight;      // packed
-  const A* transposed;  // packed, of the backward alone
-  const A* bias;
-  const T* grad;  // of the backward alone
-  T* out;         // out or grad x
-  A* planes;      // [B,F,3,T], zeros, of a convolution's backward alone
+  const T* x;           // [B,F,frames,C], or the features [B,F,frames] of a convolution
+  const A* taps;        // panels of kernel [kTaps,C], of a convolution alone, with shift
+  const A* shift;       // [width]
+  const A* spreading;   // panels of kernel [C,kTaps], of a convolution's backward alone
+  const A* weight;      // panels of the transposed weight: linear = x weight
+  const A* transposed;  // panels of the weight, of the backward alone
+  const A* bias;        // [width]
+  const T* grad;        // [B,bands,pooled_frames,C], of the backward alone
+  T* out;               // as grad, or grad x, as x
+  A* planes;            // [B,F,3,frames], zeros, of a convolution's backward alone
   int64_t C, F, frames, p, n;
-  int64_t tile;        // positions of a tile, a multiple of kLeastTile
+  int64_t tile;        // positions of a tile
   int64_t begin, end;  // rows (b, i)
 
   int64_t bands() const { return F / p; }
   int64_t pooled_frames() const { return frames / n; }
+  int64_t width() const { return whole_panels(C); }  // of a position in a tile
 };
 
-/// finish(row, column, sum over k of matrix[row,k] in[k,column]) for each row and vector of the first `width` columns of
-/// `in` [C,tile].
+/// Positions whose products a processor keeps in registers, two vectors of each; a multiple of three.
+template <typename V>
+inline constexpr int kRowsAtOnce = sizeof(V) == 64 ? 12 : 6;
+
+/// finish(row, column, product) for the rows `row` .. and the vectors at `column` .. of `in` [,stride] times a matrix.
+template <typename V, int kVectors, typename A, typename Finish>
+TASK_AWARE_INLINE void multiply_block(const A* matrix, int64_t depth, const A* in, int64_t stride,
+                                      int64_t row, int64_t column, Finish finish) {
+  constexpr int kLanes = kLanesOf<V>, kRows = kRowsAtOnce<V>;
+  const A* weights[kVectors];
+  for (int v = 0; v < kVectors; ++v) {
+    const int64_t first = column + v * kLanes;
+    weights[v] = matrix + first / kPanel * depth * kPanel + first % kPanel;
+  }
+  const A* rows[kRows / 3];
+  for (int r = 0; r < kRows / 3; ++r) rows[r] = in + (row + 3 * r) * stride;
+  V sum[kRows][kVectors] = {};
+  for (int64_t k = 0; k < depth; ++k) {
+    V values[kVectors];
+    for (int v = 0; v < kVectors; ++v) values[v] = load<A, kLanes>(weights[v] + k * kPanel);
+    for (int r = 0; r < kRows; ++r) {
+      const A x = rows[r / 3][r % 3 * stride + k];
+      for (int v = 0; v < kVectors; ++v) sum[r][v] += x * values[v];
+    }
+  }
+  for (int r = 0; r < kRows; ++r) {
+    for (int v = 0; v < kVectors; ++v) finish(row + r, column + v * kLanes, sum[r][v]);
+  }
+}
+
+/// finish(row, column, product) for each row below `count` (and some beyond) and each vector of columns of
+/// `in` [count,stride] times a matrix of `depth` rows.
 template <typename V, typename A, typename Finish>
-TASK_AWARE_INLINE void multiply(const A* matrix, const A* in, int64_t C, int64_t tile, int64_t width,
-                                Finish finish) {
-  constexpr int64_t kLanes = kLanesOf<V>, kRows = sizeof(V) == 64 ? kPackedRows : kPackedRows / 2,
-                    kVectors = 2;
-  for (int64_t first = 0; first < C; first += kRows) {
-    const A* const weights = matrix + first / kPackedRows * kPackedRows * C + first % kPackedRows;
-    for (int64_t column = 0; column < width; column += kVectors * kLanes) {
-      V sum[kRows][kVectors] = {};
-      for (int64_t k = 0; k < C; ++k) {
-        V values[kVectors];
-        for (int64_t v = 0; v < kVectors; ++v)
-          values[v] = load<A, kLanes>(in + k * tile + column + v * kLanes);
-        for (int64_t r = 0; r < kRows; ++r) {
-          for (int64_t v = 0; v < kVectors; ++v) sum[r][v] += weights[k * kPackedRows + r] * values[v];
-        }
-      }
-      for (int64_t r = 0; r < std::min(kRows, C - first); ++r) {
-        for (int64_t v = 0; v < kVectors; ++v) finish(first + r, column + v * kLanes, sum[r][v]);
+TASK_AWARE_INLINE void multiply(const A* matrix, int64_t depth, int64_t columns, const A* in, int64_t stride,
+                                int64_t count, Finish finish) {
+  constexpr int64_t kLanes = kLanesOf<V>;
+  const int64_t pairs = columns / (2 * kLanes) * 2 * kLanes;
+  for (int64_t column = 0; column < columns; column += column < pairs ? 2 * kLanes : kLanes) {
+    for (int64_t row = 0; row < count; row += kRowsAtOnce<V>) {
+      if (column < pairs) {
+        multiply_block<V, 2>(matrix, depth, in, stride, row, column, finish);
+      } else {
+        multiply_block<V, 1>(matrix, depth, in, stride, row, column, finish);
       }
     }
   }
 }
-
-/// Columns beyond a tile that a convolution reads on each side, and vectors of it overrun.
-constexpr int64_t kMargin = 16;
 
 /// One thread's share, a tile of one (b, i) after the other.
 template <typename T, bool kBackward, bool kConvolved>
 struct GluPool {
   using A = accumulate_t<T>;
 
-  /// Arrays of [C,tile].
+  /// Arrays of [tile,width], with room for the rows that a product computes beyond.
   struct Tiles {
     std::vector<A> memory;
     A *x, *gate, *pooled, *through_linear, *through_gate;  // the last two of the backward
-    A* features;                                           // three rows of a tile and its margins
+    A* taps;                                               // [tile,kPanel] of a convolution's backward
+    A* features;                                           // three rows of a tile and of a frame on each side
 
-    Tiles(int64_t size, int64_t tile) : memory((kBackward ? 5 : 3) * size + 3 * (tile + 2 * kMargin)) {
+    Tiles(int64_t tile, int64_t width) {
+      const int64_t rows = (tile / 12 + 1) * 12, size = rows * width;
+      memory.resize((kBackward ? 5 : 3) * size + rows * kPanel + 3 * (tile + 2));
       A* next = memory.data();
       for (A** array : {&x, &gate, &pooled, &through_linear, &through_gate}) {
         if (!kBackward && (array == &through_linear || array == &through_gate)) continue;
         *array = next;
         next += size;
       }
-      features = next;
+      taps = next;
+      features = next + rows * kPanel;
     }
   };
 
-  /// Positions that are computed for `count` of them.
-  static int64_t width_of(int64_t count) { return (count + kLeastTile - 1) / kLeastTile * kLeastTile; }
-
   template <int kBytes>
   static TASK_AWARE_INLINE void run(const GluParams<T>& p) {
-    const int64_t tile = p.tile / p.n * p.n, used = p.pooled_frames() * p.n;
-    Tiles tiles(p.C * p.tile, p.tile);
+    const int64_t used = p.pooled_frames() * p.n;
+    Tiles tiles(p.tile, p.width());
     for (int64_t row = p.begin; row < p.end; ++row) {
       const int64_t b = row / p.bands(), i = row % p.bands();
-      for (int64_t t = 0; t < used; t += tile) {
-        const int64_t count = std::min(tile, used - t);
+      for (int64_t t = 0; t < used; t += p.tile) {
+        const int64_t count = std::min(p.tile, used - t);
+        const int64_t pooled = (row * p.pooled_frames() + t / p.n) * p.C;  // where the tile begins in out
         if constexpr (kBackward) {
-          expand(p, tiles.pooled, b, i, t, count);
+          expand<kBytes>(p, tiles.pooled, p.grad + pooled, count);
         } else {
-          std::fill_n(tiles.pooled, p.C * p.tile, A(0));
+          std::fill_n(tiles.pooled, count / p.n * p.width(), A(0));
         }
         for (int64_t f = i * p.p; f < (i + 1) * p.p; ++f) {
           kConvolved ? convolve<kBytes>(p, tiles, b, f, t, count) : read<kBytes>(p, tiles, b, f, t, count);
           kBackward ? backward<kBytes>(p, tiles, b, f, t, count) : forward<kBytes>(p, tiles, count);
         }
-        if constexpr (!kBackward) pool<kBytes>(p, tiles.pooled, b, i, t, count);
+        if constexpr (!kBackward) write<kBytes>(p, tiles.pooled, p.out + pooled, count / p.n);
       }
+      if constexpr (kBackward && !kConvolved) clear_rest(p, b, i, used);
     }
   }
 
-  /// The tile of x and its gate; zeros beyond `count`.
+  /// visit(column, values) for each vector of a position's channels, the last one perhaps incomplete.
+  template <int kBytes, typename Visit>
+  static TASK_AWARE_INLINE void for_channels(const GluParams<T>& p, Visit visit) {
+    constexpr int64_t kLanes = kBytes / sizeof(A);
+    for (int64_t c = 0; c < p.C; c += kLanes) visit(c, std::min(kLanes, p.C - c));
+  }
+
+  /// The tile of x and its gate.
   template <int kBytes>
   static TASK_AWARE_INLINE void read(const GluParams<T>& p, const Tiles& to, int64_t b, int64_t f, int64_t t,
                                      int64_t count) {
     constexpr int kLanes = kBytes / sizeof(A);
-    for (int64_t c = 0; c < p.C; ++c) {
-      const T* const from = p.x + ((b * p.C + c) * p.F + f) * p.frames + t;
-      for (int64_t k = 0; k < width_of(count); k += kLanes) {
-        const auto x = k + kLanes <= count ? load<T, kLanes>(from + k)
-                                           : load<T, kLanes>(from + k, std::max<int64_t>(0, count - k));
-        store(to.x + c * p.tile + k, x);
-        store(to.gate + c * p.tile + k, sigmoid(x));
-      }
+    const T* const from = p.x + ((b * p.F + f) * p.frames + t) * p.C;
+    for (int64_t k = 0; k < count; ++k) {
+      for_channels<kBytes>(p, [&](int64_t c, int64_t n) TASK_AWARE_LAMBDA {
+        const T* const source = from + k * p.C + c;
+        const auto x = n == kLanes ? load<T, kLanes>(source) : load<T, kLanes>(source, n);
+        store(to.x + k * p.width() + c, x);
+        store(to.gate + k * p.width() + c, sigmoid(x));
+      });
     }
   }
 
@@ -148,109 +184,72 @@ struct GluPool {
                                          int64_t t, int64_t count) {
     constexpr int kLanes = kBytes / sizeof(A);
     using V = vector_t<A, kLanes>;
-    const int64_t width = p.tile + 2 * kMargin, used = width_of(count);
+    const int64_t width = p.tile + 2;
     std::fill_n(to.features, 3 * width, A(0));
     for (int64_t i = std::max<int64_t>(0, 1 - f); i < std::min<int64_t>(3, p.F + 1 - f); ++i) {
       const T* const row = p.x + (b * p.F + f + i - 1) * p.frames;
-      A* const copy = to.features + i * width + kMargin - t;
+      A* const copy = to.features + i * width + 1 - t;
       const int64_t first = std::max<int64_t>(0, t - 1), last = std::min(p.frames, t + count + 1);
       for (int64_t k = first; k < last; ++k) copy[k] = static_cast<A>(row[k]);
     }
-    for (int64_t c = 0; c < p.C; ++c) {
-      const A* const kernel = p.kernel + 9 * c;
-      for (int64_t k = 0; k < used; k += kLanes) {
-        V x = V{} + p.shift[c];
-        for (int i = 0; i < 3; ++i) {
-          const A* const around = to.features + i * width + kMargin + k - 1;
-          for (int j = 0; j < 3; ++j) x += kernel[3 * i + j] * load<A, kLanes>(around + j);
-        }
-        store(to.x + c * p.tile + k, x);
-        store(to.gate + c * p.tile + k, sigmoid(x));
+    for_channels<kBytes>(p, [&](int64_t c, int64_t) TASK_AWARE_LAMBDA {
+      V taps[kTaps];
+      for (int tap = 0; tap < kTaps; ++tap)
+        taps[tap] = load<A, kLanes>(p.taps + (c / kPanel * kTaps + tap) * kPanel + c % kPanel);
+      const V shift = load<A, kLanes>(p.shift + c);
+      for (int64_t k = 0; k < count; ++k) {
+        V x = shift;
+        for (int tap = 0; tap < kTaps; ++tap) x += taps[tap] * to.features[tap / 3 * width + tap % 3 + k];
+        store(to.x + k * p.width() + c, x);
+        store(to.gate + k * p.width() + c, sigmoid(x));
       }
-    }
-  }
-
-  /// Adds the tile of grad x, zeros beyond `count`, to its planes.
-  template <int kBytes>
-  static TASK_AWARE_INLINE void spread(const GluParams<T>& p, const A* grad_x, int64_t b, int64_t f,
-                                       int64_t t, int64_t count) {
-    constexpr int kLanes = kBytes / sizeof(A);
-    using V = vector_t<A, kLanes>;
-    for (int i = 0; i < 3; ++i) {
-      A* const plane = p.planes + ((b * p.F + f) * 3 + i) * p.frames;
-      for (int64_t k = 0; k < count; k += kLanes) {
-        V sum[3] = {};
-        for (int64_t c = 0; c < p.C; ++c) {
-          const V grad = load<A, kLanes>(grad_x + c * p.tile + k);
-          for (int j = 0; j < 3; ++j) sum[j] += p.kernel[9 * c + 3 * i + j] * grad;
-        }
-        for (int j = 0; j < 3; ++j) {
-          const int64_t to = t + k + j - 1;
-          if (to >= 0 && to + kLanes <= p.frames) {
-            store(plane + to, load<A, kLanes>(plane + to) + sum[j]);
-          } else {
-            for (int64_t lane = std::max<int64_t>(0, -to); lane < std::min<int64_t>(kLanes, p.frames - to);
-                 ++lane)
-              plane[to + lane] += sum[j][lane];
-          }
-        }
-      }
-    }
+    });
   }
 
   template <int kBytes>
   static TASK_AWARE_INLINE void forward(const GluParams<T>& p, const Tiles& tiles, int64_t count) {
-    const int64_t width = width_of(count);
     constexpr int kLanes = kBytes / sizeof(A);
     using V = vector_t<A, kLanes>;
-    multiply<V>(p.weight, tiles.x, p.C, p.tile, width,
-                [&](int64_t c, int64_t k, V product) TASK_AWARE_LAMBDA {
-                  const int64_t at = c * p.tile + k;
-                  const V gated = (product + p.bias[c]) * load<A, kLanes>(tiles.gate + at);
-                  store(tiles.pooled + at, load<A, kLanes>(tiles.pooled + at) + gated);
+    const int64_t width = p.width();
+    multiply<V>(p.weight, p.C, width, tiles.x, width, count,
+                [&](int64_t k, int64_t c, V product) TASK_AWARE_LAMBDA {
+                  A* const gate = tiles.gate + k * width + c;
+                  store(gate, (product + load<A, kLanes>(p.bias + c)) * load<A, kLanes>(gate));
                 });
-  }
-
-  template <int kBytes>
-  static TASK_AWARE_INLINE void pool(const GluParams<T>& p, const A* sums, int64_t b, int64_t i, int64_t t,
-                                     int64_t count) {
-    constexpr int kLanes = kBytes / sizeof(A);
-    using V = vector_t<A, kLanes>;
-    const A scale = A(1) / static_cast<A>(p.p * p.n);
-    const int64_t n_out = count / p.n;
-    for (int64_t c = 0; c < p.C; ++c) {
-      const A* const sum = sums + c * p.tile;
-      T* const out = p.out + ((b * p.C + c) * p.bands() + i) * p.pooled_frames() + t / p.n;
-      if (p.n <= 2) {
-        for (int64_t k = 0; k < n_out; k += kLanes) {
-          V value = load<A, kLanes>(sum + p.n * k);
-          if (p.n == 2) {
-            const V next = load<A, kLanes>(sum + 2 * k + kLanes);
-            value = evens(value, next, kLaneNumbers<V>) + odds(value, next, kLaneNumbers<V>);
-          }
-          store(out + k, scale * value, std::min<int64_t>(kLanes, n_out - k));
-        }
-      } else {
-        for (int64_t k = 0; k < n_out; ++k) {
-          A value = 0;
-          for (int64_t q = 0; q < p.n; ++q) value += sum[k * p.n + q];
-          out[k] = static_cast<T>(scale * value);
-        }
-      }
+    for (int64_t k = 0; k < count / p.n; ++k) {
+      for_channels<kBytes>(p, [&](int64_t c, int64_t) TASK_AWARE_LAMBDA {
+        A* const to = tiles.pooled + k * width + c;
+        V sum = load<A, kLanes>(to);
+        for (int64_t q = 0; q < p.n; ++q) sum += load<A, kLanes>(tiles.gate + (k * p.n + q) * width + c);
+        store(to, sum);
+      });
     }
   }
 
-  /// What each position of a pool gets of its gradient; zeros beyond `count`.
-  static TASK_AWARE_INLINE void expand(const GluParams<T>& p, A* to, int64_t b, int64_t i, int64_t t,
-                                       int64_t count) {
+  /// `count` pooled positions to `out`.
+  template <int kBytes>
+  static TASK_AWARE_INLINE void write(const GluParams<T>& p, const A* sums, T* out, int64_t count) {
+    constexpr int kLanes = kBytes / sizeof(A);
     const A scale = A(1) / static_cast<A>(p.p * p.n);
-    for (int64_t c = 0; c < p.C; ++c, to += p.tile) {
-      const T* const grad = p.grad + ((b * p.C + c) * p.bands() + i) * p.pooled_frames() + t / p.n;
-      for (int64_t k = 0; k < count / p.n; ++k) {
-        const A value = scale * static_cast<A>(grad[k]);
-        for (int64_t q = 0; q < p.n; ++q) to[k * p.n + q] = value;
-      }
-      std::fill(to + count, to + width_of(count), A(0));
+    for (int64_t k = 0; k < count; ++k) {
+      for_channels<kBytes>(p, [&](int64_t c, int64_t n) TASK_AWARE_LAMBDA {
+        const auto mean = scale * load<A, kLanes>(sums + k * p.width() + c);
+        n == kLanes ? store(out + k * p.C + c, mean) : store(out + k * p.C + c, mean, n);
+      });
+    }
+  }
+
+  /// What each position of a pool gets of its gradient.
+  template <int kBytes>
+  static TASK_AWARE_INLINE void expand(const GluParams<T>& p, A* to, const T* grad, int64_t count) {
+    constexpr int kLanes = kBytes / sizeof(A);
+    const A scale = A(1) / static_cast<A>(p.p * p.n);
+    for (int64_t k = 0; k < count / p.n; ++k) {
+      for_channels<kBytes>(p, [&](int64_t c, int64_t n) TASK_AWARE_LAMBDA {
+        const T* const source = grad + k * p.C + c;
+        const auto share = scale * (n == kLanes ? load<T, kLanes>(source) : load<T, kLanes>(source, n));
+        for (int64_t q = 0; q < p.n; ++q) store(to + (k * p.n + q) * p.width() + c, share);
+      });
     }
   }
 
@@ -259,27 +258,54 @@ struct GluPool {
                                          int64_t t, int64_t count) {
     constexpr int kLanes = kBytes / sizeof(A);
     using V = vector_t<A, kLanes>;
-    const int64_t width = width_of(count);
+    const int64_t width = p.width();
     multiply<V>(
-        p.weight, tiles.x, p.C, p.tile, width, [&](int64_t c, int64_t k, V product) TASK_AWARE_LAMBDA {
-          const int64_t at = c * p.tile + k;
+        p.weight, p.C, width, tiles.x, width, count, [&](int64_t k, int64_t c, V product) TASK_AWARE_LAMBDA {
+          const int64_t at = k * width + c;
           const V gate = load<A, kLanes>(tiles.gate + at), grad = load<A, kLanes>(tiles.pooled + at) * gate;
           store(tiles.through_linear + at, grad);
-          store(tiles.through_gate + at, grad * (product + p.bias[c]) * (1 - gate));
+          store(tiles.through_gate + at, grad * (product + load<A, kLanes>(p.bias + c)) * (1 - gate));
         });
-    multiply<V>(p.transposed, tiles.through_linear, p.C, p.tile, width,
-                [&](int64_t c, int64_t k, V product) TASK_AWARE_LAMBDA {
-                  T* const to = p.out + ((b * p.C + c) * p.F + f) * p.frames + t + k;
-                  const V value = product + load<A, kLanes>(tiles.through_gate + c * p.tile + k);
+    T* const out = p.out + ((b * p.F + f) * p.frames + t) * p.C;
+    multiply<V>(p.transposed, p.C, width, tiles.through_linear, width, count,
+                [&](int64_t k, int64_t c, V product) TASK_AWARE_LAMBDA {
+                  const V value = product + load<A, kLanes>(tiles.through_gate + k * width + c);
                   if constexpr (kConvolved) {
-                    store(tiles.x + c * p.tile + k, value);
-                  } else if (k + kLanes <= count) {
-                    store(to, value);
-                  } else if (k < count) {
-                    store(to, value, count - k);
+                    store(tiles.x + k * width + c, value);
+                  } else if (k < count && c + kLanes <= p.C) {
+                    store(out + k * p.C + c, value);
+                  } else if (k < count && c < p.C) {
+                    store(out + k * p.C + c, value, p.C - c);
                   }
                 });
-    if constexpr (kConvolved) spread<kBytes>(p, tiles.x, b, f, t, count);
+    if constexpr (kConvolved) spread<kBytes>(p, tiles, b, f, t, count);
+  }
+
+  /// Adds the tile of grad x to its planes.
+  template <int kBytes>
+  static TASK_AWARE_INLINE void spread(const GluParams<T>& p, const Tiles& tiles, int64_t b, int64_t f,
+                                       int64_t t, int64_t count) {
+    using V = vector_t<A, kBytes / sizeof(A)>;
+    multiply<V>(p.spreading, p.C, kPanel, tiles.x, p.width(), count,
+                [&](int64_t k, int64_t tap, V product)
+                    TASK_AWARE_LAMBDA { store(tiles.taps + k * kPanel + tap, product); });
+    for (int i = 0; i < 3; ++i) {
+      A* const plane = p.planes + ((b * p.F + f) * 3 + i) * p.frames + t;
+      for (int j = 0; j < 3; ++j) {
+        const int64_t first = t + j == 0 ? 1 : 0, last = std::min(count, p.frames - t - j + 1);
+        for (int64_t k = first; k < last; ++k) plane[k + j - 1] += tiles.taps[k * kPanel + 3 * i + j];
+      }
+    }
+  }
+
+  /// No gradient where no pool reaches: the last frames of the row's bands and, after the last row, the last bands.
+  static TASK_AWARE_INLINE void clear_rest(const GluParams<T>& p, int64_t b, int64_t i, int64_t used) {
+    T* const item = p.out + b * p.F * p.frames * p.C;
+    for (int64_t f = i * p.p; f < (i + 1) * p.p; ++f)
+      std::fill_n(item + (f * p.frames + used) * p.C, (p.frames - used) * p.C, T(0));
+    if (i + 1 < p.bands()) return;
+    const int64_t reached = p.bands() * p.p;
+    std::fill_n(item + reached * p.frames * p.C, (p.F - reached) * p.frames * p.C, T(0));
   }
 };
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..errors import BackendError
 from . import _check
 from ._dispatch import Backend, has_kernels, use_native
-from .glu_pool import check_pool, glu_pool_reference
+from .glu_pool import check_pool, empty_output, glu_pool_reference
 
 
 def conv_glu_pool_reference(
@@ -51,7 +51,7 @@ def conv_glu_pool(
         backend: ``auto``, ``native`` or ``reference``.
 
     Returns:
-        ``[B,C,F // pool[0],T // pool[1]]`` of the features' dtype.
+        ``[B,C,F // pool[0],T // pool[1]]`` of the features' dtype, as :func:`glu_pool` writes it.
 
     Raises:
         TypeError, ValueError: an argument of another type, dtype, shape or device.
@@ -81,7 +81,7 @@ def conv_glu_pool(
 
 def _fake(features: Tensor, kernel: Tensor, shift: Tensor, weight: Tensor, bias: Tensor, mel: int, time: int) -> Tensor:
     B, F, T = features.shape
-    return features.new_empty((B, kernel.shape[0], F // mel, T // time))
+    return empty_output(features, B, kernel.shape[0], F // mel, T // time)
 
 
 def _fake_backward(

@@ -42,7 +42,8 @@ def glu_pool(x: Tensor, weight: Tensor, bias: Tensor, pool: tuple[int, int], *, 
     computes them again from x.
 
     Args:
-        x: ``[B,C,F,T]``, float32, float64 or bfloat16 (summed in float32).
+        x: ``[B,C,F,T]``, float32, float64 or bfloat16 (summed in float32). On the CPU one in channels-last memory is
+            read as it is, on a GPU a contiguous one; others are copied.
         weight: ``[C,C]``, floating.
         bias: ``[C]``, floating.
         pool: mel bands and frames that one output averages; what is left over at the ends is dropped. At most 32
@@ -50,7 +51,7 @@ def glu_pool(x: Tensor, weight: Tensor, bias: Tensor, pool: tuple[int, int], *, 
         backend: ``auto``, ``native`` or ``reference``.
 
     Returns:
-        ``[B,C,F // pool[0],T // pool[1]]`` of x's dtype.
+        ``[B,C,F // pool[0],T // pool[1]]`` of x's dtype, in channels-last memory where the CPU's kernel wrote it.
 
     Raises:
         TypeError, ValueError: an argument of another type, dtype, shape or device.
@@ -69,13 +70,18 @@ def glu_pool(x: Tensor, weight: Tensor, bias: Tensor, pool: tuple[int, int], *, 
     return torch.ops.task_aware.glu_pool(x, weight.to(compute), bias.to(compute), *pool)
 
 
+def empty_output(x: Tensor, B: int, C: int, F: int, T: int) -> Tensor:
+    """``[B,C,F,T]`` of x's dtype and device in the kernels' layout, which on the CPU is channels last."""
+    return x.new_empty((B, C, F, T)) if x.is_cuda else x.new_empty((B, F, T, C)).permute(0, 3, 1, 2)
+
+
 def _fake(x: Tensor, weight: Tensor, bias: Tensor, mel: int, time: int) -> Tensor:
     B, C, F, T = x.shape
-    return x.new_empty((B, C, F // mel, T // time))
+    return empty_output(x, B, C, F // mel, T // time)
 
 
 def _fake_backward(grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, mel: int, time: int) -> Tensor:
-    return torch.empty_like(x, memory_format=torch.contiguous_format)
+    return empty_output(x, *x.shape)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, int, int], output: Tensor) -> None:

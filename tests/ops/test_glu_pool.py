@@ -94,6 +94,21 @@ def test_strided_views(device: str) -> None:
     assert torch.equal(strided, ops.glu_pool(x, weight, bias, (2, 3), backend="native"))
 
 
+def test_layout(device: str) -> None:
+    """Channels-last memory changes no bit, and is what the CPU's kernels write."""
+    x, weight, bias = sample_inputs(device)
+    results = []
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        leaf = x.contiguous(memory_format=memory_format).requires_grad_()
+        out = ops.glu_pool(leaf, weight, bias, (2, 3), backend="native")
+        grad = torch.ops.task_aware.glu_pool_backward(torch.ones_like(out), leaf.detach(), weight, bias, 2, 3)
+        results.append((out, grad))
+        written = torch.contiguous_format if device == "cuda" else torch.channels_last
+        assert out.is_contiguous(memory_format=written) and grad.is_contiguous(memory_format=written)
+    for contiguous, channels_last in zip(*results, strict=True):
+        assert torch.equal(contiguous, channels_last)
+
+
 def test_opcheck(device: str) -> None:
     inputs = [x.requires_grad_() for x in sample_inputs(device)]
     torch.library.opcheck(torch.ops.task_aware.glu_pool.default, (*inputs, 2, 3))
