@@ -22,9 +22,10 @@ POOL = (2, 2)
 def test_glu_pool(side_by_side: SideBySide, shape: tuple[int, int, int, int], backward: bool) -> None:
     B, C, F, T = shape
     device = side_by_side.device
-    x = torch.randn(shape, device=device)
+    layout = torch.contiguous_format if device == "cuda" else torch.channels_last  # as the detector passes it
+    x = torch.randn(shape, device=device).contiguous(memory_format=layout)
     weight, bias = torch.randn(C, C, device=device) / C**0.5, torch.randn(C, device=device)
-    grad = torch.randn(B, C, F // POOL[0], T // POOL[1], device=device)
+    grad = torch.randn(B, C, F // POOL[0], T // POOL[1], device=device).contiguous(memory_format=layout)
     case = Case(
         "glu_pool",
         f"[{B},{C},{F},{T}]",
@@ -51,7 +52,7 @@ def test_conv_glu_pool(side_by_side: SideBySide, shape: tuple[int, int, int, int
         pytest.skip("on a GPU the detector runs a convolution and glu_pool")
     features, kernel = torch.randn(B, F, T), torch.randn(C, 3, 3) / 3
     shift, weight, bias = torch.randn(C), torch.randn(C, C) / C**0.5, torch.randn(C)
-    grad = torch.randn(B, C, F // POOL[0], T // POOL[1])
+    grad = torch.randn(B, C, F // POOL[0], T // POOL[1]).contiguous(memory_format=torch.channels_last)
     case = Case(
         "conv_glu_pool",
         f"[{B},{C},{F},{T}]",

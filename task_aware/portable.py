@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from task_aware.evaluate import detector_of
 from task_aware.features import FeatureConfig
 from task_aware.models.detector import CRNN
+from task_aware.models.separator import MaskNetwork
 from task_aware.models.system import Separator, listen
 from task_aware.ops.mel_spectrogram import hamming_window, mel_filterbank
 
@@ -50,7 +51,7 @@ class Portable(nn.Module):
         super().__init__()
         self.model = copy.deepcopy(model).cpu().float().eval().requires_grad_(False)
         for part in self.model.modules():
-            if isinstance(part, (Separator, CRNN)):
+            if isinstance(part, (Separator, MaskNetwork, CRNN)):
                 part.backend = "reference"
         self.front_end = FrontEnd(detector_of(self.model).feature_config)
 

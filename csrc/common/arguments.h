@@ -95,6 +95,21 @@ inline void check_conv_glu_pool_arguments(const Tensor& features, const Tensor& 
   }
 }
 
+inline void check_depthwise_prelu_arguments(const Tensor& x, const Tensor& weight, const Tensor& bias,
+                                            const Tensor& slope, int64_t dilation) {
+  TASK_AWARE_CHECK(
+      x.dim() == 3 && weight.dim() == 2 && weight.size(0) == x.size(1) && weight.size(1) == 3 &&
+          bias.dim() == 1 && bias.size(0) == x.size(1) && slope.numel() == 1 && dilation >= 1,
+      "depthwise_prelu: weight must be [C,3], bias [C] and slope [1] of x's [B,C,T], the dilation "
+      "at least 1.");
+  const ScalarType type = x.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+  for (const Tensor* tensor : {&weight, &bias, &slope}) {
+    TASK_AWARE_CHECK(tensor->scalar_type() == type,
+                     "depthwise_prelu: the weights must be of the type of sums.");
+    TASK_AWARE_CHECK(same_device(x, *tensor), "depthwise_prelu: the tensors are on different devices.");
+  }
+}
+
 inline void check_gru_scan_arguments(const Tensor& gates, const Tensor& weight, const Tensor& bias) {
   TASK_AWARE_CHECK(
       gates.dim() == 4 && weight.dim() == 3 && bias.dim() == 2 && gates.size(2) <= 2 &&

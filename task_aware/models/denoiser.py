@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from task_aware import checkpoint, ops
 from task_aware.errors import CheckpointError
 from task_aware.models.detector import CRNN, Detection, features_of, freeze
-from task_aware.models.separator import GlobalLayerNorm
+from task_aware.models.separator import DepthwiseConv1d, GlobalLayerNorm
 
 #: The two outputs, which are fixed: no permutation is searched.
 BACKGROUND, FOREGROUND = 0, 1
@@ -72,16 +72,19 @@ class TDCNBlock(nn.Module):
             nn.Conv1d(config.bottleneck, hidden, 1),
             nn.PReLU(),
             FeatureNorm(hidden),
-            nn.Conv1d(hidden, hidden, 3, padding=dilation, dilation=dilation, groups=hidden),
+            DepthwiseConv1d(hidden, dilation, causal=False),
             nn.PReLU(),
             FeatureNorm(hidden),
             nn.Conv1d(hidden, config.bottleneck, 1),
         )
         self.scale = nn.Parameter(torch.tensor(scale))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, backend: ops.Backend) -> Tensor:
         """`[B, bottleneck, T]` -> the same."""
-        return x + self.scale * self.layers(x)
+        expand, activation, first_norm, depthwise, second_activation, second_norm, project = self.layers
+        hidden = first_norm(activation(expand(x)))
+        hidden = cast(DepthwiseConv1d, depthwise).activated(hidden, cast(nn.PReLU, second_activation), backend)
+        return x + self.scale * project(second_norm(hidden))
 
 
 def mixture_consistency(estimates: Tensor, mixture: Tensor, weights: Tensor) -> Tensor:
@@ -101,9 +104,13 @@ class Denoiser(nn.Module):
 
     TDCN++: blocks of rising dilation, each scaled by `0.9^b` at first, and a 1x1 convolution from the start of each
     repeat to the starts of all later ones.
+
+    Attributes:
+        backend: of the operators; a system sets its own.
     """
 
     window: Tensor
+    backend: ops.Backend = "auto"
 
     def __init__(self, config: DenoiserConfig) -> None:
         super().__init__()
@@ -114,7 +121,7 @@ class Denoiser(nn.Module):
         width = config.bottleneck
         self.bottleneck = nn.Sequential(GlobalLayerNorm(n_bins), nn.Conv1d(n_bins, width, 1))
         self.repeats = nn.ModuleList(
-            nn.Sequential(*(TDCNBlock(config, 2**x, 0.9 ** (r * config.blocks + x)) for x in range(config.blocks)))
+            nn.ModuleList(TDCNBlock(config, 2**x, 0.9 ** (r * config.blocks + x)) for x in range(config.blocks))
             for r in range(config.repeats)
         )
         self.skips = nn.ModuleList(nn.Conv1d(r * width, width, 1) for r in range(1, config.repeats))
@@ -131,7 +138,8 @@ class Denoiser(nn.Module):
             if starts:
                 x = x + self.skips[r - 1](torch.cat(starts, dim=1))
             starts.append(x)
-            x = repeat(x)
+            for block in cast(nn.ModuleList, repeat):
+                x = block(x, self.backend)
         masks = torch.sigmoid(self.masks(x).float()).unflatten(1, (2, -1))
         estimates = torch.istft(
             (masks * spectrum[:, None]).flatten(0, 1),
@@ -171,7 +179,7 @@ class DenoisedDetector(nn.Module):
         self.denoiser = denoiser
         self.detector: CRNN = freeze(detector)  # type: ignore[assignment]
         self.backend: ops.Backend = backend
-        self.detector.backend = backend
+        denoiser.backend = self.detector.backend = backend
 
     def train(self, mode: bool = True) -> DenoisedDetector:
         """Sets the denoiser's mode; the detector stays in evaluation mode."""

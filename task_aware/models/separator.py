@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from task_aware import ops
 from task_aware.models.causal import LeftContext
 
 
@@ -89,11 +91,21 @@ class DepthwiseConv1d(nn.Conv1d):
     def __init__(self, channels: int, dilation: int, *, causal: bool) -> None:
         padding = 0 if causal else dilation
         super().__init__(channels, channels, 3, padding=padding, dilation=dilation, groups=channels)
+        self.causal = causal
         self.context = LeftContext(2 * dilation) if causal else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """`[B, C, T]` -> `[B, C, T]`."""
         return super().forward(self.context(x))
+
+    def activated(self, x: Tensor, activation: nn.PReLU, backend: ops.Backend) -> Tensor:
+        """The convolution and the activation after it, on the CPU as one operator."""
+        if self.causal or x.is_cuda or backend == "reference":
+            return activation(self(x))
+        assert self.bias is not None
+        return ops.depthwise_prelu(
+            x, self.weight[:, 0], self.bias, activation.weight, self.dilation[0], backend=backend
+        )
 
 
 class ConvBlock(nn.Module):
@@ -113,8 +125,11 @@ class ConvBlock(nn.Module):
         self.residual = nn.Conv1d(hidden, config.bottleneck, 1)
         self.skip = nn.Conv1d(hidden, config.skip, 1)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        shared = self.shared(x)
+    def forward(self, x: Tensor, backend: ops.Backend) -> tuple[Tensor, Tensor]:
+        expand, activation, first_norm, depthwise, second_activation, second_norm = self.shared
+        hidden = first_norm(activation(expand(x)))
+        hidden = cast(DepthwiseConv1d, depthwise).activated(hidden, cast(nn.PReLU, second_activation), backend)
+        shared = second_norm(hidden)
         return x + self.residual(shared), self.skip(shared)
 
 
@@ -123,7 +138,12 @@ class MaskNetwork(nn.Module):
 
     A norm (gLN, or cLN where causal), a 1x1 bottleneck, `repeats` x `blocks` convolution blocks whose skip outputs are
     summed, PReLU and a 1x1 convolution to `n_sources * n_mels` logits. The sigmoid belongs to `ops.mel_mask`.
+
+    Attributes:
+        backend: of the operators; a system sets its own.
     """
+
+    backend: ops.Backend = "auto"
 
     def __init__(self, config: MaskNetworkConfig) -> None:
         super().__init__()
@@ -139,7 +159,7 @@ class MaskNetwork(nn.Module):
         x = self.bottleneck(features)
         total: Tensor | float = 0.0
         for block in self.blocks:
-            x, skip = block(x)
+            x, skip = block(x, self.backend)
             total = total + skip
         logits = self.mask(total)
         return logits.unflatten(1, (self.config.n_sources, self.config.n_mels))

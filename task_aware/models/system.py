@@ -79,6 +79,7 @@ class Separator(nn.Module):
         self.mask_floor = mask_floor
         self.merge: Merge = merge
         self.backend: ops.Backend = backend
+        mask_network.backend = backend
         if isinstance(detector, CRNN):
             detector.backend = backend
 

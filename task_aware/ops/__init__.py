@@ -2,6 +2,7 @@
 
 from ._dispatch import Backend
 from .conv_glu_pool import conv_glu_pool, conv_glu_pool_reference
+from .depthwise_prelu import depthwise_prelu, depthwise_prelu_reference
 from .glu_pool import glu_pool, glu_pool_reference
 from .gru_scan import gru, gru_scan, gru_scan_reference
 from .mel_mask import MaskedMel, mel_mask, mel_mask_reference
@@ -17,6 +18,8 @@ __all__ = [
     "PITResult",
     "conv_glu_pool",
     "conv_glu_pool_reference",
+    "depthwise_prelu",
+    "depthwise_prelu_reference",
     "glu_pool",
     "glu_pool_reference",
     "gru",
