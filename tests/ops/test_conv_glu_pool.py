@@ -11,7 +11,7 @@ from torch import Tensor
 
 from task_aware import _extension, ops
 
-from .accuracy import error
+from .accuracy import check_gradients, error
 
 if not _extension.extension.cpu:
     pytest.skip(f"no CPU kernels: {_extension.extension.cpu_absent}", allow_module_level=True)
@@ -46,11 +46,7 @@ def test_values_and_gradients(dtype: torch.dtype, shape: Shape) -> None:
     wanted = ops.conv_glu_pool_reference(*doubles, pool)
     assert out.dtype == dtype and out.shape == wanted.shape
     assert error(out, wanted.detach()) < TOLERANCE[dtype]
-    grad = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).to(out)
-    got = torch.autograd.grad(out, leaves, grad)
-    want = torch.autograd.grad(wanted, doubles, grad.double())
-    for value, wish in zip(got, want, strict=True):
-        assert value.dtype == dtype and error(value, wish) < 4 * TOLERANCE[dtype]
+    check_gradients(out, leaves, wanted, doubles, 4 * TOLERANCE[dtype])
 
 
 def test_gradcheck() -> None:

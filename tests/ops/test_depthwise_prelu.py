@@ -12,7 +12,7 @@ from torch import Tensor
 from task_aware import _extension, ops
 from task_aware.models.separator import MaskNetwork, preset
 
-from .accuracy import error
+from .accuracy import check_gradients, error
 
 if not _extension.extension.cpu:
     pytest.skip(f"no CPU kernels: {_extension.extension.cpu_absent}", allow_module_level=True)
@@ -41,12 +41,7 @@ def test_values_and_gradients(dtype: torch.dtype, shape: Shape) -> None:
     wanted = ops.depthwise_prelu_reference(*doubles, shape[3])
     assert out.dtype == dtype and out.shape == wanted.shape
     assert error(out, wanted.detach()) < TOLERANCE[dtype]
-    grad = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).to(out)
-    got = torch.autograd.grad(out, leaves, grad)
-    want = torch.autograd.grad(wanted, doubles, grad.double())
-    for value, wish in zip(got, want, strict=True):
-        assert value.dtype == dtype and value.shape == wish.shape
-        assert error(value, wish) < 4 * TOLERANCE[dtype]
+    check_gradients(out, leaves, wanted, doubles, 4 * TOLERANCE[dtype])
 
 
 def test_gradcheck() -> None:
