@@ -81,7 +81,7 @@ struct ForwardRows {
       row.fill(p.x + index * p.frames, p.frames);
       for_vectors<kLanes>(p.frames, [&](int64_t t, int count) TASK_AWARE_LAMBDA {
         const V u = convolved<V>(row.data(), t, p.dilation, w[0], w[1], w[2]) + p.bias[c];
-        store(p.out + index * p.frames + t, u > 0 ? u : p.slope * u, count);
+        store(p.out + index * p.frames + t, u > A(0) ? u : p.slope * u, count);
       });
     }
   }
@@ -105,11 +105,11 @@ struct BackwardChannels {
         row.fill(p.x + at, p.frames);
         for_vectors<kLanes>(p.frames, [&](int64_t t, int count) TASK_AWARE_LAMBDA {
           const V u = convolved<V>(x, t, p.dilation, w[0], w[1], w[2]) + p.bias[c];
-          const V grad = load<T, kLanes>(p.grad + at + t, count), value = u > 0 ? grad : p.slope * grad;
+          const V grad = load<T, kLanes>(p.grad + at + t, count), value = u > A(0) ? grad : p.slope * grad;
           store(grad_u.data() + t, value, count);
           for (int k = 0; k < 3; ++k) to_weight[k] += value * load<A, kLanes>(x + t + (k - 1) * p.dilation);
           to_bias += value;
-          to_slope += u > 0 ? V{} : grad * u;
+          to_slope += u > A(0) ? V{} : grad * u;
         });
         for_vectors<kLanes>(p.frames, [&](int64_t t, int count) TASK_AWARE_LAMBDA {
           store(p.out + at + t, convolved<V>(v, t, p.dilation, w[2], w[1], w[0]), count);
