@@ -24,7 +24,7 @@ from task_aware.data.desed import read_split
 from task_aware.errors import CheckpointError, DataError
 from task_aware.evaluate import open_model, pick_device
 from task_aware.models.detector import load_detector
-from task_aware.systems import DETECTOR_ALONE, ONLY_DEFAULT_RECIPE, ROWS, RUNS
+from task_aware.systems import DETECTOR_ALONE, ONLY_DEFAULT_RECIPE, ROWS, RUNS, loss_options
 from task_aware.tables import Comparison, Result, n_parameters, read_run, real_time_factor
 from task_aware.train import BUILTIN_DETECTOR, comes_along, has_separated
 from task_aware.trainer import last_checkpoint
@@ -161,14 +161,18 @@ def train_config(configs: Sequence[str]) -> TrainConfig:
 
 def make_jobs(options: Namespace, configs: list[str], detector: Path, data: Path) -> Iterator[Job]:
     """The jobs that the rows need; one seed of all before the next."""
-    mixing = train_config(configs).mixing
+    config = train_config(configs)
     common = _common(options, data)
     training = [*common, f"--detector={detector}", *_if_given(options, "rirs", "max_steps")]
     training += ["--fast-dev-run"] if options.fast_dev_run else []
     begin: dict[str, list[str]] = {
         "evaluate": [str(detector), *common],
         "train": [*configs, *training],
-        "train_sep": [f"--config={options.denoiser_config}", f"--mixing={json.dumps(asdict(mixing))}", *training],
+        "train_sep": [
+            f"--config={options.denoiser_config}",
+            f"--mixing={json.dumps(asdict(config.mixing))}",
+            *training,
+        ],
     }
     needed = dict.fromkeys(ROWS[name].run for name in options.rows)
     for seed in range(options.seeds):
@@ -176,7 +180,8 @@ def make_jobs(options: Namespace, configs: list[str], detector: Path, data: Path
             run, folder = RUNS[name], options.out / name / f"seed{seed}"
             if name == DETECTOR_ALONE and seed > 0:
                 continue
-            arguments = [*begin[run.command], *run.options, f"--out={folder}"]
+            losses = loss_options(run.losses, config.losses) if run.losses else []
+            arguments = [*begin[run.command], *losses, *run.options, f"--out={folder}"]
             arguments += [f"--seed={seed}"] if name != DETECTOR_ALONE else []
             title = f"{name}, seed {seed}"
             yield Job(title, folder, run.command, tuple(arguments), name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from task_aware.config import LossConfig
 from task_aware.evaluate import DETECTOR_ONLY, SEPARATED, SOURCE_ONLY
 
 Command = Literal["evaluate", "train_sep", "train"]
@@ -18,11 +19,13 @@ class Run:
         command: the module of `task_aware` that does it.
         checkpoint: the file that it writes; none for the detector, which is given.
         options: of the command.
+        losses: the terms of `LossConfig` that a training of `train` keeps; none where it keeps the config's own.
     """
 
     command: Command
     checkpoint: str = ""
     options: tuple[str, ...] = ()
+    losses: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -42,13 +45,16 @@ class Row:
     published: float | None = None
 
 
-def _weights(**weights: float) -> tuple[str, ...]:
-    names = ("mse", "deep_feature", "weak", "teacher", "frame")
-    return tuple(f"--losses.{name}={weights.get(name, 0)}" for name in names)
+TERMS = ("mse", "deep_feature", "weak", "teacher", "frame")
 
 
-def _task_aware(*options: str) -> Run:
-    return Run("train", "separator.safetensors", options)
+def loss_options(kept: tuple[str, ...], config: LossConfig) -> list[str]:
+    """The options of `train` that keep these terms alone, each with the config's weight, or 1 where that is 0."""
+    return [f"--losses.{name}={(getattr(config, name) or 1) if name in kept else 0}" for name in TERMS]
+
+
+def _task_aware(*losses: str, options: tuple[str, ...] = ()) -> Run:
+    return Run("train", "separator.safetensors", options, losses)
 
 
 DETECTOR_ALONE = "detector_alone"
@@ -56,11 +62,11 @@ DETECTOR_ALONE = "detector_alone"
 RUNS = {
     DETECTOR_ALONE: Run("evaluate"),
     "sep_sed": Run("train_sep", "denoiser.safetensors"),
-    "strong_mse": _task_aware(*_weights(mse=1)),
-    "weak": _task_aware(*_weights(mse=1, weak=1)),
-    "weak_dfl": _task_aware(*_weights(mse=1, weak=1, deep_feature=1)),
-    "proposed": _task_aware(*_weights(mse=1, weak=1, deep_feature=1, teacher=1)),
-    "frame": _task_aware(*_weights(frame=1), "--optimiser.separation_share=0", "--optimiser.anchor_share=0"),
+    "strong_mse": _task_aware("mse"),
+    "weak": _task_aware("mse", "weak"),
+    "weak_dfl": _task_aware("mse", "weak", "deep_feature"),
+    "proposed": _task_aware("mse", "weak", "deep_feature", "teacher"),
+    "frame": _task_aware("frame", options=("--optimiser.separation_share=0", "--optimiser.anchor_share=0")),
     "default": _task_aware(),
 }
 

@@ -10,11 +10,11 @@ import pytest
 from matplotlib.image import imread
 
 from task_aware import ablation, load_detector, overlay, plot
-from task_aware.config import TrainConfig, TrainSepConfig
+from task_aware.config import LossConfig, TrainConfig, TrainSepConfig
 from task_aware.errors import CheckpointError, DataError
 from task_aware.infer import BUILTIN_SEPARATOR
 from task_aware.plots import Bar, plot_ablation
-from task_aware.systems import ROWS, RUNS, TABLES
+from task_aware.systems import ROWS, RUNS, TABLES, TERMS, loss_options
 from task_aware.train import BUILTIN_DETECTOR
 
 SMALL = """
@@ -102,6 +102,16 @@ def test_a_process_that_dies_at_once_is_a_failed_run(tmp_path, monkeypatch):
     monkeypatch.setattr(ablation.PROCESSES, "Process", Killed)
     job = ablation.Job("weak, seed 0", tmp_path / "weak", "train", ())
     assert ablation.run_all([job]) == [f"weak, seed 0: exit status -9: no output (see {tmp_path / 'weak' / 'log.txt'})"]
+
+
+def test_rows_keep_the_weights_of_the_config():
+    config = LossConfig(mse=20, frame=0)
+    assert loss_options(("mse", "weak"), config) == [
+        *("--losses.mse=20", "--losses.deep_feature=0", "--losses.weak=1", "--losses.teacher=0", "--losses.frame=0")
+    ]
+    assert set(TERMS) == {name for name, weight in vars(config).items() if isinstance(weight, float | int)} - {
+        *("weak_present_rows_only", "mask_floor")
+    }
 
 
 def test_jobs_of_all_rows(tmp_path):
