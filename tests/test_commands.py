@@ -124,6 +124,9 @@ def test_recipes_by_name():
     for name in ("mixing", "losses", "optimiser", "batch"):
         assert getattr(causal, name) == getattr(builtin, name)
     assert parse("--config=desed").mixing == replace(MixingConfig.balanced(), max_rir_seconds=1.0)
+    separation = parse("--config=separation")
+    assert separation.mixing == MixingConfig.balanced()
+    assert train.batch_sizes(separation, separation.optimiser.max_steps) == (8, 0, 0)
     paper = parse("--config", "builtin", "--config", "paper")
     assert paper.mixing == MixingConfig.paper()
     assert paper.losses.domain == "linear" and paper.losses.mask_floor == 0
