@@ -11,6 +11,7 @@
 // x, grad and out lie channels last, as the convolutions around want them; others are copied. Threads share the rows
 // (b, i) and go through them in tiles (glu_pool_tile.h). Traffic: forward x read, out written;
 // backward x and grad read, grad x written. The limit is the 2 C (4 C in the backward) operations of each value of x.
+// Factors of bfloat16 products are rounded to it, sums are float32.
 // A convolution adds 18 operations to that (36 in the backward), and its output, C times the features, is never
 // written either.
 
@@ -75,11 +76,13 @@ void glu_pool(const Tensor* grad, const Tensor& x, const Convolution* convolutio
     using A = accumulate_t<T>;
     const int64_t C = weight.size(0);
     const A *const weights = weight.const_data_ptr<A>(), *const kernels = kernel.const_data_ptr<A>();
-    const std::vector<A> forward = panels(weights, C, C, 1, C), biases = padded<A>(bias);
-    std::vector<A> backward, taps, spreading, shifts;
-    if (kBackward) backward = panels(weights, C, C, C, 1);
-    if (kConvolved) taps = panels(kernels, kTaps, C, 1, kTaps), shifts = padded<A>(shift);
-    if (kConvolved && kBackward) spreading = panels(kernels, C, kTaps, kTaps, 1);
+    const std::vector<T> forward = panels<T>(weights, C, C, 1, C);
+    const std::vector<A> biases = padded<A>(bias);
+    std::vector<T> backward, spreading;
+    std::vector<A> taps, shifts;
+    if (kBackward) backward = panels<T>(weights, C, C, C, 1);
+    if (kConvolved) taps = panels<A>(kernels, kTaps, C, 1, kTaps), shifts = padded<A>(shift);
+    if (kConvolved && kBackward) spreading = panels<T>(kernels, C, kTaps, kTaps, 1);
     GluParams<T> p{};
     p.x = x.const_data_ptr<T>();
     p.taps = taps.data();

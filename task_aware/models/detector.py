@@ -173,6 +173,8 @@ class GatedBlock(nn.Sequential):
         weight = convolution.weight * scale[:, None, None, None]
         linear, pool = gate.linear, cast(tuple[int, int], pooling.kernel_size)
         if x.shape[1] == 1 and not x.is_cuda and not convolution.causal:
+            if torch.is_autocast_enabled("cpu"):
+                x = x.to(torch.get_autocast_dtype("cpu"))  # as its convolution alone would
             kernel = weight[:, 0].mT
             return ops.conv_glu_pool(x[:, 0], kernel, bias, linear.weight, linear.bias, pool, backend=backend)
         x = convolution.convolve(x, weight, bias)

@@ -18,9 +18,8 @@ def conv_glu_pool_reference(
 ) -> Tensor:
     """Pure PyTorch definition of :func:`conv_glu_pool`."""
     compute = torch.promote_types(features.dtype, torch.float32)
-    x = torch.nn.functional.conv2d(
-        features.to(compute)[:, None], kernel.to(compute)[:, None], shift.to(compute), padding=1
-    )
+    kernel, weight = kernel.to(features.dtype).to(compute), weight.to(features.dtype)
+    x = torch.nn.functional.conv2d(features.to(compute)[:, None], kernel[:, None], shift.to(compute), padding=1)
     return glu_pool_reference(x, weight, bias, pool).to(features.dtype)
 
 
@@ -43,8 +42,8 @@ def conv_glu_pool(
     computes it again. On the CPU alone.
 
     Args:
-        features: ``[B,F,T]``, float32, float64 or bfloat16 (summed in float32).
-        kernel: ``[C,3,3]``, floating.
+        features: ``[B,F,T]``, float32, float64 or bfloat16 (summed in float32; what is summed is rounded to bfloat16).
+        kernel: ``[C,3,3]``, floating; rounded to the features' dtype, as the weight.
         shift, bias: ``[C]``, floating.
         weight: ``[C,C]``, floating.
         pool: mel bands and frames that one output averages, as in :func:`glu_pool`.
@@ -75,6 +74,7 @@ def conv_glu_pool(
     if not use_native("conv_glu_pool", backend, features):
         return conv_glu_pool_reference(features, kernel, shift, weight, bias, pool)
     compute = torch.promote_types(features.dtype, torch.float32)
+    kernel, weight = kernel.to(features.dtype), weight.to(features.dtype)
     weights = (tensor.to(compute) for tensor in (kernel, shift, weight, bias))
     return torch.ops.task_aware.conv_glu_pool(features, *weights, *pool)
 

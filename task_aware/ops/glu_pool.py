@@ -28,7 +28,8 @@ def glu_pool_reference(x: Tensor, weight: Tensor, bias: Tensor, pool: tuple[int,
     """Pure PyTorch definition of :func:`glu_pool`."""
     compute = torch.promote_types(x.dtype, torch.float32)
     gate = torch.sigmoid(x.to(compute))
-    linear = torch.nn.functional.conv2d(x.to(compute), weight.to(compute)[:, :, None, None], bias.to(compute))
+    weight = weight.to(x.dtype).to(compute)[:, :, None, None]
+    linear = torch.nn.functional.conv2d(x.to(compute), weight, bias.to(compute))
     return torch.nn.functional.avg_pool2d(linear * gate, pool).to(x.dtype)
 
 
@@ -44,7 +45,7 @@ def glu_pool(x: Tensor, weight: Tensor, bias: Tensor, pool: tuple[int, int], *, 
     Args:
         x: ``[B,C,F,T]``, float32, float64 or bfloat16 (summed in float32). On the CPU one in channels-last memory is
             read as it is, on a GPU a contiguous one; others are copied.
-        weight: ``[C,C]``, floating.
+        weight: ``[C,C]``, floating; rounded to x's dtype.
         bias: ``[C]``, floating.
         pool: mel bands and frames that one output averages; what is left over at the ends is dropped. At most 32
             frames.
@@ -67,7 +68,7 @@ def glu_pool(x: Tensor, weight: Tensor, bias: Tensor, pool: tuple[int, int], *, 
     if not use_native("glu_pool", backend, x):
         return glu_pool_reference(x, weight, bias, pool)
     compute = torch.promote_types(x.dtype, torch.float32)
-    return torch.ops.task_aware.glu_pool(x, weight.to(compute), bias.to(compute), *pool)
+    return torch.ops.task_aware.glu_pool(x, weight.to(x.dtype).to(compute), bias.to(compute), *pool)
 
 
 def empty_output(x: Tensor, B: int, C: int, F: int, T: int) -> Tensor:

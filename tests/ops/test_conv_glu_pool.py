@@ -22,7 +22,8 @@ SHAPES = [
     *((2, 7, 3, 600, (1, 2)), (1, 33, 2, 65, (2, 32)), (1, 3, 2, 32, (1, 32)), (2, 4, 5, 3, (5, 3))),
 ]
 EMPTY = (0, 4, 2, 8, (2, 2))
-TOLERANCE = {torch.float32: 2e-6, torch.float64: 1e-14, torch.bfloat16: 2**-8}
+# In bfloat16 the convolution's output is rounded before it is multiplied.
+TOLERANCE = {torch.float32: 2e-6, torch.float64: 1e-14, torch.bfloat16: 2**-7}
 
 Shape = tuple[int, int, int, int, tuple[int, int]]
 

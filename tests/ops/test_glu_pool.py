@@ -62,7 +62,8 @@ def test_float32_weights_with_bfloat16_activations(device: str) -> None:
     """As autocast has it."""
     x, weight, bias = sample_inputs(device)
     out = ops.glu_pool(x.bfloat16(), weight, bias, (2, 3), backend="native")
-    wanted = ops.glu_pool_reference(x.bfloat16().cpu().double(), weight.cpu().double(), bias.cpu().double(), (2, 3))
+    x, weight = x.bfloat16(), weight.bfloat16()
+    wanted = ops.glu_pool_reference(x.cpu().double(), weight.cpu().double(), bias.cpu().double(), (2, 3))
     assert out.dtype == torch.bfloat16 and error(out, wanted) < TOLERANCE[torch.bfloat16]
 
 
