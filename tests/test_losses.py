@@ -49,6 +49,18 @@ def test_deep_feature_loss_sums_layers():
         losses.deep_feature_loss(a, b[:1])
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_deep_feature_loss_has_the_gradient_of_absolute_differences(dtype, reduction):
+    tiny = losses.NOT_SMOOTH
+    a = torch.tensor([[1.0, -2.0, 3.0, 0.0, tiny, -tiny, 3e38, float("inf")]] * 5, dtype=dtype, requires_grad=True)
+    b = torch.tensor([1.0, 3.0, -1e-20, 0.0, 0.0, 0.0, -1.0, 1.0], dtype=dtype).expand(5, 8)
+    losses.deep_feature_loss([a], [b], reduction=reduction).backward()
+    expected = (a.detach() - b).sign() / (a.numel() if reduction == "mean" else len(a))
+    assert a.grad is not None
+    torch.testing.assert_close(a.grad, expected)
+
+
 def test_weak_targets_put_each_class_into_a_row_of_its_own():
     labels = torch.tensor([[0, 1, 0, 1], [0, 0, 0, 0], [1, 1, 1, 1]], dtype=torch.float32)
     targets, rows = losses.weak_targets(labels, 3)

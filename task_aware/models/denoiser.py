@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from task_aware import checkpoint, ops
 from task_aware.errors import CheckpointError
 from task_aware.models.detector import CRNN, Detection, features_of, freeze
-from task_aware.models.separator import DepthwiseConv1d, GlobalLayerNorm
+from task_aware.models.separator import DepthwiseConv1d, GlobalLayerNorm, pointwise
 
 #: The two outputs, which are fixed: no permutation is searched.
 BACKGROUND, FOREGROUND = 0, 1
@@ -82,9 +82,9 @@ class TDCNBlock(nn.Module):
     def forward(self, x: Tensor, backend: ops.Backend) -> Tensor:
         """`[B, bottleneck, T]` -> the same."""
         expand, activation, first_norm, depthwise, second_activation, second_norm, project = self.layers
-        hidden = first_norm(activation(expand(x)))
+        hidden = first_norm(activation(pointwise(x, expand, backend=backend)))
         hidden = cast(DepthwiseConv1d, depthwise).activated(hidden, cast(nn.PReLU, second_activation), backend)
-        return x + self.scale * project(second_norm(hidden))
+        return x + self.scale * pointwise(second_norm(hidden), project, backend=backend)
 
 
 def mixture_consistency(estimates: Tensor, mixture: Tensor, weights: Tensor) -> Tensor:

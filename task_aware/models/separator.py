@@ -85,6 +85,25 @@ def norm(config: MaskNetworkConfig, channels: int) -> GlobalLayerNorm:
     return ChannelLayerNorm(channels) if config.causal else GlobalLayerNorm(channels)
 
 
+def pointwise(x: Tensor, *layers: nn.Module, backend: ops.Backend) -> Tensor:
+    """1x1 convolutions of one input `[B, C, T]`, their outputs side by side in the channels, as one product.
+
+    On the CPU it is a product of matrices, for which nothing is laid out anew, as it is for a convolution.
+    """
+    convolutions = cast(tuple[nn.Conv1d, ...], layers)
+    if backend == "reference":
+        return torch.cat([convolution(x) for convolution in convolutions], 1)
+    weight, bias = convolutions[0].weight, cast(Tensor, convolutions[0].bias)
+    if len(convolutions) > 1:
+        weight = torch.cat([convolution.weight for convolution in convolutions])
+        bias = torch.cat([cast(Tensor, convolution.bias) for convolution in convolutions])
+    if x.is_cuda:
+        return nn.functional.conv1d(x, weight, bias)
+    if torch.is_autocast_enabled("cpu"):
+        weight = weight.to(torch.get_autocast_dtype("cpu"))  # here, and not in a copy for each item
+    return torch.baddbmm(bias[:, None], weight[:, :, 0].expand(len(x), -1, -1), x)
+
+
 class DepthwiseConv1d(nn.Conv1d):
     """A dilated convolution over three frames of each channel, around each frame or, where causal, up to it."""
 
@@ -127,10 +146,11 @@ class ConvBlock(nn.Module):
 
     def forward(self, x: Tensor, backend: ops.Backend) -> tuple[Tensor, Tensor]:
         expand, activation, first_norm, depthwise, second_activation, second_norm = self.shared
-        hidden = first_norm(activation(expand(x)))
+        hidden = first_norm(activation(pointwise(x, expand, backend=backend)))
         hidden = cast(DepthwiseConv1d, depthwise).activated(hidden, cast(nn.PReLU, second_activation), backend)
-        shared = second_norm(hidden)
-        return x + self.residual(shared), self.skip(shared)
+        both = pointwise(second_norm(hidden), self.residual, self.skip, backend=backend)
+        residual, skip = both.split([self.residual.out_channels, self.skip.out_channels], 1)
+        return x + residual, skip
 
 
 class MaskNetwork(nn.Module):
@@ -156,10 +176,12 @@ class MaskNetwork(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """`[B, F, T]` -> logits `[B, S, F, T]`."""
-        x = self.bottleneck(features)
+        first_norm, bottleneck = self.bottleneck
+        x = pointwise(first_norm(features), bottleneck, backend=self.backend)
         total: Tensor | float = 0.0
         for block in self.blocks:
             x, skip = block(x, self.backend)
             total = total + skip
-        logits = self.mask(total)
+        activation, mask = self.mask
+        logits = pointwise(activation(total), mask, backend=self.backend)
         return logits.unflatten(1, (self.config.n_sources, self.config.n_mels))

@@ -1,7 +1,14 @@
 import pytest
 import torch
 
-from task_aware.models.separator import ChannelLayerNorm, GlobalLayerNorm, MaskNetwork, MaskNetworkConfig, preset
+from task_aware.models.separator import (
+    ChannelLayerNorm,
+    GlobalLayerNorm,
+    MaskNetwork,
+    MaskNetworkConfig,
+    pointwise,
+    preset,
+)
 
 
 @pytest.mark.parametrize(("name", "parameters"), [("conv_tasnet_text", 437_983), ("conv_tasnet_3m", 3_121_439)])
@@ -43,6 +50,34 @@ def test_a_causal_network_does_not_hear_what_comes_later(causal):
     same = torch.isclose(network(features), network(other), atol=1e-5).all((0, 1, 2))
     assert not same[40:].any()
     assert same[:40].all() == causal
+
+
+@pytest.mark.parametrize("n_items", [0, 1, 3])
+@pytest.mark.parametrize("widths", [(4,), (4, 1, 6)])
+def test_pointwise_convolutions_are_one_product(n_items, widths):
+    layers = [torch.nn.Conv1d(5, width, 1).double() for width in widths]
+    x = torch.randn(n_items, 5, 7, dtype=torch.float64, requires_grad=True)
+    out = pointwise(x, *layers, backend="auto")
+    wanted = pointwise(x, *layers, backend="reference")
+    leaves = [x, *(parameter for layer in layers for parameter in layer.parameters())]
+    torch.testing.assert_close(out, wanted)
+    for left, right in zip(
+        *(torch.autograd.grad(y.square().sum(), leaves) for y in (out, wanted)),
+        strict=True,
+    ):
+        torch.testing.assert_close(left, right)
+
+
+def test_autocast_gives_the_mask_network_bfloat16():
+    network = MaskNetwork(MaskNetworkConfig(n_mels=8, n_sources=2, bottleneck=4, hidden=6, skip=4, blocks=2, repeats=2))
+    features = torch.randn(3, 8, 20)
+    logits = {}
+    for backend in ("auto", "reference"):
+        network.backend = backend
+        with torch.autocast("cpu", torch.bfloat16):
+            logits[backend] = network(features)
+    assert logits["auto"].dtype == logits["reference"].dtype == torch.bfloat16
+    torch.testing.assert_close(*logits.values(), rtol=0.05, atol=0.05)
 
 
 def test_dilations_start_over_with_every_repeat():
