@@ -33,8 +33,7 @@ def cosine(step: int, n_steps: int) -> float:
 def update_average(average: torch.nn.Module, current: torch.nn.Module, step: int, decay: float) -> None:
     """Moves `average` towards `current`, decay `min(1 - 1 / (step + 1), decay)` (Tarvainen and Valpola, 2017)."""
     alpha = min(1 - 1 / (step + 1), decay)
-    for mean, parameter in zip(average.parameters(), current.parameters(), strict=True):
-        mean.lerp_(parameter, 1 - alpha)
+    torch._foreach_lerp_(list(average.parameters()), list(current.parameters()), 1 - alpha)
     for kept, buffer in zip(average.buffers(), current.buffers(), strict=True):
         kept.copy_(buffer)
 
@@ -75,7 +74,7 @@ class TaskAwareModule(LightningModule):
                 rate *= cosine(step - first, last - first)
             return rate * warmup(step, schedule.warmup_steps)
 
-        optimiser = torch.optim.Adam(self.system.mask_network.parameters(), schedule.learning_rate)
+        optimiser = torch.optim.Adam(self.system.mask_network.parameters(), schedule.learning_rate, foreach=True)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
