@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 
 import torch
 from lightning import LightningModule
@@ -13,7 +14,7 @@ from task_aware import losses, ops
 from task_aware.config import LossConfig, OptimiserConfig
 from task_aware.data.batches import RealBatch, StrongBatch, TrainingBatch
 from task_aware.models.separator import MaskNetwork
-from task_aware.models.system import Separator, SourceDetection
+from task_aware.models.system import Separation, Separator
 
 #: Steps between two measurements of how well the slots have separated.
 MONITOR_EVERY = 10
@@ -83,12 +84,20 @@ class TaskAwareModule(LightningModule):
         return step >= self.schedule.separation_steps
 
     def training_step(self, batch: TrainingBatch, batch_idx: int) -> Tensor:
+        mixtures: list[Tensor] = []
+        images: Tensor | None = None
         terms: dict[str, Tensor] = {}
         if batch.strong is not None:
-            terms |= self.strong_terms(batch.strong)
-        real = [part for part in (batch.weak, batch.unlabelled) if part is not None]
+            _, mixture_mel, images = self.images(batch.strong)
+            mixtures.append(mixture_mel)
+        real = [part.waveform for part in (batch.weak, batch.unlabelled) if part is not None]
         if real:
-            terms |= self.real_terms(batch.weak, torch.cat([part.waveform for part in real]))
+            mixtures.append(self.mel(torch.cat(real)))
+        separations = self.separate(mixtures)
+        if batch.strong is not None and images is not None:
+            terms |= self.strong_terms(batch.strong, mixtures[0], images, separations[0])
+        if real:
+            terms |= self.real_terms(batch.weak, mixtures[-1], separations[-1])
         weighted = [getattr(self.weights, name) * value for name, value in terms.items()]
         total = torch.stack(weighted).sum()
         self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()})
@@ -96,19 +105,30 @@ class TaskAwareModule(LightningModule):
         return total
 
     @torch.no_grad()
+    def mel(self, waveform: Tensor) -> Tensor:
+        """Linear mel `[..., F, T]` of waveforms `[..., N]`, as the detector's front end has it."""
+        return self.system.detector.feature_config.mel(waveform, backend=self.backend)
+
+    def separate(self, mixtures: Sequence[Tensor]) -> list[Separation]:
+        """The sources of each batch of mixtures `[B, F, T]`; batches of one length are separated together."""
+        if len(mixtures) == 1 or len({mel.shape[1:] for mel in mixtures}) > 1:
+            return [self.system.separate(mel) for mel in mixtures]
+        sizes = [len(mel) for mel in mixtures]
+        parts = (part.split(sizes) for part in self.system.separate(torch.cat(list(mixtures))))
+        return [Separation(*part) for part in zip(*parts, strict=True)]
+
+    @torch.no_grad()
     def images(self, batch: StrongBatch) -> tuple[ops.Mixture, Tensor, Tensor]:
         """The mixture, its mel `[B, F, T]`, and the mel of its images `[B, S, F, T]`."""
-        front_end = self.system.detector.feature_config
         mixed = ops.reverb_mix(batch.sources, batch.rirs, batch.gains, batch.background, backend=self.backend)
-        mixture_mel = front_end.mel(mixed.mixture, backend=self.backend)
-        return mixed, mixture_mel, front_end.mel(mixed.images, backend=self.backend)
+        return mixed, self.mel(mixed.mixture), self.mel(mixed.images)
 
-    def strong_terms(self, batch: StrongBatch) -> dict[str, Tensor]:
+    def strong_terms(
+        self, batch: StrongBatch, mixture_mel: Tensor, images: Tensor, separation: Separation
+    ) -> dict[str, Tensor]:
         """PIT-MSE (Eq. 2) and, once the detector takes part, the deep feature loss (Eq. 3) of dynamic mixtures."""
-        _, mixture_mel, images = self.images(batch)
         floor = self.system.mask_floor * mixture_mel[:, None]
         targets = images + floor
-        separation = self.system.separate(mixture_mel)
         if self.global_step < self.schedule.anchor_steps:
             anchored = losses.anchored_mse(
                 separation.mel, images, floor, batch.labels, mixture_mel, domain=self.weights.domain
@@ -135,11 +155,9 @@ class TaskAwareModule(LightningModule):
             self.log_dict({f"separation/{name}": value for name, value in self.measure(batch).items()})
         return terms
 
-    def real_terms(self, weak: RealBatch | None, waveform: Tensor) -> dict[str, Tensor]:
-        """Weak PIT-BCE (Eq. 5) and mean-teacher consistency (Eq. 6); the weak clips are the first of `waveform`."""
-        with torch.no_grad():
-            mel = self.system.detector.feature_config.mel(waveform, backend=self.backend)
-        student = self.detect(mel, self.system.mask_network)
+    def real_terms(self, weak: RealBatch | None, mixture_mel: Tensor, separation: Separation) -> dict[str, Tensor]:
+        """Weak PIT-BCE (Eq. 5) and mean-teacher consistency (Eq. 6) of real clips, the weak ones first."""
+        student = self.system.detect_sources(separation.features)
         terms = {}
         if weak is not None and self.weights.weak:
             terms["weak"] = losses.weak_loss(
@@ -150,13 +168,9 @@ class TaskAwareModule(LightningModule):
             )
         if self.weights.teacher:
             with torch.no_grad():
-                teacher = self.detect(mel, self.teacher)
+                teacher = self.system.detect_sources(self.system.separate(mixture_mel, self.teacher).features)
             terms["teacher"] = losses.teacher_loss(student[:2], teacher[:2], backend=self.backend).loss.mean()
         return terms
-
-    def detect(self, mixture_mel: Tensor, mask_network: MaskNetwork) -> SourceDetection:
-        """What the detector says of the sources that `mask_network` separates from `[B, F, T]`."""
-        return self.system.detect_sources(self.system.separate(mixture_mel, mask_network).features)
 
     @torch.no_grad()
     def measure(self, batch: StrongBatch) -> dict[str, Tensor]:
@@ -171,7 +185,7 @@ class TaskAwareModule(LightningModule):
         floor = self.system.mask_floor * mixture_mel[:, None]
         targets = images + floor
         estimates = self.system.separate(mixture_mel).mel
-        clean_mel = self.system.detector.feature_config.mel(mixture.images.sum(1), backend=self.backend)
+        clean_mel = self.mel(mixture.images.sum(1))
         denoised = floor.expand_as(targets).clone()
         denoised[:, 0] += clean_mel
         loss, plateau = (

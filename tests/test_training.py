@@ -68,6 +68,20 @@ def test_gradients_reach_the_mask_network_alone(small_separator):
         assert torch.equal(value, before[name])
 
 
+@pytest.mark.parametrize("frames", [(9, 9), (9, 12)])
+def test_mixtures_are_separated_as_they_are_alone(small_separator, monkeypatch, frames):
+    module = TaskAwareModule(small_separator, LossConfig(), OptimiserConfig())
+    n_mels = small_separator.detector.feature_config.n_mels
+    mixtures = [torch.rand(2 + k, n_mels, n_frames) for k, n_frames in enumerate(frames)]
+    alone = [small_separator.separate(mel) for mel in mixtures]
+    calls = []
+    separate = small_separator.separate
+    monkeypatch.setattr(small_separator, "separate", lambda mel: calls.append(len(mel)) or separate(mel))
+    for together, expected in zip(module.separate(mixtures), alone, strict=True):
+        torch.testing.assert_close(tuple(together), tuple(expected))
+    assert calls == ([5] if frames == (9, 9) else [2, 3])
+
+
 def test_images_are_what_the_sources_sound_like_in_their_room(small_separator):
     module = make_module(small_separator)
     batch = strong_batch()
