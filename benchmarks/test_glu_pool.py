@@ -14,32 +14,42 @@ POOL = (2, 2)
 
 
 @pytest.mark.parametrize("backward", [False, True], ids=["forward", "backward"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 @pytest.mark.shapes(
     [(10, 16, 128, 628), (10, 128, 16, 157)],
     quick=[(2, 6, 8, 41)],
     full=[(60, 16, 128, 628), (60, 128, 16, 157)],
 )
-def test_glu_pool(side_by_side: SideBySide, shape: tuple[int, int, int, int], backward: bool) -> None:
+def test_glu_pool(
+    side_by_side: SideBySide, shape: tuple[int, int, int, int], dtype: torch.dtype, backward: bool
+) -> None:
     B, C, F, T = shape
     device = side_by_side.device
     layout = torch.contiguous_format if device == "cuda" else torch.channels_last  # as the detector passes it
-    x = torch.randn(shape, device=device).contiguous(memory_format=layout)
+    x = torch.randn(shape, device=device).to(dtype).contiguous(memory_format=layout)
     weight, bias = torch.randn(C, C, device=device) / C**0.5, torch.randn(C, device=device)
-    grad = torch.randn(B, C, F // POOL[0], T // POOL[1], device=device).contiguous(memory_format=layout)
+    grad = torch.randn(B, C, F // POOL[0], T // POOL[1], device=device).to(dtype).contiguous(memory_format=layout)
+    single = dtype == torch.float32
     case = Case(
         "glu_pool",
-        f"[{B},{C},{F},{T}]",
-        (x, weight, bias),
+        f"[{B},{C},{F},{T}]" if single else f"[{B},{C},{F},{T}] bfloat16",
+        (x, weight.to(dtype), bias),
         bytes_forward=x.nbytes + grad.nbytes,
-        tolerance=1e-5,
+        tolerance=1e-5 if single else 1e-2,
         differentiated=(0,),
         output_gradients=(grad,),
         bytes_backward=2 * x.nbytes + grad.nbytes,
     )
+
+    def autocast(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor]:
+        linear = torch.nn.functional.conv2d(x, weight[:, :, None, None], bias.to(dtype))
+        return (torch.nn.functional.avg_pool2d(linear * torch.sigmoid(x), POOL),)
+
     side_by_side.compare(
         case,
         lambda *inputs: (ops.glu_pool(*inputs, POOL, backend="native"),),
         lambda *inputs: (ops.glu_pool_reference(*inputs, POOL),),
+        {} if single else {"all in bfloat16": autocast},
         backward=backward,
     )
 

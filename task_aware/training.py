@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import torch
 from lightning import LightningModule
@@ -14,7 +14,7 @@ from task_aware import losses, ops
 from task_aware.config import LossConfig, OptimiserConfig
 from task_aware.data.batches import RealBatch, StrongBatch, TrainingBatch
 from task_aware.models.separator import MaskNetwork
-from task_aware.models.system import Separation, Separator
+from task_aware.models.system import Separation, Separator, SourceDetection
 
 #: Steps between two measurements of how well the slots have separated.
 MONITOR_EVERY = 10
@@ -84,24 +84,46 @@ class TaskAwareModule(LightningModule):
         return step >= self.schedule.separation_steps
 
     def training_step(self, batch: TrainingBatch, batch_idx: int) -> Tensor:
-        mixtures: list[Tensor] = []
-        images: Tensor | None = None
+        strong, real = batch.strong, [part.waveform for part in (batch.weak, batch.unlabelled) if part is not None]
+        mixtures: dict[str, Tensor] = {}
+        if strong is not None:
+            _, mixtures["strong"], images = self.images(strong)
+        if real:
+            mixtures["real"] = self.mel(torch.cat(real))
+        separated = self.separate(mixtures)
+
         terms: dict[str, Tensor] = {}
-        if batch.strong is not None:
-            _, mixture_mel, images = self.images(batch.strong)
-            mixtures.append(mixture_mel)
-        real = [part.waveform for part in (batch.weak, batch.unlabelled) if part is not None]
+        student: dict[str, Tensor] = {}  # features that the detector hears with a gradient
+        fixed: dict[str, Tensor] = {}  # and without
+        if strong is not None:
+            floor = self.system.mask_floor * mixtures["strong"][:, None]
+            terms["mse"], permutation = self.squared_error(
+                strong, mixtures["strong"], images, floor, separated["strong"]
+            )
+            use_detector = self.through_detector(self.global_step) and (self.weights.deep_feature or self.weights.frame)
+            if use_detector and permutation is not None:
+                student["strong"] = ops.reorder(separated["strong"].features, permutation, backend=self.backend)
+                if self.weights.deep_feature:
+                    fixed["oracle"] = self.system.mixture_features(images + floor)
         if real:
-            mixtures.append(self.mel(torch.cat(real)))
-        separations = self.separate(mixtures)
-        if batch.strong is not None and images is not None:
-            terms |= self.strong_terms(batch.strong, mixtures[0], images, separations[0])
+            student["real"] = separated["real"].features
+            if self.weights.teacher:
+                with torch.no_grad():
+                    fixed["teacher"] = self.system.separate(mixtures["real"], self.teacher).features
+        said = self.detect(student)
+        with torch.no_grad():
+            expected = self.detect(fixed)
+        if strong is not None and "strong" in said:
+            terms |= self.strong_terms(strong, said["strong"], expected.get("oracle"))
         if real:
-            terms |= self.real_terms(batch.weak, mixtures[-1], separations[-1])
+            terms |= self.real_terms(batch.weak, said["real"], expected.get("teacher"))
+
         weighted = [getattr(self.weights, name) * value for name, value in terms.items()]
         total = torch.stack(weighted).sum()
         self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()})
         self.log("train/loss", total.detach(), prog_bar=True)
+        if strong is not None and self.global_step % MONITOR_EVERY == 0:
+            self.log_dict({f"separation/{name}": value for name, value in self.measure(strong).items()})
         return total
 
     @torch.no_grad()
@@ -109,55 +131,66 @@ class TaskAwareModule(LightningModule):
         """Linear mel `[..., F, T]` of waveforms `[..., N]`, as the detector's front end has it."""
         return self.system.detector.feature_config.mel(waveform, backend=self.backend)
 
-    def separate(self, mixtures: Sequence[Tensor]) -> list[Separation]:
-        """The sources of each batch of mixtures `[B, F, T]`; batches of one length are separated together."""
-        if len(mixtures) == 1 or len({mel.shape[1:] for mel in mixtures}) > 1:
-            return [self.system.separate(mel) for mel in mixtures]
-        sizes = [len(mel) for mel in mixtures]
-        parts = (part.split(sizes) for part in self.system.separate(torch.cat(list(mixtures))))
-        return [Separation(*part) for part in zip(*parts, strict=True)]
-
     @torch.no_grad()
     def images(self, batch: StrongBatch) -> tuple[ops.Mixture, Tensor, Tensor]:
         """The mixture, its mel `[B, F, T]`, and the mel of its images `[B, S, F, T]`."""
         mixed = ops.reverb_mix(batch.sources, batch.rirs, batch.gains, batch.background, backend=self.backend)
         return mixed, self.mel(mixed.mixture), self.mel(mixed.images)
 
-    def strong_terms(
-        self, batch: StrongBatch, mixture_mel: Tensor, images: Tensor, separation: Separation
-    ) -> dict[str, Tensor]:
-        """PIT-MSE (Eq. 2) and, once the detector takes part, the deep feature loss (Eq. 3) of dynamic mixtures."""
-        floor = self.system.mask_floor * mixture_mel[:, None]
-        targets = images + floor
-        if self.global_step < self.schedule.anchor_steps:
-            anchored = losses.anchored_mse(
-                separation.mel, images, floor, batch.labels, mixture_mel, domain=self.weights.domain
-            )
-            return self.monitored(batch, {"mse": anchored.mean()})
-        pit = losses.pit_mse(separation.mel, targets, mixture_mel, domain=self.weights.domain, backend=self.backend)
-        terms = {"mse": pit.loss.mean()}
-        if self.through_detector(self.global_step) and (self.weights.deep_feature or self.weights.frame):
-            ordered = ops.reorder(separation.features, pit.permutation, backend=self.backend)
-            estimated = self.system.detect_sources(ordered)
-            if self.weights.frame:
-                terms["frame"] = losses.frame_loss(estimated.frame, batch.frames)
-            if self.weights.deep_feature:
-                with torch.no_grad():
-                    oracle = self.system.detect_sources(self.system.mixture_features(targets))
-                terms["deep_feature"] = losses.deep_feature_loss(
-                    estimated.activations, oracle.activations, reduction=self.weights.deep_feature_reduction
-                )
-        return self.monitored(batch, terms)
+    def can_join(self, batches: Mapping[str, Tensor]) -> bool:
+        """Whether several batches `[B, ...]` go faster as one, which the larger ones of the reference do not."""
+        of_one_length = len({x.shape[1:] for x in batches.values()}) == 1
+        return len(batches) > 1 and of_one_length and self.backend != "reference"
 
-    def monitored(self, batch: StrongBatch, terms: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Logs now and then how far the slots have separated; hands on `terms`."""
-        if self.global_step % MONITOR_EVERY == 0:
-            self.log_dict({f"separation/{name}": value for name, value in self.measure(batch).items()})
+    def separate(self, mixtures: Mapping[str, Tensor]) -> dict[str, Separation]:
+        """The sources of batches of mixtures `[B, F, T]`; those of one length go through the network together."""
+        if not self.can_join(mixtures):
+            return {name: self.system.separate(mel) for name, mel in mixtures.items()}
+        sizes = [len(mel) for mel in mixtures.values()]
+        mel, features = (x.split(sizes) for x in self.system.separate(torch.cat(list(mixtures.values()))))
+        return {name: Separation(*parts) for name, *parts in zip(mixtures, mel, features, strict=True)}
+
+    def detect(self, features: Mapping[str, Tensor]) -> dict[str, SourceDetection]:
+        """What the detector says of batches of sources `[B, S, F, T]`; those of one length it hears together."""
+        if not self.can_join(features):
+            return {name: self.system.detect_sources(x) for name, x in features.items()}
+        sizes = [len(x) for x in features.values()]
+        detection = self.system.detect_sources(torch.cat(list(features.values())))
+        frame, clip = detection.frame.split(sizes), detection.clip.split(sizes)
+        rows = [size * detection.frame.shape[1] for size in sizes]
+        layers = [activation.split(rows) for activation in detection.activations]
+        return {
+            name: SourceDetection(frame[k], clip[k], [layer[k] for layer in layers]) for k, name in enumerate(features)
+        }
+
+    def squared_error(
+        self, batch: StrongBatch, mixture_mel: Tensor, images: Tensor, floor: Tensor, separation: Separation
+    ) -> tuple[Tensor, Tensor | None]:
+        """PIT-MSE (Eq. 2) with the permutation `[B, S]`; at first that of a slot for each class, without one."""
+        domain = self.weights.domain
+        if self.global_step < self.schedule.anchor_steps:
+            anchored = losses.anchored_mse(separation.mel, images, floor, batch.labels, mixture_mel, domain=domain)
+            return anchored.mean(), None
+        pit = losses.pit_mse(separation.mel, images + floor, mixture_mel, domain=domain, backend=self.backend)
+        return pit.loss.mean(), pit.permutation
+
+    def strong_terms(
+        self, batch: StrongBatch, student: SourceDetection, oracle: SourceDetection | None
+    ) -> dict[str, Tensor]:
+        """What the detector says of mixtures: against its labels, and against its own activations (Eq. 3)."""
+        terms = {}
+        if self.weights.frame:
+            terms["frame"] = losses.frame_loss(student.frame, batch.frames)
+        if oracle is not None:
+            terms["deep_feature"] = losses.deep_feature_loss(
+                student.activations, oracle.activations, reduction=self.weights.deep_feature_reduction
+            )
         return terms
 
-    def real_terms(self, weak: RealBatch | None, mixture_mel: Tensor, separation: Separation) -> dict[str, Tensor]:
+    def real_terms(
+        self, weak: RealBatch | None, student: SourceDetection, teacher: SourceDetection | None
+    ) -> dict[str, Tensor]:
         """Weak PIT-BCE (Eq. 5) and mean-teacher consistency (Eq. 6) of real clips, the weak ones first."""
-        student = self.system.detect_sources(separation.features)
         terms = {}
         if weak is not None and self.weights.weak:
             terms["weak"] = losses.weak_loss(
@@ -166,9 +199,7 @@ class TaskAwareModule(LightningModule):
                 present_rows_only=self.weights.weak_present_rows_only,
                 backend=self.backend,
             )
-        if self.weights.teacher:
-            with torch.no_grad():
-                teacher = self.system.detect_sources(self.system.separate(mixture_mel, self.teacher).features)
+        if teacher is not None:
             terms["teacher"] = losses.teacher_loss(student[:2], teacher[:2], backend=self.backend).loss.mean()
         return terms
 

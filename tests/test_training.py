@@ -68,18 +68,24 @@ def test_gradients_reach_the_mask_network_alone(small_separator):
         assert torch.equal(value, before[name])
 
 
-@pytest.mark.parametrize("frames", [(9, 9), (9, 12)])
-def test_mixtures_are_separated_as_they_are_alone(small_separator, monkeypatch, frames):
-    module = TaskAwareModule(small_separator, LossConfig(), OptimiserConfig())
+@pytest.mark.parametrize("frames", [(16, 16), (16, 24)])
+def test_batches_are_separated_and_detected_as_they_are_alone(small_separator, monkeypatch, frames):
+    small_separator.backend = "native"
+    module = make_module(small_separator)
     n_mels = small_separator.detector.feature_config.n_mels
-    mixtures = [torch.rand(2 + k, n_mels, n_frames) for k, n_frames in enumerate(frames)]
-    alone = [small_separator.separate(mel) for mel in mixtures]
+    mixtures = {name: torch.rand(2 + k, n_mels, frames[k]) for k, name in enumerate("ab")}
+    alone = {name: small_separator.separate(mel) for name, mel in mixtures.items()}
+    heard = {name: small_separator.detect_sources(sources.features) for name, sources in alone.items()}
     calls = []
-    separate = small_separator.separate
-    monkeypatch.setattr(small_separator, "separate", lambda mel: calls.append(len(mel)) or separate(mel))
-    for together, expected in zip(module.separate(mixtures), alone, strict=True):
-        torch.testing.assert_close(tuple(together), tuple(expected))
-    assert calls == ([5] if frames == (9, 9) else [2, 3])
+    for function in ("separate", "detect_sources"):
+        plain = getattr(small_separator, function)
+        monkeypatch.setattr(small_separator, function, lambda x, plain=plain: calls.append(len(x)) or plain(x))
+    together = module.separate(mixtures)
+    detections = module.detect({name: sources.features for name, sources in together.items()})
+    assert calls == ([5, 5] if frames == (16, 16) else [2, 3, 2, 3])
+    for name in "ab":
+        torch.testing.assert_close(tuple(together[name]), tuple(alone[name]))
+        torch.testing.assert_close(tuple(detections[name]), tuple(heard[name]))
 
 
 def test_images_are_what_the_sources_sound_like_in_their_room(small_separator):
