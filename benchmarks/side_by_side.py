@@ -290,8 +290,12 @@ class SideBySide:
         runs: Mapping[str, Callable[[], object]],
         *,
         n_bytes: int | None = None,
+        settled: bool = False,
     ) -> list[Row]:
-        """Times `runs` (`native` and `reference` among them), which give the same, in interleaved rounds."""
+        """Times `runs` (`native` and `reference` among them), which give the same, in interleaved rounds.
+
+        `settled` runs each once more before it is timed: caches and memory are then as it left them itself.
+        """
         global _measured
         if self.benchmark.disabled:
             return []
@@ -299,7 +303,7 @@ class SideBySide:
         peaks = {name: peak_memory(run, self.device) for name, run in runs.items()}
         second = {name: min(first[name], self.clock.seconds(run)) for name, run in runs.items()}
         calls = {name: max(1, round(SHORTEST_TIMING / max(t, 1e-7))) for name, t in second.items()}
-        a_round = sum(max(t, SHORTEST_TIMING) for t in second.values())
+        a_round = sum(max(t, SHORTEST_TIMING) for t in second.values()) * (2 if settled else 1)
         fewest, most = self.settings.rounds
         rounds = min(most, max(fewest, round(self.settings.seconds / a_round)))
         times: dict[str, list[float]] = {name: [] for name in runs}
@@ -307,7 +311,11 @@ class SideBySide:
         def others() -> None:
             for name in runs:
                 if name != "native":
+                    if settled:
+                        runs[name]()
                     times[name].append(self.clock.seconds(runs[name], calls[name]))
+            if settled:
+                runs["native"]()
 
         def native() -> None:
             global _measured

@@ -39,6 +39,13 @@ def update_average(average: torch.nn.Module, current: torch.nn.Module, step: int
         kept.copy_(buffer)
 
 
+def split(activation: Tensor, sizes: list[int]) -> list[Tensor]:
+    """Parts `[size, ...]` of `[sum of sizes, ...]`, whose gradient comes back in the activation's own memory format."""
+    if activation.dim() == 4 and activation.is_contiguous(memory_format=torch.channels_last):
+        return [part.movedim(-1, 1) for part in activation.movedim(1, -1).split(sizes)]
+    return list(activation.split(sizes))
+
+
 class TaskAwareModule(LightningModule):
     """Trains the mask network of `system`; the weights of its detector never change.
 
@@ -158,7 +165,7 @@ class TaskAwareModule(LightningModule):
         detection = self.system.detect_sources(torch.cat(list(features.values())))
         frame, clip = detection.frame.split(sizes), detection.clip.split(sizes)
         rows = [size * detection.frame.shape[1] for size in sizes]
-        layers = [activation.split(rows) for activation in detection.activations]
+        layers = [split(activation, rows) for activation in detection.activations]
         return {
             name: SourceDetection(frame[k], clip[k], [layer[k] for layer in layers]) for k, name in enumerate(features)
         }

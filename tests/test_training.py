@@ -9,7 +9,7 @@ from task_aware.config import LossConfig, OptimiserConfig
 from task_aware.data.batches import RealBatch, StrongBatch, TrainingBatch
 from task_aware.errors import CheckpointError
 from task_aware.trainer import read_history
-from task_aware.training import TaskAwareModule, update_average, warmup
+from task_aware.training import TaskAwareModule, split, update_average, warmup
 
 
 def strong_batch(n_clips: int = 2) -> StrongBatch:
@@ -86,6 +86,18 @@ def test_batches_are_separated_and_detected_as_they_are_alone(small_separator, m
     for name in "ab":
         torch.testing.assert_close(tuple(together[name]), tuple(alone[name]))
         torch.testing.assert_close(tuple(detections[name]), tuple(heard[name]))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_gradients_of_parts_have_the_layout_of_the_whole(layout):
+    x = torch.randn(5, 4, 3, 6).contiguous(memory_format=layout).requires_grad_()
+    seen = []
+    whole = x * 1
+    whole.register_hook(lambda grad: seen.append(grad.is_contiguous(memory_format=layout)))
+    first, rest = split(whole, [2, 3])
+    assert torch.equal(torch.cat([first, rest]), x)
+    first.sum().backward()
+    assert seen == [True] and torch.equal(x.grad, torch.cat([torch.ones(2, 4, 3, 6), torch.zeros(3, 4, 3, 6)]))
 
 
 def test_images_are_what_the_sources_sound_like_in_their_room(small_separator):
