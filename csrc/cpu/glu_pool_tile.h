@@ -96,6 +96,7 @@ TASK_AWARE_INLINE V add_product(V sum, const T* x, factors_t<V, T> factors) {
   } else if constexpr (kPairs) {
     uint32_t pair;
     std::memcpy(&pair, x, sizeof(pair));
+    // Not an intrinsic, which would have the kernel compiled once more; denormal factors count as 0.
     asm("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(factors), "v"(factors_t<V, T>{} + pair));
     return sum;
 #endif
