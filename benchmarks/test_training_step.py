@@ -44,12 +44,18 @@ class Variant(NamedTuple):
     backend: ops.Backend
     bfloat16: bool = False
     compiled: bool = False
+    cuda_graph: bool = False
 
 
 VARIANTS = {
     "native": Variant("native"),
     "reference": Variant("reference"),
     "native, bfloat16": Variant("native", bfloat16=True),
+}
+#: As `--cuda_graph true` trains.
+RECORDED = {
+    "native, CUDA graph": Variant("native", cuda_graph=True),
+    "native, bfloat16, CUDA graph": Variant("native", bfloat16=True, cuda_graph=True),
 }
 #: All networks by torch.compile, the rest as it is; minutes of compiling, so with `--full` alone.
 COMPILED = {"torch.compile of the reference": Variant("reference", compiled=True)}
@@ -101,7 +107,7 @@ def make_module(shape: Shape, settings: Settings, device: str, variant: Variant)
     schedule = OptimiserConfig(separation_share=0.0 if shape.weak else 1.0, anchor_share=0.0)
     weights = LossConfig(mse=1.0, deep_feature=1.0, weak=1.0, teacher=1.0, frame=1.0)
     system = Separator(MaskNetwork(sizes), detector, backend=variant.backend)
-    module = StepModule(system, weights, schedule).to(device).train()
+    module = StepModule(system, weights, schedule, cuda_graph=variant.cuda_graph).to(device).train()
     if variant.compiled:
         for network in (system.mask_network, module.teacher, detector):
             network.compile()
@@ -134,7 +140,8 @@ def test_training_step(side_by_side: SideBySide, report: Report, settings: Setti
     device = side_by_side.device
     batch = make_batch(shape, device)
     steps, terms = {}, {}
-    for name, variant in (VARIANTS | (COMPILED if settings.full else {})).items():
+    variants = VARIANTS | (RECORDED if device == "cuda" else {}) | (COMPILED if settings.full else {})
+    for name, variant in variants.items():
         module = make_module(shape, settings, device, variant)
         optimiser = module.configure_optimizers()["optimizer"]
 
@@ -153,7 +160,7 @@ def test_training_step(side_by_side: SideBySide, report: Report, settings: Setti
         steps[name] = step
         terms[name] = {term: float(value) for term, value in module.terms.items()}
     for name, found in terms.items():
-        rel, abs_ = (0.1, 1e-3) if name == "native, bfloat16" else (1e-4, 1e-7)
+        rel, abs_ = (0.1, 1e-3) if variants[name].bfloat16 else (1e-4, 1e-7)
         assert found == pytest.approx(terms["reference"], rel=rel, abs=abs_), name
 
     for row in side_by_side.measure("training step", str(shape), "whole", steps, settled=True):

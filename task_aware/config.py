@@ -235,9 +235,11 @@ class TrainConfig(FrozenDetectorConfig):
         losses: weights and forms of the objectives.
         optimiser: length of the run, learning rates, stages.
         batch: clips per step.
+        cuda_graph: record a step's losses and gradients as CUDA graphs, which spares the host its launches; on one GPU.
     """
 
     out: Path = Path("runs/separator")
+    cuda_graph: bool = False
     separator: SeparatorConfig = field(default_factory=SeparatorConfig)
     losses: LossConfig = field(default_factory=LossConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)

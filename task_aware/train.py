@@ -140,6 +140,15 @@ def check_losses(weights: LossConfig, schedule: OptimiserConfig) -> None:
         )
 
 
+def check_cuda_graph(config: TrainConfig) -> None:
+    """Raises ValueError where `cuda_graph` is asked for without a GPU, or with several."""
+    if config.cuda_graph and (config.devices != 1 or pick_device(config.accelerator).type != "cuda"):
+        raise ValueError(
+            f"cuda_graph records the steps of one GPU, and here are accelerator={config.accelerator} and "
+            f"devices={config.devices}; train without --cuda-graph, or on one GPU"
+        )
+
+
 @torch.no_grad()
 def measure_separation(module: TaskAwareModule, data: StepDataModule, steps: range) -> dict[str, float]:
     """`TaskAwareModule.measure`, averaged over mixtures that training has not seen."""
@@ -189,6 +198,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Trains a separator through a frozen detector; prints event F1 of the detector alone and behind the separator."""
     config = cli.parse(TrainConfig, main.__doc__ or "", arguments, base="builtin")
     check_losses(config.losses, config.optimiser)
+    check_cuda_graph(config)
     schedule = config.optimiser
     if config.fast_dev_run:
         schedule.max_steps = min(schedule.max_steps, FAST_STEPS)
@@ -217,7 +227,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         backend=backend,
     )
     data = make_data(config, corpus, detector)
-    module = TaskAwareModule(system, config.losses, schedule)
+    module = TaskAwareModule(system, config.losses, schedule, cuda_graph=config.cuda_graph)
     timer = fit(
         module,
         data,

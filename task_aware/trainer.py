@@ -122,8 +122,8 @@ def last_checkpoint(out: Path) -> Path:
 def _options(config: RunConfig) -> dict[str, Any]:
     """The options that decide the numbers of a run, JSON-able."""
     options = json.loads(json.dumps(asdict(config), default=str))
-    for name in ("out", "resume", "workers"):
-        del options[name]
+    for name in ("out", "resume", "workers", "cuda_graph"):
+        options.pop(name, None)
     return options
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 from lightning import LightningModule
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from task_aware import losses, ops
 from task_aware.config import LossConfig, OptimiserConfig
+from task_aware.cuda_graph import RecordedObjectives
 from task_aware.data.batches import RealBatch, StrongBatch, TrainingBatch
 from task_aware.models.separator import MaskNetwork
 from task_aware.models.system import Separation, Separator, SourceDetection
@@ -46,6 +48,25 @@ def split(activation: Tensor, sizes: list[int]) -> list[Tensor]:
     return list(activation.split(sizes))
 
 
+class Stage(NamedTuple):
+    """What steps train on; it changes twice in a run at most.
+
+    Attributes:
+        anchored: each class has its slot, in place of the best permutation.
+        through_detector: the detector takes part in the loss.
+    """
+
+    anchored: bool
+    through_detector: bool
+
+
+class Objectives(NamedTuple):
+    """The weighted sum of a step's terms, and each term without weight and gradient; scalars."""
+
+    total: Tensor
+    terms: dict[str, Tensor]
+
+
 class TaskAwareModule(LightningModule):
     """Trains the mask network of `system`; the weights of its detector never change.
 
@@ -57,14 +78,23 @@ class TaskAwareModule(LightningModule):
         system: mask network and frozen detector.
         loss_config: weights and forms of the terms.
         optimiser_config: schedule.
+        cuda_graph: record the objectives and their gradients as CUDA graphs, on one GPU.
     """
 
-    def __init__(self, system: Separator, loss_config: LossConfig, optimiser_config: OptimiserConfig) -> None:
+    def __init__(
+        self,
+        system: Separator,
+        loss_config: LossConfig,
+        optimiser_config: OptimiserConfig,
+        *,
+        cuda_graph: bool = False,
+    ) -> None:
         super().__init__()
         self.system = system
         self.teacher: MaskNetwork = copy.deepcopy(system.mask_network).requires_grad_(False)
         self.weights = loss_config
         self.schedule = optimiser_config
+        self.recorded = RecordedObjectives(self) if cuda_graph else None
 
     @property
     def backend(self) -> ops.Backend:
@@ -75,7 +105,7 @@ class TaskAwareModule(LightningModule):
 
         def factor(step: int) -> float:
             rate, first, last = 1.0, 0, schedule.separation_steps
-            if self.through_detector(step):
+            if self.stage(step).through_detector:
                 rate = schedule.task_learning_rate / schedule.learning_rate if last else 1.0
                 first, last = last, schedule.max_steps
             if schedule.cosine_decay:
@@ -86,11 +116,22 @@ class TaskAwareModule(LightningModule):
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    def through_detector(self, step: int) -> bool:
-        """Whether the detector takes part in the loss of this step."""
-        return step >= self.schedule.separation_steps
+    def stage(self, step: int) -> Stage:
+        """What this step of the schedule trains on."""
+        return Stage(
+            anchored=step < self.schedule.anchor_steps, through_detector=step >= self.schedule.separation_steps
+        )
 
     def training_step(self, batch: TrainingBatch, batch_idx: int) -> Tensor:
+        total, terms = (self.recorded or self.objectives)(batch, self.stage(self.global_step))
+        self.log_dict({f"train/{name}": value for name, value in terms.items()})
+        self.log("train/loss", total.detach(), prog_bar=True)
+        if batch.strong is not None and self.global_step % MONITOR_EVERY == 0:
+            self.log_dict({f"separation/{name}": value for name, value in self.measure(batch.strong).items()})
+        return total
+
+    def objectives(self, batch: TrainingBatch, stage: Stage) -> Objectives:
+        """What a step minimises: a function of batch and weights that never waits for their values."""
         strong, real = batch.strong, [part.waveform for part in (batch.weak, batch.unlabelled) if part is not None]
         mixtures: dict[str, Tensor] = {}
         if strong is not None:
@@ -105,9 +146,9 @@ class TaskAwareModule(LightningModule):
         if strong is not None:
             floor = self.system.mask_floor * mixtures["strong"][:, None]
             terms["mse"], permutation = self.squared_error(
-                strong, mixtures["strong"], images, floor, separated["strong"]
+                strong, mixtures["strong"], images, floor, separated["strong"], anchored=stage.anchored
             )
-            use_detector = self.through_detector(self.global_step) and (self.weights.deep_feature or self.weights.frame)
+            use_detector = stage.through_detector and (self.weights.deep_feature or self.weights.frame)
             if use_detector and permutation is not None:
                 student["strong"] = ops.reorder(separated["strong"].features, permutation, backend=self.backend)
                 if self.weights.deep_feature:
@@ -126,12 +167,7 @@ class TaskAwareModule(LightningModule):
             terms |= self.real_terms(batch.weak, said["real"], expected.get("teacher"))
 
         weighted = [getattr(self.weights, name) * value for name, value in terms.items()]
-        total = torch.stack(weighted).sum()
-        self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()})
-        self.log("train/loss", total.detach(), prog_bar=True)
-        if strong is not None and self.global_step % MONITOR_EVERY == 0:
-            self.log_dict({f"separation/{name}": value for name, value in self.measure(strong).items()})
-        return total
+        return Objectives(torch.stack(weighted).sum(), {name: value.detach() for name, value in terms.items()})
 
     @torch.no_grad()
     def mel(self, waveform: Tensor) -> Tensor:
@@ -171,13 +207,20 @@ class TaskAwareModule(LightningModule):
         }
 
     def squared_error(
-        self, batch: StrongBatch, mixture_mel: Tensor, images: Tensor, floor: Tensor, separation: Separation
+        self,
+        batch: StrongBatch,
+        mixture_mel: Tensor,
+        images: Tensor,
+        floor: Tensor,
+        separation: Separation,
+        *,
+        anchored: bool,
     ) -> tuple[Tensor, Tensor | None]:
-        """PIT-MSE (Eq. 2) with the permutation `[B, S]`; at first that of a slot for each class, without one."""
+        """PIT-MSE (Eq. 2) with the permutation `[B, S]`; where anchored, that of a slot for each class, without one."""
         domain = self.weights.domain
-        if self.global_step < self.schedule.anchor_steps:
-            anchored = losses.anchored_mse(separation.mel, images, floor, batch.labels, mixture_mel, domain=domain)
-            return anchored.mean(), None
+        if anchored:
+            per_clip = losses.anchored_mse(separation.mel, images, floor, batch.labels, mixture_mel, domain=domain)
+            return per_clip.mean(), None
         pit = losses.pit_mse(separation.mel, images + floor, mixture_mel, domain=domain, backend=self.backend)
         return pit.loss.mean(), pit.permutation
 
@@ -239,3 +282,6 @@ class TaskAwareModule(LightningModule):
 
     def on_train_batch_end(self, *_: object) -> None:
         update_average(self.teacher, self.system.mask_network, self.global_step, self.schedule.ema_decay)
+
+    def on_train_end(self) -> None:
+        self.recorded = None  # its memory is for those who come after

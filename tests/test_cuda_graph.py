@@ -1,0 +1,162 @@
+"""Training steps recorded as CUDA graphs. Without a GPU a stand-in calls what it should have recorded."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+
+from task_aware import train
+from task_aware.config import LossConfig, OptimiserConfig
+from task_aware.cuda_graph import RecordedObjectives, batch_of, tensors_of
+from task_aware.data.batches import RealBatch, StrongBatch, TrainingBatch
+from task_aware.training import Stage, TaskAwareModule
+
+STAGES = [Stage(anchored=True, through_detector=False), Stage(False, False), Stage(False, True)]
+ALL_TERMS = LossConfig(mse=1.0, deep_feature=1.0, weak=1.0, teacher=1.0, frame=1.0)
+
+pytestmark = pytest.mark.filterwarnings("ignore:User provided device_type of 'cuda'")
+
+
+def make_batch(seed: int, *, seconds: float = 0.5, device: str = "cpu") -> TrainingBatch:
+    torch.manual_seed(seed)
+    n_samples = round(16000 * seconds)
+    rirs = torch.zeros(2, 3, 4)
+    rirs[..., 0] = 1
+    strong = StrongBatch(
+        0.1 * torch.randn(2, 3, n_samples),
+        rirs,
+        torch.ones(2, 3),
+        torch.zeros(2, n_samples),
+        torch.tensor([[0, 4, 5]]).expand(2, 3),
+        torch.zeros(2, int(seconds * 12.5), 10),
+    )
+    real = [RealBatch(0.1 * torch.randn(size, n_samples), torch.eye(10)[:size]) for size in (1, 2)]
+    batch = TrainingBatch(strong, *real)
+    return batch_of([tensor.to(device) for tensor in tensors_of(batch)], batch)
+
+
+def make_module(separator, device: str = "cpu") -> TaskAwareModule:
+    module = TaskAwareModule(copy.deepcopy(separator), ALL_TERMS, OptimiserConfig()).to(device).train()
+    with torch.no_grad():
+        for weight in module.teacher.parameters():
+            weight.add_(0.05)  # a teacher that differs
+    return module
+
+
+class Recorder:
+    """Stands in for `torch.cuda.make_graphed_callables`: a replay sees what was copied into the recorded tensors."""
+
+    def __init__(self) -> None:
+        self.recordings = 0
+
+    def __call__(self, objectives, recorded, *, allow_unused_input):
+        assert allow_unused_input  # nothing reads the last block's trunk
+        self.recordings += 1
+
+        def replay(*tensors):
+            for kept, new in zip(recorded, tensors, strict=True):
+                kept.copy_(new)
+            return objectives(*recorded)
+
+        return replay
+
+
+@pytest.fixture
+def recorder(monkeypatch) -> Recorder:
+    stand_in = Recorder()
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", stand_in)
+    return stand_in
+
+
+@pytest.mark.parametrize("absent", [(), ("strong",), ("weak", "unlabelled")])
+def test_a_batch_and_its_tensors(absent):
+    batch = make_batch(0)._replace(**dict.fromkeys(absent))
+    tensors = tensors_of(batch)
+    again = batch_of(tensors, batch)
+    assert [type(part) for part in again] == [type(part) for part in batch]
+    assert all(new is old for new, old in zip(tensors_of(again), tensors, strict=True))
+
+
+def steps(module: TaskAwareModule, objectives, batches, stages) -> list[tuple[float, dict[str, float]]]:
+    """The losses of a few steps of plain gradient descent."""
+    optimiser = torch.optim.SGD(module.system.mask_network.parameters(), 0.1)
+    seen = []
+    for batch, stage in zip(batches, stages, strict=True):
+        total, terms = objectives(batch, stage)
+        optimiser.zero_grad()
+        total.backward()
+        optimiser.step()
+        seen.append((float(total.detach()), {name: float(value.detach()) for name, value in terms.items()}))
+    return seen
+
+
+def check_same_steps(separator, device: str) -> None:
+    """Recorded and plain steps, through all stages and with new data in each, have the same losses and weights."""
+    stages = [stage for stage in STAGES for _ in range(3)]
+    batches = [make_batch(k, device=device) for k in range(len(stages))]
+    plain, recorded = make_module(separator, device), make_module(separator, device)
+    expected = steps(plain, plain.objectives, batches, stages)
+    found = steps(recorded, RecordedObjectives(recorded), batches, stages)
+    for (total, terms), (other_total, other_terms) in zip(expected, found, strict=True):
+        assert other_total == pytest.approx(total, rel=1e-4)
+        assert other_terms == pytest.approx(terms, rel=1e-4)
+    assert len({total for total, _ in expected}) == len(stages)  # or a stale batch would pass
+    for (name, weight), other in zip(
+        plain.system.mask_network.named_parameters(), recorded.system.mask_network.parameters(), strict=True
+    ):
+        torch.testing.assert_close(other, weight, atol=1e-5, rtol=1e-3, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_recorded_steps_are_those_of_the_module(small_separator, recorder):
+    check_same_steps(small_separator, "cpu")
+    assert recorder.recordings == len(STAGES)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU here")
+@pytest.mark.parametrize("backend", ["native", "reference"])
+def test_recorded_steps_are_those_of_the_module_on_a_gpu(small_separator, backend):
+    small_separator.backend = backend
+    small_separator.mask_network.backend = small_separator.detector.backend = backend
+    check_same_steps(small_separator, "cuda")
+
+
+def test_another_shape_is_recorded_anew(small_separator, recorder):
+    objectives = RecordedObjectives(make_module(small_separator))
+    for seconds in (0.5, 0.5, 1.0, 1.0, 0.5):
+        objectives(make_batch(0, seconds=seconds), STAGES[1])
+    assert recorder.recordings == 3
+    objectives(make_batch(0)._replace(weak=None), STAGES[1])
+    assert recorder.recordings == 4
+
+
+def test_what_follows_the_training_has_the_recording_s_memory(small_separator, recorder):
+    module = TaskAwareModule(small_separator, ALL_TERMS, OptimiserConfig(), cuda_graph=True)
+    assert isinstance(module.recorded, RecordedObjectives)
+    module.on_train_end()
+    assert module.recorded is None
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("backend", ["native", "reference"])
+def test_a_step_asks_for_no_value(small_separator, stage, backend):
+    """Tensors without values, of which `.item()`, a boolean index or a branch would be an error."""
+    small_separator.backend = backend
+    small_separator.mask_network.backend = small_separator.detector.backend = backend
+    module = make_module(small_separator)
+    module.objectives(make_batch(0), stage)  # tables are made once, with values
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        total, _ = module.objectives(make_batch(0), stage)
+        grads = torch.autograd.grad(total, list(module.system.mask_network.parameters()), allow_unused=True)
+    with pytest.raises(DataDependentOutputException):
+        total.item()
+    assert any(grad is not None for grad in grads)
+
+
+@pytest.mark.parametrize("options", [["--accelerator=cpu"], ["--devices=2"]])
+def test_a_recording_needs_one_gpu(tmp_path, options):
+    with pytest.raises(ValueError, match="cuda_graph records the steps of one GPU"):
+        train.main(["--cuda_graph=true", f"--out={tmp_path}", *options])
