@@ -30,4 +30,11 @@ inline int64_t grain_for(int64_t elements) {
 #define TASK_AWARE_INLINE inline __attribute__((always_inline))
 #define TASK_AWARE_LAMBDA __attribute__((always_inline))  // after a lambda's parameters
 
+// Before a loop whose iterations read nothing that others write; clang finds that out as the loop runs.
+#if defined(__GNUC__) && !defined(__clang__)
+#define TASK_AWARE_IVDEP _Pragma("GCC ivdep")
+#else
+#define TASK_AWARE_IVDEP
+#endif
+
 }  // namespace task_aware

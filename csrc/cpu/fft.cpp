@@ -55,7 +55,7 @@ TASK_AWARE_INLINE void strided_stage(const Transform<T>& transform, const FftSta
       const int64_t at = ((j - 1) * groups + p) * stage.repeats;
       cosine[j] = cosines[at], sine[j] = sines[at];
     }
-#pragma GCC ivdep
+    TASK_AWARE_IVDEP
     for (int64_t q = 0; q < stride; q += kLanes) {
       Complex<V> a[kRadix];
       for (int k = 0; k < kRadix; ++k) a[k] = read<V>(in, p * stride + q + k * apart);
@@ -129,7 +129,7 @@ TASK_AWARE_INLINE void general_stage(const Transform<T>& transform, const FftSta
         const T c = cosines[angle], s = sines[angle];
         const T* in_re = transform.in.re + p * stride + k * apart;
         const T* in_im = transform.in.im + p * stride + k * apart;
-#pragma GCC ivdep
+        TASK_AWARE_IVDEP
         for (int64_t q = 0; q < stride; ++q) {
           out_re[q] += in_re[q] * c - in_im[q] * s;
           out_im[q] += in_re[q] * s + in_im[q] * c;

@@ -87,7 +87,7 @@ struct Multiply {
     const T *const re = p.block.re, *const im = p.block.im;
     const T *const other_re = p.response.re, *const other_im = p.response.im;
     T *const to_re = p.to.re, *const to_im = p.to.im;
-#pragma GCC ivdep
+    TASK_AWARE_IVDEP
     for (int64_t i = 0; i < p.length; ++i) {
       const T real = re[i] * other_re[i] - im[i] * other_im[i];
       const T imaginary = re[i] * other_im[i] + im[i] * other_re[i];

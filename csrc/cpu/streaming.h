@@ -39,7 +39,7 @@ TASK_AWARE_INLINE void write_values(T* to, int64_t count, bool streams, Value va
     }
   }
 #endif
-#pragma GCC ivdep
+  TASK_AWARE_IVDEP
   for (; n < count; ++n) to[n] = value(n);
 }
 
