@@ -25,7 +25,7 @@ from task_aware.errors import CheckpointError, DataError
 from task_aware.evaluate import open_model, pick_device
 from task_aware.models.detector import load_detector
 from task_aware.systems import DETECTOR_ALONE, ONLY_DEFAULT_RECIPE, ROWS, RUNS, loss_options
-from task_aware.tables import Comparison, Result, n_parameters, read_run, real_time_factor
+from task_aware.tables import Comparison, Result, n_parameters, read_counts, real_time_factor
 from task_aware.train import BUILTIN_DETECTOR, comes_along, has_separated
 from task_aware.trainer import last_checkpoint
 
@@ -226,12 +226,12 @@ def collect(options: Namespace, jobs: Sequence[Job], detector: Path, data: Path,
         row = ROWS[name]
         folders = [job.folder for job in jobs if (job.run, job.test) == (row.run, test) and job.is_done]
         if folders:
-            scores, counts = zip(*(read_run(folder, row.system, split, labels) for folder in folders), strict=True)
+            counts = [read_counts(folder, row.system, split, labels) for folder in folders]
             checkpoint = RUNS[row.run].checkpoint
             home = folders[0].parent if test else folders[0]
             model = open_model(home / checkpoint if checkpoint else detector)
             speed = real_time_factor(model, row.system, split.clips[0], device)
-            results[name] = Result(list(scores), list(counts), n_parameters(model), speed)
+            results[name] = Result(counts, n_parameters(model), speed)
     return results
 
 

@@ -35,14 +35,14 @@ Events = Mapping[str, Sequence[Event]]
 class Scores:
     """F1 scores, all in [0, 1].
 
-    macro: mean over the classes in `averaged` of their F1.
+    macro: mean over the classes in `averaged` of their F1, as sed_eval's.
     micro, precision, recall: of all events (or segments) together, whatever their class.
     error_rate: (substitutions + deletions + insertions) / reference; NaN where the reference is empty.
     per_class: F1 of each class in `averaged`, in the order of the labels.
-    counts: (reference, detected) events, or active segments, of each class in `averaged`.
-    averaged: the classes with reference events or detections. A class that is never there but was detected
-        scores 0; sed_eval alone calls it NaN and drops it from its mean, as if the detections were right.
-    left_out: the classes with neither, which have no score and are not averaged.
+    counts: (reference, detected) events, or active segments, of each class that has any.
+    averaged: the classes with reference events: the same for all that is scored on the same files, so that no single
+        false alarm can add a class of F1 0 to the mean.
+    left_out: the others, whose detections count as false alarms in micro, precision and error rate.
     """
 
     name: str
@@ -60,9 +60,9 @@ class Scores:
         """The scores as text, F1 in percent."""
         width = max(len(label) for label in (*self.averaged, *self.left_out, "macro average"))
         rows = [f"{self.name:<{width}}  {'F1 %':>6}  {'reference':>9}  {'detected':>8}"]
-        for label in self.averaged:
-            reference, detected = self.counts[label]
-            rows.append(f"{label:<{width}}  {100 * self.per_class[label]:6.2f}  {reference:9d}  {detected:8d}")
+        for label, (reference, detected) in self.counts.items():
+            f1 = f"{100 * self.per_class[label]:.2f}" if label in self.per_class else "-"
+            rows.append(f"{label:<{width}}  {f1:>6}  {reference:9d}  {detected:8d}")
         reference = sum(count for count, _ in self.counts.values())
         detected = sum(count for _, count in self.counts.values())
         rows.append(f"{'macro average':<{width}}  {100 * self.macro:6.2f}  (of {len(self.averaged)} classes)")
@@ -72,7 +72,7 @@ class Scores:
             f"error rate {self.error_rate:.2f})"
         )
         if self.left_out:
-            rows.append(f"not averaged (neither in the reference nor detected): {', '.join(self.left_out)}")
+            rows.append(f"not averaged (never in the reference): {', '.join(self.left_out)}")
         return "\n".join(rows)
 
 
@@ -250,7 +250,7 @@ def _score(name: str, metric: Any, reference: Events, estimated: Events, labels:
     counts = {
         label: (round(classes[label]["count"]["Nref"]), round(classes[label]["count"]["Nsys"])) for label in labels
     }
-    averaged = tuple(label for label in labels if any(counts[label]))
+    averaged = tuple(label for label in labels if counts[label][0])
     per_class = {label: _zero_if_nan(classes[label]["f_measure"]["f_measure"]) for label in averaged}
     overall = metric.results_overall_metrics()
     return Scores(
@@ -261,7 +261,7 @@ def _score(name: str, metric: Any, reference: Events, estimated: Events, labels:
         recall=_zero_if_nan(overall["f_measure"]["recall"]),
         error_rate=float(overall["error_rate"]["error_rate"]) if metric.overall["Nref"] else math.nan,
         per_class=per_class,
-        counts={label: counts[label] for label in averaged},
+        counts={label: both for label, both in counts.items() if any(both)},
         averaged=averaged,
         left_out=tuple(label for label in labels if label not in averaged),
     )

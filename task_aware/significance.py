@@ -10,12 +10,12 @@ import numpy as np
 def macro_f1(counts: np.ndarray) -> np.ndarray:
     """Macro F1 of counts (reference, detected, correct) `[..., C, 3]`: `[...]`.
 
-    A class with neither reference nor detections has no F1 and is not averaged, as in `metrics.Scores`.
+    Of the classes with reference events, as in `metrics.Scores`: the same ones for all systems on the same clips.
     """
     reference, detected, correct = np.moveaxis(counts, -1, 0)
-    events = reference + detected
-    f1 = 2 * correct / np.maximum(events, 1)
-    return f1.sum(-1) / np.maximum((events > 0).sum(-1), 1)
+    there = reference > 0
+    f1 = there * 2 * correct / np.maximum(reference + detected, 1)
+    return f1.sum(-1) / np.maximum(there.sum(-1), 1)
 
 
 def bootstrap(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from task_aware.files import replacing
 from task_aware.metrics import event_counts
 from task_aware.models.denoiser import DenoisedDetector
 from task_aware.plots import Bar, plot_ablation
-from task_aware.significance import bootstrap, interval
+from task_aware.significance import bootstrap, interval, macro_f1
 from task_aware.systems import DETECTOR_ALONE, ROWS, TABLES
 
 #: How often the speed of a system is measured, after once to warm up; the median counts.
@@ -32,16 +31,19 @@ class Result:
     """A row of a table.
 
     Attributes:
-        scores: event macro F1 of each seed.
         counts: events of each seed, `[clips, C, 3]` as `metrics.event_counts` counts them.
         parameters: of all networks of the system.
         real_time_factor: seconds of computing for a second of audio, from waveform to frame probabilities.
     """
 
-    scores: list[float]
     counts: list[np.ndarray]
     parameters: int
     real_time_factor: float
+
+    @property
+    def scores(self) -> list[float]:
+        """Event macro F1 of each seed."""
+        return [float(macro_f1(run.sum(0))) for run in self.counts]
 
     @property
     def mean(self) -> float:
@@ -53,11 +55,9 @@ class Result:
         return float(np.std(self.scores, ddof=1)) if len(self.scores) > 1 else float("nan")
 
 
-def read_run(folder: Path, system: str, split: Split, labels: Sequence[str]) -> tuple[float, np.ndarray]:
-    """Event macro F1 of a finished run and its counts."""
-    metrics = json.loads((folder / "metrics.json").read_text())
-    events = read_events(folder / f"{system}.tsv", labels)
-    return metrics[system]["event_f1_macro"], event_counts(split.reference, events, labels)
+def read_counts(folder: Path, system: str, split: Split, labels: Sequence[str]) -> np.ndarray:
+    """The counts of what a finished run detected."""
+    return event_counts(split.reference, read_events(folder / f"{system}.tsv", labels), labels)
 
 
 @torch.no_grad()
