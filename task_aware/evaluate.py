@@ -22,6 +22,7 @@ from task_aware.data.corpus import builtin_corpus
 from task_aware.data.desed import Clip, Split, read_split
 from task_aware.data.labels import Event
 from task_aware.errors import CheckpointError, DataError
+from task_aware.features import FeatureConfig
 from task_aware.files import replacing
 from task_aware.metrics import Scores, decode, event_f1, segment_f1, write_events
 from task_aware.models.denoiser import DenoisedDetector
@@ -70,6 +71,19 @@ def _batches(clips: Sequence[Clip], sample_rate: int, size: int) -> Iterator[lis
             yield batch
 
 
+def batches_of(
+    split: Split, front_end: FeatureConfig, *, device: torch.device, batch_size: int = 8, progress: bool = True
+) -> Iterator[tuple[list[Clip], Tensor]]:
+    """The clips of a split, those of one length together, and their waveforms `[B, N]` on the device."""
+    with tqdm(total=len(split.clips), desc=f"detect {split.name}", unit="clip", disable=not progress) as bar:
+        for batch in _batches(split.clips, front_end.sample_rate, batch_size):
+            waveform = torch.from_numpy(np.stack([samples for _, samples in batch])).to(device)
+            if waveform.shape[-1] <= front_end.n_fft // 2:
+                raise DataError(f"{batch[0][0].path} is shorter than half a window of {front_end.n_fft} samples")
+            yield [clip for clip, _ in batch], waveform
+            bar.update(len(batch))
+
+
 @dataclass(frozen=True)
 class Heard:
     """What the systems hear in a clip: its length, and of each system the frame probabilities `[T', C]`."""
@@ -105,17 +119,12 @@ def hear_split(
     model = model.to(device).eval()
     detector = detector_of(model)
     front_end = detector.feature_config
-    with tqdm(total=len(split.clips), desc=f"detect {split.name}", unit="clip", disable=not progress) as bar:
-        for batch in _batches(split.clips, front_end.sample_rate, batch_size):
-            waveform = torch.from_numpy(np.stack([samples for _, samples in batch])).to(device)
-            if waveform.shape[-1] <= front_end.n_fft // 2:
-                raise DataError(f"{batch[0][0].path} is shorter than half a window of {front_end.n_fft} samples")
-            frames = frame_probabilities(model, waveform, backend)
-            arrays = {name: probabilities.float().cpu().numpy() for name, probabilities in frames.items()}
-            for index, (clip, samples) in enumerate(batch):
-                own = {name: array[index] for name, array in arrays.items()}
-                yield Heard(clip.filename, len(samples) / front_end.sample_rate, own)
-            bar.update(len(batch))
+    for clips, waveform in batches_of(split, front_end, device=device, batch_size=batch_size, progress=progress):
+        frames = frame_probabilities(model, waveform, backend)
+        arrays = {name: probabilities.float().cpu().numpy() for name, probabilities in frames.items()}
+        for index, clip in enumerate(clips):
+            own = {name: array[index] for name, array in arrays.items()}
+            yield Heard(clip.filename, waveform.shape[1] / front_end.sample_rate, own)
 
 
 def decode_all(heard: Iterable[Heard], detector: Detector) -> Detections:

@@ -113,7 +113,7 @@ class Comparison:
         for title, names in TABLES.items():
             shown = [name for name in names if name in self.results]
             if len(shown) > 1:
-                parts.append("\n".join([title, "", *_aligned([_HEADER, *map(self._cells, shown)])]))
+                parts.append("\n".join([title, "", *aligned([_HEADER, *map(self._cells, shown)])]))
         return "\n\n".join(parts) + "\n"
 
     def _cells(self, name: str) -> list[str]:
@@ -177,7 +177,7 @@ def _percent(values: tuple[float, float]) -> tuple[float, float]:
     return 100 * values[0], 100 * values[1]
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """A Markdown table whose columns stand below each other, the first to the left, the others to the right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
 
