@@ -52,7 +52,7 @@ VARIANTS = {
     "reference": Variant("reference"),
     "native, bfloat16": Variant("native", bfloat16=True),
 }
-#: As `--cuda_graph true` trains.
+#: As `--cuda-graph` trains.
 RECORDED = {
     "native, CUDA graph": Variant("native", cuda_graph=True),
     "native, bfloat16, CUDA graph": Variant("native", bfloat16=True, cuda_graph=True),

@@ -57,9 +57,10 @@ def add_detector(parser: ArgumentParser) -> None:
     parser.add_argument("--detector", type=str | None, help=text)
 
 
-#: Options that are on or off, with the sentence that --help shows.
+#: Options that are on or off, with the sentence that --help shows; a config may lack some.
 FLAGS = {
     "fused": "native operators; --no-fused trains with their PyTorch references",
+    "cuda-graph": "a step's losses and gradients as CUDA graphs, which spares the host their launches; on one GPU",
     "resume": "continue the last checkpoint of --out",
     "fast-dev-run": "a few steps and clips, to see that everything runs",
 }
@@ -79,9 +80,11 @@ def parse(
     parser.add_argument("--config", action=ActionConfigFile, help=text)
     parser.add_argument("--epochs", type=int | None, help="length of the run in epochs of steps_per_epoch steps")
     parser.add_argument("--max-steps", type=int | None, help="length of the run in steps")
+    flags = {name.replace("-", "_") for name in FLAGS} & set(config_class.__dataclass_fields__)  # type: ignore[attr-defined]
     for name, text in FLAGS.items():
-        parser.add_argument(f"--{name}", action=ActionYesNo(no_prefix="no-"), default=name == "fused", help=text)
-    parser.add_class_arguments(config_class, skip={name.replace("-", "_") for name in FLAGS})
+        if name.replace("-", "_") in flags:
+            parser.add_argument(f"--{name}", action=ActionYesNo(no_prefix="no-"), default=name == "fused", help=text)
+    parser.add_class_arguments(config_class, skip=flags)
     options = parser.parse_args(packaged_configs(list(sys.argv[1:] if arguments is None else arguments), base))
     epochs, max_steps = options.pop("epochs"), options.pop("max_steps")
     options.pop("config")

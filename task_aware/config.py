@@ -235,7 +235,7 @@ class TrainConfig(FrozenDetectorConfig):
         losses: weights and forms of the objectives.
         optimiser: length of the run, learning rates, stages.
         batch: clips per step.
-        cuda_graph: record a step's losses and gradients as CUDA graphs, which spares the host its launches; on one GPU.
+        cuda_graph: record a step's losses and gradients as CUDA graphs; on one GPU.
     """
 
     out: Path = Path("runs/separator")

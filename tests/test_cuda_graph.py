@@ -156,7 +156,10 @@ def test_a_step_asks_for_no_value(small_separator, stage, backend):
     assert any(grad is not None for grad in grads)
 
 
-@pytest.mark.parametrize("options", [["--accelerator=cpu"], ["--devices=2"]])
-def test_a_recording_needs_one_gpu(tmp_path, options):
-    with pytest.raises(ValueError, match="cuda_graph records the steps of one GPU"):
-        train.main(["--cuda_graph=true", f"--out={tmp_path}", *options])
+def test_a_recording_needs_one_gpu(tmp_path, monkeypatch):
+    command = ["--cuda-graph", f"--out={tmp_path}"]
+    with pytest.raises(ValueError, match="one GPU, and this run has none"):
+        train.main([*command, "--accelerator=cpu"])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(ValueError, match="one GPU, and devices is 2"):
+        train.main([*command, "--devices=2"])
