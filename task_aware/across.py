@@ -17,16 +17,13 @@ from task_aware.data.corpus import builtin_corpus
 from task_aware.data.desed import Split, read_split
 from task_aware.data.labels import Event
 from task_aware.errors import CheckpointError
-from task_aware.evaluate import batches_of, pick_device
-from task_aware.metrics import decode, event_counts
-from task_aware.models.detector import Detector, features_of, median_frames_of
+from task_aware.evaluate import batches_of, events_of, pick_device
+from task_aware.metrics import event_counts
+from task_aware.models.detector import Detector, features_of
 from task_aware.models.protocol import open_detector
-from task_aware.models.system import Separator, check_detector, merge_sources
+from task_aware.models.system import Merge, Separator, check_detector, merge_sources
 from task_aware.significance import bootstrap, interval, macro_f1
-from task_aware.tables import aligned
-
-#: Clips at a time.
-BATCH = 8
+from task_aware.tables import aligned, change_cell, score_cell
 
 
 class System(NamedTuple):
@@ -45,18 +42,17 @@ def find_separators(place: Path) -> list[Path]:
     return found
 
 
-def hear(separator: Separator, detector: Detector, mel: Tensor, alone: Tensor) -> Tensor:
-    """Merged frame probabilities `[B, T', C]`: the separator scales what it reads as its own detector does.
+def hear(detector: Detector, sources: Tensor, alone: Tensor, rule: Merge) -> Tensor:
+    """Merged frame probabilities `[B, T', C]`.
 
     Args:
-        separator: of linear mel `[B, F, T]`.
-        detector: what hears its sources.
-        mel: the mixtures.
-        alone: the detector's own frame probabilities of them, `[B, T', C]`.
+        detector: what hears the sources; it scales them its own way.
+        sources: linear mel `[B, S, F, T]`.
+        alone: the detector's frame probabilities of the mixtures, `[B, T', C]`.
+        rule: for the sources' detections.
     """
-    sources = separator.separate(mel).mel
     frame = detector(features_of(detector, sources.flatten(0, 1))).frame
-    return merge_sources(frame.unflatten(0, sources.shape[:2]), alone, separator.merge)
+    return merge_sources(frame.unflatten(0, sources.shape[:2]), alone, rule)
 
 
 @torch.no_grad()
@@ -65,26 +61,21 @@ def count(
 ) -> dict[System, np.ndarray]:
     """The counts of every separator before every detector, and of the detectors alone."""
     first = next(iter(detectors.values()))
+    front_end = first.feature_config
     events: dict[System, dict[str, list[Event]]] = defaultdict(dict)
-    for clips, waveform in batches_of(split, first.feature_config, device=device, batch_size=BATCH):
-        mel = first.feature_config.mel(waveform)
-        frames: dict[System, Tensor] = {}
-        for heard, detector in detectors.items():
-            alone = frames[System(None, 0, heard)] = detector(features_of(detector, mel)).frame
-            for name, runs in separators.items():
-                for run, separator in enumerate(runs):
-                    frames[System(name, run, heard)] = hear(separator, detector, mel, alone)
-        seconds = waveform.shape[1] / first.feature_config.sample_rate
+    for clips, waveform in batches_of(split, front_end, device=device):
+        mel = front_end.mel(waveform)
+        alone = {heard: detector(features_of(detector, mel)).frame for heard, detector in detectors.items()}
+        frames = {System(None, 0, heard): frame for heard, frame in alone.items()}
+        for name, runs in separators.items():
+            for run, separator in enumerate(runs):
+                sources = separator.separate(mel).mel
+                for heard, detector in detectors.items():
+                    frames[System(name, run, heard)] = hear(detector, sources, alone[heard], separator.merge)
+        seconds = waveform.shape[1] / front_end.sample_rate
         for system, frame in frames.items():
-            detector = detectors[system.detector]
             for clip, probabilities in zip(clips, frame.float().cpu().numpy(), strict=True):
-                events[system][clip.filename] = decode(
-                    probabilities,
-                    detector.labels,
-                    detector.frame_seconds,
-                    median_frames=median_frames_of(detector),
-                    duration=seconds,
-                )
+                events[system][clip.filename] = events_of(probabilities, detectors[system.detector], seconds)
     return {system: event_counts(split.reference, found, first.labels) for system, found in events.items()}
 
 
@@ -93,22 +84,19 @@ def compare(counts: Mapping[System, np.ndarray], resamples: int) -> list[str]:
     runs: dict[tuple[str | None, str], list[np.ndarray]] = defaultdict(list)
     for system, found in counts.items():
         runs[system.separator, system.detector].append(found)
+    scores = {key: [float(macro_f1(run.sum(0))) for run in found] for key, found in runs.items()}
     drawn = bootstrap({str(key): found for key, found in runs.items()}, resamples=resamples)
     detectors = list(dict.fromkeys(detector for _, detector in runs))
     rows = [["event F1, macro (%)", "runs", *detectors, "change, mean over detectors [95 %]"]]
     for name in dict.fromkeys(separator for separator, _ in runs):
-        scores = [[100 * float(macro_f1(run.sum(0))) for run in runs[name, heard]] for heard in detectors]
-        spread = [f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else "" for values in scores]
-        cells = [f"{np.mean(values):.1f}{sd}" for values, sd in zip(scores, spread, strict=True)]
         change = ""
         if name is not None:
-            alone = [100 * float(macro_f1(runs[None, heard][0].sum(0))) for heard in detectors]
-            mean = np.mean([np.mean(values) - own for values, own in zip(scores, alone, strict=True)])
-            low, high = interval(
-                100 * np.mean([drawn[str((name, heard))] - drawn[str((None, heard))] for heard in detectors], axis=0)
-            )
-            change = f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]"
-        rows.append([name or "detector alone", str(len(scores[0])), *cells, change])
+            pairs = [((name, heard), (None, heard)) for heard in detectors]
+            mean = np.mean([np.mean(scores[with_it]) - np.mean(scores[alone]) for with_it, alone in pairs])
+            changes = np.mean([drawn[str(with_it)] - drawn[str(alone)] for with_it, alone in pairs], axis=0)
+            change = change_cell(float(mean), *interval(changes))
+        cells = [score_cell(scores[name, heard]) for heard in detectors]
+        rows.append([name or "detector alone", str(len(scores[name, detectors[0]])), *cells, change])
     return aligned(rows)
 
 
@@ -137,8 +125,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         detector = detectors[name] = open_detector(name)
         cast(nn.Module, detector).to(device).eval()
         for place, runs in separators.items():
-            own = runs[0].detector
-            check_detector(detector, list(own.labels), own.feature_config, place)
+            for own in (separator.detector for separator in runs):
+                check_detector(detector, list(own.labels), own.feature_config, place)
     for data in options.data or [builtin_corpus()]:
         split = read_split(data, "validation", next(iter(detectors.values())).labels)
         table = compare(count(split, detectors, separators, device), options.resamples)

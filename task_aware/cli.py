@@ -60,9 +60,9 @@ def add_detector(parser: ArgumentParser) -> None:
 #: Options that are on or off, with the sentence that --help shows; a config may lack some.
 FLAGS = {
     "fused": "native operators; --no-fused trains with their PyTorch references",
-    "cuda-graph": "a step's losses and gradients as CUDA graphs, which spares the host their launches; on one GPU",
+    "cuda_graph": "a step's losses and gradients as CUDA graphs, which spares the host their launches; on one GPU",
     "resume": "continue the last checkpoint of --out",
-    "fast-dev-run": "a few steps and clips, to see that everything runs",
+    "fast_dev_run": "a few steps and clips, to see that everything runs",
 }
 
 
@@ -80,11 +80,11 @@ def parse(
     parser.add_argument("--config", action=ActionConfigFile, help=text)
     parser.add_argument("--epochs", type=int | None, help="length of the run in epochs of steps_per_epoch steps")
     parser.add_argument("--max-steps", type=int | None, help="length of the run in steps")
-    flags = {name.replace("-", "_") for name in FLAGS} & set(config_class.__dataclass_fields__)  # type: ignore[attr-defined]
-    for name, text in FLAGS.items():
-        if name.replace("-", "_") in flags:
-            parser.add_argument(f"--{name}", action=ActionYesNo(no_prefix="no-"), default=name == "fused", help=text)
-    parser.add_class_arguments(config_class, skip=flags)
+    flags = {name: text for name, text in FLAGS.items() if hasattr(config_class, name)}
+    for name, text in flags.items():
+        option = f"--{name.replace('_', '-')}"
+        parser.add_argument(option, action=ActionYesNo(no_prefix="no-"), default=name == "fused", help=text)
+    parser.add_class_arguments(config_class, skip=set(flags))
     options = parser.parse_args(packaged_configs(list(sys.argv[1:] if arguments is None else arguments), base))
     epochs, max_steps = options.pop("epochs"), options.pop("max_steps")
     options.pop("config")

@@ -127,19 +127,23 @@ def hear_split(
             yield Heard(clip.filename, waveform.shape[1] / front_end.sample_rate, own)
 
 
+def events_of(frame: np.ndarray, detector: Detector, seconds: float) -> list[Event]:
+    """The events in frame probabilities `[T', C]` of a clip, by the detector's own median filter."""
+    return decode(
+        frame,
+        detector.labels,
+        detector.frame_seconds,
+        median_frames=median_frames_of(detector),
+        duration=seconds,
+    )
+
+
 def decode_all(heard: Iterable[Heard], detector: Detector) -> Detections:
     """The events of each system: system -> filename -> events."""
     detections: Detections = {}
     for clip in heard:
         for name, frame in clip.frames.items():
-            events = decode(
-                frame,
-                detector.labels,
-                detector.frame_seconds,
-                median_frames=median_frames_of(detector),
-                duration=clip.seconds,
-            )
-            detections.setdefault(name, {})[clip.filename] = events
+            detections.setdefault(name, {})[clip.filename] = events_of(frame, detector, clip.seconds)
     return detections
 
 

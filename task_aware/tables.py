@@ -52,7 +52,7 @@ class Result:
     @property
     def spread(self) -> float:
         """Standard deviation over seeds, NaN for a single one."""
-        return float(np.std(self.scores, ddof=1)) if len(self.scores) > 1 else float("nan")
+        return spread(self.scores)
 
 
 def read_counts(folder: Path, system: str, split: Split, labels: Sequence[str]) -> np.ndarray:
@@ -118,13 +118,11 @@ class Comparison:
 
     def _cells(self, name: str) -> list[str]:
         row, result = ROWS[name], self.results[name]
-        spread = f" ± {100 * result.spread:.1f}" if len(result.scores) > 1 else ""
-        change, low, high = (100 * value for value in self.difference(name))
         return [
             row.title,
-            f"{100 * result.mean:.1f}{spread}",
+            score_cell(result.scores),
             str(len(result.scores)),
-            "" if name == DETECTOR_ALONE else f"{change:+.1f} [{low:+.1f}, {high:+.1f}]",
+            "" if name == DETECTOR_ALONE else change_cell(*self.difference(name)),
             f"{result.parameters / 1e6:.2f} M",
             f"{result.real_time_factor:.4f}",
             "" if row.published is None else f"{row.published:.1f}",
@@ -175,6 +173,21 @@ _COLUMNS = (
 
 def _percent(values: tuple[float, float]) -> tuple[float, float]:
     return 100 * values[0], 100 * values[1]
+
+
+def spread(scores: Sequence[float]) -> float:
+    """Standard deviation, NaN of a single score."""
+    return float(np.std(scores, ddof=1)) if len(scores) > 1 else float("nan")
+
+
+def score_cell(scores: Sequence[float]) -> str:
+    """Mean, and deviation where there are several, in percent."""
+    return f"{100 * np.mean(scores):.1f}" + (f" ± {100 * spread(scores):.1f}" if len(scores) > 1 else "")
+
+
+def change_cell(change: float, low: float, high: float) -> str:
+    """A difference and its interval, in percent."""
+    return f"{100 * change:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:

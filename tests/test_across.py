@@ -11,7 +11,7 @@ import torch
 from task_aware import across
 from task_aware.across import System
 from task_aware.data.desed import read_split
-from task_aware.errors import CheckpointError
+from task_aware.errors import CheckpointError, DataError
 from task_aware.evaluate import DETECTOR_ONLY, SEPARATED, detect_split
 from task_aware.metrics import event_counts
 from task_aware.models.detector import features_of
@@ -46,8 +46,8 @@ def test_another_detector_hears_the_same_sources_with_its_own_scaler(small_separ
     frames = [other_detector(features_of(other_detector, sources[:, s])).frame for s in range(3)]
     wanted = 0.5 * (alone + torch.stack(frames).amax(0))
     with torch.no_grad():
-        torch.testing.assert_close(across.hear(small_separator, other_detector, mel, alone), wanted)
-        assert not torch.equal(across.hear(small_separator, detector, mel, alone), wanted)
+        torch.testing.assert_close(across.hear(other_detector, sources, alone, small_separator.merge), wanted)
+        assert not torch.equal(across.hear(detector, sources, alone, small_separator.merge), wanted)
 
 
 def test_the_change_is_the_mean_over_detectors():
@@ -88,6 +88,18 @@ def test_the_command(tiny_corpus, small_separator, other_detector, tmp_path, cap
     assert lines[-2].startswith(f"| {tmp_path}/row ") and " 2 |" in lines[-2]
     with pytest.raises(CheckpointError, match=r"there is no separator.safetensors in .*nothing"):
         across.main([*command, f"--separators={tmp_path}/nothing"])
+
+
+def test_a_folder_without_clips_is_refused(small_separator, tmp_path):
+    small_separator.save(tmp_path / "separator.safetensors")
+    small_separator.detector.save(tmp_path / "detector.safetensors")
+    table = tmp_path / "data/metadata/validation/validation.tsv"
+    table.parent.mkdir(parents=True)
+    table.write_text("filename\tonset\toffset\tevent_label\n")
+    (tmp_path / "data/audio/validation").mkdir(parents=True)
+    files = [f"--detectors={tmp_path}/detector.safetensors", f"--separators={tmp_path}/separator.safetensors"]
+    with pytest.raises(DataError, match="has a header and no rows"):
+        across.main([*files, f"--data={tmp_path}/data"])
 
 
 def test_detectors_of_other_labels_are_refused(small_separator, causal_detector, tmp_path):
