@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
+from task_aware.data.batches import RealBatch, StrongBatch, TrainingBatch
 from task_aware.data.corpus import builtin_corpus
 from task_aware.data.labels import DESED_CLASSES
 from task_aware.features import FeatureConfig
@@ -63,6 +64,29 @@ def small_separator(small_detector: CRNN) -> Separator:
     torch.manual_seed(1)
     sizes = MaskNetworkConfig(n_mels=32, n_sources=3, bottleneck=8, hidden=16, skip=8, blocks=2, repeats=1)
     return Separator(MaskNetwork(sizes), small_detector, backend="reference")
+
+
+@pytest.fixture(scope="session")
+def make_batch() -> Callable[..., TrainingBatch]:
+    """Batches for `small_separator`: two mixtures of three events, a weakly labelled clip and two without labels."""
+
+    def make(seed: int = 0, *, seconds: float = 0.5) -> TrainingBatch:
+        torch.manual_seed(seed)
+        n_samples = round(16000 * seconds)
+        rirs = torch.zeros(2, 3, 4)
+        rirs[..., 0] = 1
+        strong = StrongBatch(
+            0.1 * torch.randn(2, 3, n_samples),
+            rirs,
+            torch.ones(2, 3),
+            torch.zeros(2, n_samples),
+            torch.tensor([[0, 4, 5]]).expand(2, 3),
+            torch.zeros(2, int(seconds * 12.5), 10),
+        )
+        weak, unlabelled = (RealBatch(0.1 * torch.randn(size, n_samples), torch.eye(10)[:size]) for size in (1, 2))
+        return TrainingBatch(strong, weak, unlabelled)
+
+    return make
 
 
 @pytest.fixture

@@ -11,31 +11,12 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from task_aware import train
 from task_aware.config import LossConfig, OptimiserConfig
 from task_aware.cuda_graph import RecordedObjectives, batch_of, tensors_of
-from task_aware.data.batches import RealBatch, StrongBatch, TrainingBatch
 from task_aware.training import Stage, TaskAwareModule
 
 STAGES = [Stage(anchored=True, through_detector=False), Stage(False, False), Stage(False, True)]
 ALL_TERMS = LossConfig(mse=1.0, deep_feature=1.0, weak=1.0, teacher=1.0, frame=1.0)
 
 pytestmark = pytest.mark.filterwarnings("ignore:User provided device_type of 'cuda'")
-
-
-def make_batch(seed: int, *, seconds: float = 0.5, device: str = "cpu") -> TrainingBatch:
-    torch.manual_seed(seed)
-    n_samples = round(16000 * seconds)
-    rirs = torch.zeros(2, 3, 4)
-    rirs[..., 0] = 1
-    strong = StrongBatch(
-        0.1 * torch.randn(2, 3, n_samples),
-        rirs,
-        torch.ones(2, 3),
-        torch.zeros(2, n_samples),
-        torch.tensor([[0, 4, 5]]).expand(2, 3),
-        torch.zeros(2, int(seconds * 12.5), 10),
-    )
-    real = [RealBatch(0.1 * torch.randn(size, n_samples), torch.eye(10)[:size]) for size in (1, 2)]
-    batch = TrainingBatch(strong, *real)
-    return batch_of([tensor.to(device) for tensor in tensors_of(batch)], batch)
 
 
 def make_module(separator, device: str = "cpu") -> TaskAwareModule:
@@ -72,8 +53,8 @@ def recorder(monkeypatch) -> Recorder:
 
 
 @pytest.mark.parametrize("absent", [(), ("strong",), ("weak", "unlabelled")])
-def test_a_batch_and_its_tensors(absent):
-    batch = make_batch(0)._replace(**dict.fromkeys(absent))
+def test_a_batch_and_its_tensors(make_batch, absent):
+    batch = make_batch()._replace(**dict.fromkeys(absent))
     tensors = tensors_of(batch)
     again = batch_of(tensors, batch)
     assert [type(part) for part in again] == [type(part) for part in batch]
@@ -93,10 +74,11 @@ def steps(module: TaskAwareModule, objectives, batches, stages) -> list[tuple[fl
     return seen
 
 
-def check_same_steps(separator, device: str) -> None:
+def check_same_steps(separator, make_batch, device: str) -> None:
     """Recorded and plain steps, through all stages and with new data in each, have the same losses and weights."""
     stages = [stage for stage in STAGES for _ in range(3)]
-    batches = [make_batch(k, device=device) for k in range(len(stages))]
+    made = [make_batch(k) for k in range(len(stages))]
+    batches = [batch_of([tensor.to(device) for tensor in tensors_of(batch)], batch) for batch in made]
     plain, recorded = make_module(separator, device), make_module(separator, device)
     expected = steps(plain, plain.objectives, batches, stages)
     found = steps(recorded, RecordedObjectives(recorded), batches, stages)
@@ -110,26 +92,26 @@ def check_same_steps(separator, device: str) -> None:
         torch.testing.assert_close(other, weight, atol=1e-5, rtol=1e-3, msg=lambda text, name=name: f"{name}: {text}")
 
 
-def test_recorded_steps_are_those_of_the_module(small_separator, recorder):
-    check_same_steps(small_separator, "cpu")
+def test_recorded_steps_are_those_of_the_module(small_separator, make_batch, recorder):
+    check_same_steps(small_separator, make_batch, "cpu")
     assert recorder.recordings == len(STAGES)
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU here")
 @pytest.mark.parametrize("backend", ["native", "reference"])
-def test_recorded_steps_are_those_of_the_module_on_a_gpu(small_separator, backend):
+def test_recorded_steps_are_those_of_the_module_on_a_gpu(small_separator, make_batch, backend):
     small_separator.backend = backend
     small_separator.mask_network.backend = small_separator.detector.backend = backend
-    check_same_steps(small_separator, "cuda")
+    check_same_steps(small_separator, make_batch, "cuda")
 
 
-def test_another_shape_is_recorded_anew(small_separator, recorder):
+def test_another_shape_is_recorded_anew(small_separator, make_batch, recorder):
     objectives = RecordedObjectives(make_module(small_separator))
     for seconds in (0.5, 0.5, 1.0, 1.0, 0.5):
-        objectives(make_batch(0, seconds=seconds), STAGES[1])
+        objectives(make_batch(seconds=seconds), STAGES[1])
     assert recorder.recordings == 3
-    objectives(make_batch(0)._replace(weak=None), STAGES[1])
+    objectives(make_batch()._replace(weak=None), STAGES[1])
     assert recorder.recordings == 4
 
 
@@ -142,14 +124,14 @@ def test_what_follows_the_training_has_the_recording_s_memory(small_separator, r
 
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("backend", ["native", "reference"])
-def test_a_step_asks_for_no_value(small_separator, stage, backend):
+def test_a_step_asks_for_no_value(small_separator, make_batch, stage, backend):
     """Tensors without values, of which `.item()`, a boolean index or a branch would be an error."""
     small_separator.backend = backend
     small_separator.mask_network.backend = small_separator.detector.backend = backend
     module = make_module(small_separator)
-    module.objectives(make_batch(0), stage)  # tables are made once, with values
+    module.objectives(make_batch(), stage)  # tables are made once, with values
     with FakeTensorMode(allow_non_fake_inputs=True):
-        total, _ = module.objectives(make_batch(0), stage)
+        total, _ = module.objectives(make_batch(), stage)
         grads = torch.autograd.grad(total, list(module.system.mask_network.parameters()), allow_unused=True)
     with pytest.raises(DataDependentOutputException):
         total.item()

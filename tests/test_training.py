@@ -6,26 +6,9 @@ import torch
 
 from task_aware import train
 from task_aware.config import LossConfig, OptimiserConfig
-from task_aware.data.batches import RealBatch, StrongBatch, TrainingBatch
 from task_aware.errors import CheckpointError
 from task_aware.trainer import read_history
 from task_aware.training import TaskAwareModule, split, update_average, warmup
-
-
-def strong_batch(n_clips: int = 2) -> StrongBatch:
-    generator = torch.Generator().manual_seed(0)
-    sources = torch.randn(n_clips, 3, 8000, generator=generator) * 0.1
-    rirs = torch.zeros(n_clips, 3, 4)
-    rirs[..., 0] = 1
-    labels = torch.tensor([[0, 4, 5]]).expand(n_clips, 3)
-    return StrongBatch(
-        sources, rirs, torch.ones(n_clips, 3), torch.zeros(n_clips, 8000), labels, torch.zeros(n_clips, 6, 10)
-    )
-
-
-def real_batch(n_clips: int) -> RealBatch:
-    generator = torch.Generator().manual_seed(1)
-    return RealBatch(torch.randn(n_clips, 8000, generator=generator) * 0.1, torch.eye(10)[:n_clips])
 
 
 def make_module(separator, **weights) -> TaskAwareModule:
@@ -34,8 +17,8 @@ def make_module(separator, **weights) -> TaskAwareModule:
     return module
 
 
-def test_the_total_is_the_weighted_sum_of_its_terms(small_separator):
-    batch = TrainingBatch(strong_batch(), real_batch(1), real_batch(2))
+def test_the_total_is_the_weighted_sum_of_its_terms(small_separator, make_batch):
+    batch = make_batch()
     terms = {}
     for name in ("mse", "deep_feature", "weak", "teacher", "frame"):
         only = dict.fromkeys(("mse", "deep_feature", "weak", "teacher", "frame"), 0.0) | {name: 1.0}
@@ -54,10 +37,10 @@ def test_the_total_is_the_weighted_sum_of_its_terms(small_separator):
     assert float(module.training_step(batch, 0).detach()) == pytest.approx(expected, rel=1e-5)
 
 
-def test_gradients_reach_the_mask_network_alone(small_separator):
+def test_gradients_reach_the_mask_network_alone(small_separator, make_batch):
     module = make_module(small_separator)
     before = copy.deepcopy(small_separator.detector.state_dict())
-    module.training_step(TrainingBatch(strong_batch(), real_batch(1), real_batch(2)), 0).backward()
+    module.training_step(make_batch(), 0).backward()
     idle = set(small_separator.mask_network.blocks[-1].residual.parameters())  # nothing reads the last trunk
     assert all(p.grad is not None for p in small_separator.mask_network.parameters() if p not in idle)
     assert all(p.grad is None for p in module.teacher.parameters())
@@ -100,9 +83,9 @@ def test_gradients_of_parts_have_the_layout_of_the_whole(layout):
     assert seen == [True] and torch.equal(x.grad, torch.cat([torch.ones(2, 4, 3, 6), torch.zeros(3, 4, 3, 6)]))
 
 
-def test_images_are_what_the_sources_sound_like_in_their_room(small_separator):
+def test_images_are_what_the_sources_sound_like_in_their_room(small_separator, make_batch):
     module = make_module(small_separator)
-    batch = strong_batch()
+    batch = make_batch().strong
     mixture, mixture_mel, images = module.images(batch)
     front_end = small_separator.detector.feature_config
     torch.testing.assert_close(mixture.mixture, batch.sources.sum(1), atol=1e-5, rtol=1e-4)
@@ -112,9 +95,9 @@ def test_images_are_what_the_sources_sound_like_in_their_room(small_separator):
     torch.testing.assert_close(images, front_end.mel(batch.sources, backend="reference"), atol=1e-4, rtol=1e-3)
 
 
-def test_the_relative_loss_is_one_for_a_denoiser(small_separator, monkeypatch):
+def test_the_relative_loss_is_one_for_a_denoiser(small_separator, make_batch, monkeypatch):
     module = make_module(small_separator)
-    batch = strong_batch()
+    batch = make_batch().strong
     separate = small_separator.separate
 
     def denoise(mel, mask_network=None):
