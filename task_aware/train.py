@@ -142,8 +142,10 @@ def check_losses(weights: LossConfig, schedule: OptimiserConfig) -> None:
 
 def check_cuda_graph(config: TrainConfig) -> None:
     """Raises ValueError where `cuda_graph` is asked for without a GPU, or with several."""
+    if not config.cuda_graph:
+        return
     on_gpu = pick_device(config.accelerator).type == "cuda"
-    if config.cuda_graph and (config.devices != 1 or not on_gpu):
+    if config.devices != 1 or not on_gpu:
         reason = f"devices is {config.devices}" if on_gpu else "this run has none"
         raise ValueError(f"--cuda-graph records the steps of one GPU, and {reason}; train without it")
 
