@@ -7,6 +7,7 @@
 #include <memory>
 #include <vector>
 
+#include "counting.h"
 #include "fibre.h"
 
 dim3 threadIdx, blockIdx, blockDim, gridDim;
@@ -184,6 +185,14 @@ void run_block() {
   for (unsigned int k = 0; k < running.threads; ++k) {
     if (threads[k]->state != State::kReturned) fail_for_good(*threads[k]);
   }
+  if (running.schedule == 0) count_block();
+}
+
+bool is_shared_memory(const void* address) {
+  const auto* byte = static_cast<const char*>(address);
+  const auto* dynamic = static_cast<const char*>(running.shared_memory);
+  return (byte >= dynamic && byte < dynamic + running.shared_bytes) ||
+         (byte >= __start_cuda_shared && byte < __stop_cuda_shared);
 }
 
 void print_thread() {

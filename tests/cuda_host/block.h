@@ -27,6 +27,9 @@ constexpr char kUnwritten = -1;  // NaN in every floating type
 /// Runs the block `blockIdx`; ends the process if its threads wait for each other for ever.
 void run_block();
 
+/// Whether it lies in the running block's static or dynamic shared memory.
+bool is_shared_memory(const void* address);
+
 /// Writes which thread is running, or nothing.
 void print_thread();
 

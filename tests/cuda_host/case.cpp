@@ -2,6 +2,8 @@
 
 #include <iostream>
 
+#include "counting.h"
+
 namespace cuda_host {
 
 bool Case::read() {
@@ -30,6 +32,8 @@ bool Case::read() {
 }
 
 void Case::answer() const {
+  const std::string counts = take_counts();
+  std::cout << "counts " << counts.size() << '\n' << counts;
   for (const Output& output : outputs_) {
     std::cout << output.name << ' ' << output.bytes << '\n';
     std::cout.write(static_cast<const char*>(output.data), static_cast<std::streamsize>(output.bytes));

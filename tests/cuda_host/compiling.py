@@ -21,6 +21,8 @@ BUILDS = {
     "address": ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-DCUDA_HOST_ADDRESS"],
     "thread": ["-fsanitize=thread", "-DCUDA_HOST_THREAD"],
 }
+# What is counted (counting.h). Copies of small structures stay whole, as a GPU makes them.
+COUNTS = {"counts": ["-fsanitize=thread", "-O0", "-DCUDA_HOST_COUNTS"]}
 # Names that only CUDA, the compiler or the preprocessor may give a meaning.
 RESERVED = re.compile(
     r"extern\s+__shared__|<<<|<\w+\.h>|<cuda/\w+>"
@@ -99,7 +101,7 @@ def compile_program(source: Path, kind: str, folder: Path, first: Path | None = 
         raise MissingTool("the host run of CUDA kernels needs g++ and objcopy")
     command = [compiler, "-std=c++20", "-O1", "-g1", "-w", *(f"-I{root}" for root in roots)]
     command.append(f"-isystem{Path(torch.__file__).parent / 'include'}")
-    flags = BUILDS[kind]
+    flags = (BUILDS | COUNTS)[kind]
     kernel = folder / f"{source.stem}_{kind}.o"
     compiled = run([*command, *flags, "-c", source, "-o", kernel])
     if undeclared := re.search(r"^(\S+?:\d+).*error: [‘'](\w+)[’'] was not declared", compiled.stderr, re.MULTILINE):
@@ -110,13 +112,20 @@ def compile_program(source: Path, kind: str, folder: Path, first: Path | None = 
     subprocess.run([objcopy, "--rename-section", ".bss=cuda_shared", kernel], check=True)
     objects = [kernel]
     with building_parts:
-        for part in ("fibre", "block", "execution", "case"):  # not instrumented: they are not what is checked
+        for part in (
+            "fibre",
+            "block",
+            "counting",
+            "execution",
+            "case",
+        ):  # not instrumented: they are not what is checked
             objects.append(folder / f"{part}_{kind}.o")
             if not objects[-1].exists():
                 definitions = [flag for flag in flags if flag.startswith("-D")]
                 subprocess.run([*command, *definitions, "-c", HERE / f"{part}.cpp", "-o", objects[-1]], check=True)
     program = folder / f"{source.stem}_{kind}"
-    linked = run([compiler, *flags, *objects, "-o", program])
+    libraries = [] if kind in COUNTS else flags  # the counting part answers in the sanitizer's place
+    linked = run([compiler, *libraries, *objects, "-o", program])
     if "cannot find" in linked.stderr:
         raise MissingTool(f"{compiler} comes without the sanitizers of {' '.join(flags)}")
     if linked.returncode:

@@ -12,7 +12,7 @@ from typing import Protocol
 import pytest
 import torch
 
-from .compiling import BUILDS, HERE, MissingTool, compile_program
+from .compiling import BUILDS, COUNTS, HERE, MissingTool, compile_program
 from .running import Program
 
 
@@ -35,7 +35,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
     with ThreadPoolExecutor(os.cpu_count()) as compilers:
         futures = {
             (source.stem, kind): compilers.submit(make, source, kind)
-            for source, kind in itertools.product(sources, BUILDS)
+            for source, kind in itertools.product(sources, BUILDS | COUNTS)
         }
 
         def program(kernel: str, kind: str) -> Program:

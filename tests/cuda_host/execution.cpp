@@ -131,6 +131,13 @@ void free_device_memory() {
   device.clear();
 }
 
+bool is_device_memory(const void* address) {
+  const auto* byte = static_cast<const char*>(address);
+  return std::any_of(device.begin(), device.end(), [=](const Memory& memory) {
+    return byte >= memory.begin && byte < memory.begin + memory.bytes;
+  });
+}
+
 void fail(const char* format, ...) {
   va_list arguments;
   va_start(arguments, format);

@@ -45,6 +45,7 @@ void set_schedules(int count);
 /// sanitizer reports; launches under other schedules begin with the same content.
 void* device_memory(const char* name, size_t bytes);
 void free_device_memory();
+bool is_device_memory(const void* address);
 
 // Called by the kernels' threads, through device.h.
 

@@ -74,15 +74,38 @@ class Case:
                 lines.append(f"{'word' if isinstance(value, str) else 'number'} {name} {value}\n".encode())
         return b"".join([*lines, b"end\n"])
 
-    def decode(self, answer: BinaryIO) -> dict[str, Tensor]:
-        results = {}
+    def decode(self, answer: BinaryIO) -> Answer:
+        tensors, counts = {}, {}
         while (line := answer.readline().decode().split()) and line[0] != "end":
-            dtype, shape = self.outputs[line[0]]
             data = bytearray(answer.read(int(line[1])))
-            results[line[0]] = (
+            if line[0] == "counts":
+                rows = [row.split("\t") for row in data.decode().splitlines()]
+                counts = {kernel: Counts(*map(int, numbers)) for kernel, *numbers in rows}
+                continue
+            dtype, shape = self.outputs[line[0]]
+            tensors[line[0]] = (
                 torch.frombuffer(data, dtype=dtype).view(shape) if data else torch.empty(shape, dtype=dtype)
             )
-        return results
+        return Answer(tensors, counts)
+
+
+@dataclass
+class Counts:
+    """What a kernel's launches cost the memory pipelines, over all blocks: see counting.h."""
+
+    blocks: int
+    wavefronts: int
+    least_wavefronts: int
+    lines: int
+    least_lines: int
+
+
+@dataclass
+class Answer:
+    """What a case left: its outputs, and in the build `counts` the costs of its kernels by their names."""
+
+    tensors: dict[str, Tensor]
+    counts: dict[str, Counts]
 
 
 class Program:
@@ -102,6 +125,13 @@ class Program:
 
         Raises KernelError with what was found and in which case.
         """
+        return [answer.tensors for answer in self._answers(cases, schedules, timeout)]
+
+    def count(self, case: Case, *, timeout: float = 120) -> dict[str, Counts]:
+        """Runs `case` in a program of the build `counts`; returns what each of its kernels costs."""
+        return self._answers([case], 1, timeout)[0].counts
+
+    def _answers(self, cases: Sequence[Case], schedules: int, timeout: float) -> list[Answer]:
         stdin = b"".join(case.encode(schedules) for case in cases)
         try:
             done = subprocess.run(
@@ -109,10 +139,10 @@ class Program:
             )
         except subprocess.TimeoutExpired:
             raise KernelError(f"{self.path.name} did not come to an end within {timeout} s") from None
-        answer = io.BytesIO(done.stdout)
-        results = [case.decode(answer) for case in cases]
+        output = io.BytesIO(done.stdout)
+        answers = [case.decode(output) for case in cases]
         if done.returncode:
-            unanswered = [case.name for case, result in zip(cases, results, strict=True) if not result]
+            unanswered = [case.name for case, answer in zip(cases, answers, strict=True) if not answer.tensors]
             report = done.stderr.decode(errors="replace")
             raise KernelError(f"{self.path.name}, case {[*unanswered, 'none'][0]}:\n{report}")
-        return results
+        return answers
