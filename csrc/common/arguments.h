@@ -140,20 +140,20 @@ inline void check_reverb_mix_arguments(const Tensor& sources, const Tensor& rirs
 }
 
 inline void check_mel_spectrogram_arguments(const Tensor& waveform, const Tensor& window,
-                                            const Tensor& twiddles, const Tensor& bank, const Tensor& bands,
-                                            int64_t hop, ScalarType tables) {
+                                            const Tensor& twiddles, const Tensor& weights,
+                                            const Tensor& bands, int64_t hop, ScalarType tables) {
   const int64_t n_fft = window.size(0);
   TASK_AWARE_CHECK(
       waveform.dim() == 2 && waveform.size(1) > n_fft / 2 && n_fft % 2 == 0 && hop >= 1,
       "mel_spectrogram: the waveform must be [C,N] with N above n_fft/2, n_fft even and hop positive.");
   TASK_AWARE_CHECK(
-      twiddles.numel() == 2 * n_fft && bank.size(1) == n_fft / 2 + 1 && bands.numel() == 2 * bank.size(0),
-      "mel_spectrogram: the tables do not fit each other.");
+      twiddles.numel() == 2 * n_fft && weights.dim() == 1 && bands.dim() == 2 && bands.size(1) == 3,
+      "mel_spectrogram: twiddles must be [n_fft,2], weights [W] and bands [F,3].");
   TASK_AWARE_CHECK(bands.scalar_type() == ScalarType::Int, "mel_spectrogram: bands must be int32.");
   TASK_AWARE_CHECK(
-      window.scalar_type() == tables && twiddles.scalar_type() == tables && bank.scalar_type() == tables,
+      window.scalar_type() == tables && twiddles.scalar_type() == tables && weights.scalar_type() == tables,
       "mel_spectrogram: the tables must be float64 on the CPU and of the waveform's dtype on a GPU.");
-  for (const Tensor* table : {&window, &twiddles, &bank, &bands}) {
+  for (const Tensor* table : {&window, &twiddles, &weights, &bands}) {
     TASK_AWARE_CHECK(same_device(waveform, *table), "mel_spectrogram: the tensors are on different devices.");
   }
 }

@@ -1,6 +1,6 @@
 // mel_spectrogram: mel[c,f,t] = sum over k of bank[f,k] |X[c,t,k]|        waveform [C,N] -> mel [C,F,T]
 //   X[c,t,k] = sum over n of window[n] waveform[c, reflect(t hop + n - n_fft/2)] exp(-2 pi i n k / n_fft)
-//   T = N / hop + 1; bank [F,K] is zero outside the bins bands[f,0] .. bands[f,1]-1; K = n_fft/2 + 1
+//   T = N / hop + 1; bank[f,k] = weights[bands[f,2] + k - bands[f,0]] for bands[f,0] <= k < bands[f,1], else 0
 //
 // In float64 whatever the waveform's type: float32 transforms are 3e-4 dB away where a bin lies 80 dB below another.
 // A frame's even samples are the real and its odd samples the imaginary part of one complex FFT of n_fft/2,
@@ -39,9 +39,9 @@ struct Tables {
   std::vector<int64_t> first, last;  // bins of a band
   int64_t n_fft, hop, F;
 
-  Tables(const Tensor& window, const Tensor& twiddles, const Tensor& bank, const Tensor& bands,
+  Tables(const Tensor& window, const Tensor& twiddles, const Tensor& packed, const Tensor& bands,
          int64_t hop_in)
-      : n_fft(window.size(0)), hop(hop_in), F(bank.size(0)) {
+      : n_fft(window.size(0)), hop(hop_in), F(bands.size(0)) {
     for (int64_t k = 0; k < half(); ++k) {
       window_even.push_back(window.const_data_ptr<double>()[2 * k]);
       window_odd.push_back(window.const_data_ptr<double>()[2 * k + 1]);
@@ -49,11 +49,15 @@ struct Tables {
       sines.push_back(twiddles.const_data_ptr<double>()[2 * k + 1]);
     }
     for (int64_t f = 0; f < F; ++f) {
-      first.push_back(bands.const_data_ptr<int>()[2 * f]);
-      last.push_back(bands.const_data_ptr<int>()[2 * f + 1]);
+      const int* band = bands.const_data_ptr<int>() + 3 * f;
+      TASK_AWARE_CHECK(band[0] >= 0 && band[0] <= band[1] && band[1] <= bins() && band[2] >= 0 &&
+                           band[2] + band[1] - band[0] <= packed.size(0),
+                       "mel_spectrogram: band ", f, " lies outside of the bins or of the weights.");
+      first.push_back(band[0]);
+      last.push_back(band[1]);
       at.push_back(static_cast<int64_t>(weights.size()));
-      const double* row = bank.const_data_ptr<double>() + f * bins();
-      for (int64_t k = first[f]; k < last[f]; ++k) weights.push_back(static_cast<T>(row[k]));
+      const double* filter = packed.const_data_ptr<double>() + band[2];
+      for (int k = 0; k < band[1] - band[0]; ++k) weights.push_back(static_cast<T>(filter[k]));
       weights.insert(weights.end(), kPadding, T(0));
     }
   }
@@ -191,18 +195,20 @@ void mel_of_clips(const T* waveform, int64_t clips, int64_t N, const Tables<T>& 
 }
 
 Tensor mel_spectrogram_cpu(const Tensor& waveform_in, const Tensor& window_in, const Tensor& twiddles_in,
-                           const Tensor& bank_in, const Tensor& bands_in, int64_t hop) {
-  check_mel_spectrogram_arguments(waveform_in, window_in, twiddles_in, bank_in, bands_in, hop,
+                           const std::optional<Tensor>&, const Tensor& weights_in, const Tensor& bands_in,
+                           int64_t hop) {
+  check_mel_spectrogram_arguments(waveform_in, window_in, twiddles_in, weights_in, bands_in, hop,
                                   ScalarType::Double);
   const Tensor waveform = torch::stable::contiguous(waveform_in),
                window = torch::stable::contiguous(window_in);
-  const Tensor twiddles = torch::stable::contiguous(twiddles_in), bank = torch::stable::contiguous(bank_in);
+  const Tensor twiddles = torch::stable::contiguous(twiddles_in),
+               weights = torch::stable::contiguous(weights_in);
   const Tensor bands = torch::stable::contiguous(bands_in);
   const int64_t clips = waveform.size(0), N = waveform.size(1);
-  Tensor mel = torch::stable::new_empty(waveform, {clips, bank.size(0), N / hop + 1});
+  Tensor mel = torch::stable::new_empty(waveform, {clips, bands.size(0), N / hop + 1});
 
   dispatch_real(waveform.scalar_type(), "mel_spectrogram", [&]<typename T>(TypeTag<T>) {
-    const Tables<T> tables(window, twiddles, bank, bands, hop);
+    const Tables<T> tables(window, twiddles, weights, bands, hop);
     mel_of_clips(waveform.const_data_ptr<T>(), clips, N, tables, mel.mutable_data_ptr<T>());
   });
   return mel;
@@ -212,7 +218,8 @@ Tensor mel_spectrogram_cpu(const Tensor& waveform_in, const Tensor& window_in, c
 
 STABLE_TORCH_LIBRARY_FRAGMENT(task_aware, m) {
   m.def(
-      "mel_spectrogram(Tensor waveform, Tensor window, Tensor twiddles, Tensor bank, Tensor bands, int hop) "
+      "mel_spectrogram(Tensor waveform, Tensor window, Tensor twiddles, Tensor? roots, Tensor weights, "
+      "Tensor bands, int hop) "
       "-> Tensor");
 }
 

@@ -231,7 +231,7 @@ class PairMixer {
 
 std::tuple<Tensor, Tensor> reverb_mix_cpu(const Tensor& sources_in, const Tensor& rirs_in,
                                           const Tensor& gains_in, const std::optional<Tensor>& background_in,
-                                          bool wants_images) {
+                                          const std::optional<Tensor>&, bool wants_images) {
   check_reverb_mix_arguments(sources_in, rirs_in, gains_in, background_in);
   const Tensor sources = torch::stable::contiguous(sources_in), rirs = torch::stable::contiguous(rirs_in);
   const Tensor gains = torch::stable::contiguous(gains_in);
@@ -268,10 +268,11 @@ std::tuple<Tensor, Tensor> reverb_mix_cpu(const Tensor& sources_in, const Tensor
 }  // namespace
 
 STABLE_TORCH_LIBRARY_FRAGMENT(task_aware, m) {
+  // `roots` is what the CUDA kernels look up: csrc/cuda/register_fft.cuh.
   m.def(
-      "reverb_mix(Tensor sources, Tensor rirs, Tensor gains, Tensor? background, bool wants_images) -> "
-      "(Tensor, "
-      "Tensor)");
+      "reverb_mix(Tensor sources, Tensor rirs, Tensor gains, Tensor? background, Tensor? roots, bool "
+      "wants_images) "
+      "-> (Tensor, Tensor)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(task_aware, CPU, m) { m.impl("reverb_mix", TORCH_BOX(&reverb_mix_cpu)); }

@@ -2,35 +2,64 @@
 
 // mel_spectrogram: mel[c,f,t] = sum over k of bank[f,k] |X[c,t,k]|        waveform [C,N] -> mel [C,F,T]
 //   X[c,t,k] = sum over n of window[n] waveform[c, reflect(t hop + n - n_fft/2)] exp(-2 pi i n k / n_fft)
-//   T = N / hop + 1; bank [F,K] is zero outside the bins bands[f,0] .. bands[f,1]-1; K = n_fft/2 + 1
+//   T = N / hop + 1; bank [F,K] is zero outside of a few bins of each band, K = n_fft/2 + 1
 //
-// Mapping: one block per frame. Its even samples are the real and its odd samples the imaginary part of a
-// complex FFT of n_fft/2 in shared memory, untangled with twiddles[k] = exp(-2 pi i k / n_fft); then one
-// thread per mel band. An n_fft that is no power of 2 is transformed by the definition, n_fft operations for
-// each bin. Traffic: the waveform n_fft/hop times, nearly all of it from the L2 cache; the mel once.
+// Mapping: one block takes up to four neighbouring frames of a clip. A frame's even samples are the real and its odd
+// samples the imaginary part of a RegisterFft of n_fft/2, untangled with twiddles[k] = exp(-2 pi i k / n_fft), bins k and
+// n_fft/2 - k together. Then eight lanes share a mel band: each weight is read once for all frames, and the frames' sums
+// are written side by side. An n_fft that is no power of 2, or below 256, is transformed by the definition, n_fft
+// operations for each bin.
+// Traffic: the waveform n_fft/hop times, nearly all of it from the caches; the mel once. The limit is shared memory:
+// some 600 wavefronts for a frame of 2048 samples, of which a multiprocessor does one per cycle.
 
-#include <limits>
+#include <algorithm>
+#include <cstdint>
+#include <utility>
 
-#include "cuda/block_fft.cuh"
 #include "cuda/grid.h"
 #include "cuda/launch.h"
+#include "cuda/register_fft.cuh"
 
 namespace task_aware {
 namespace {
 
-constexpr int kThreads = 128;
+constexpr int kDefinitionThreads = 128;
 constexpr size_t kSharedLimit = 99 * 1024;  // of every architecture since sm_80
+constexpr int kBandLanes = 8;               // of a mel band
 
 template <typename T>
 struct FrameParams {
   const T* waveform;           // [clips,N]
   const T* window;             // [n_fft]
   const Complex<T>* twiddles;  // [n_fft]
-  const T* bank;               // [F,K]
-  const int* bands;            // [F,2]
-  T* mel;                      // [clips,F,frames]
+  const Complex<T>* roots;     // those of RegisterFft<T, n_fft / 2>; null where the definition is to be used
+  const T* weights;            // the bands' filters, one behind the other
+  const int* bands;  // [F,3]: the first bin, the one behind the last, where the filter begins in `weights`
+  T* mel;            // [clips,F,frames]
   int64_t clips, N, frames, hop;
   int n_fft, F;
+};
+
+/// The windowed samples of one frame.
+template <typename T>
+class Frame {
+ public:
+  __device__ Frame(const FrameParams<T>& p, int64_t clip, int64_t t) : window_(p.window) {
+    const int64_t begin = t * p.hop - p.n_fft / 2;  // sample 0 of the frame
+    samples_ = p.waveform + clip * p.N + begin;
+    first_ = static_cast<int>(max(-begin, int64_t{0}));
+    last_ = static_cast<int>(min(p.N - 1 - begin, int64_t{p.n_fft}));
+  }
+
+  __device__ T operator[](int n) const {
+    const int reflected = first_ + abs(n - first_);
+    return window_[n] * samples_[min(reflected, 2 * last_ - reflected)];
+  }
+
+ private:
+  const T* window_;
+  const T* samples_;
+  int first_, last_;  // samples of the frame between which the clip lies
 };
 
 template <typename T>
@@ -38,72 +67,167 @@ __device__ T amplitude(Complex<T> x) {
   return sqrt(x.re * x.re + x.im * x.im);
 }
 
-/// Bin k of the frame from the transform of its packed samples.
-template <typename T>
-__device__ Complex<T> untangle(const Complex<T>* packed, Complex<T> twiddle, int k, int half) {
-  const Complex<T> a = packed[block_fft_position(k == half ? 0 : k, half)];
-  const Complex<T> b = conjugate(packed[block_fft_position(k == 0 ? 0 : half - k, half)]);
-  return T(0.5) * (a + b + twiddle * times_minus_i(a - b));
-}
-
-template <typename T>
-__device__ Complex<T> transform_by_definition(const T* samples, const Complex<T>* twiddles, int k,
-                                              int n_fft) {
-  Complex<T> sum{0, 0};
-  for (int n = 0, turn = 0; n < n_fft; ++n) {
-    sum = sum + samples[n] * twiddles[turn];
-    turn += k;
-    if (turn >= n_fft) turn -= n_fft;
+/// Sums over the lanes of a band. Of several frames each lane gives half away at a time: of frame i the sum is left
+/// in the lanes from i * kBandLanes / kFrames on.
+template <int kFrames, int kDistance = kBandLanes / 2, typename T>
+__device__ __forceinline__ T sum_over_lanes(const T (&sums)[kFrames], int lane) {
+  constexpr unsigned int kFullWarp = 0xffffffffu;
+  if constexpr (kDistance == 0) {
+    return sums[0];
+  } else if constexpr (kFrames == 1) {
+    const T sum[1] = {sums[0] + __shfl_xor_sync(kFullWarp, sums[0], kDistance)};
+    return sum_over_lanes<1, kDistance / 2>(sum, lane);
+  } else {
+    constexpr int kKept = kFrames / 2;
+    const bool upper = (lane & kDistance) != 0;
+    T kept[kKept];
+#pragma unroll
+    for (int i = 0; i < kKept; ++i) {
+      const T given = __shfl_xor_sync(kFullWarp, upper ? sums[i] : sums[kKept + i], kDistance);
+      kept[i] = (upper ? sums[kKept + i] : sums[i]) + given;
+    }
+    return sum_over_lanes<kKept, kDistance / 2>(kept, lane);
   }
-  return sum;
 }
 
-template <typename T, bool kPowerOfTwo>
-__global__ void __launch_bounds__(kThreads) mel_spectrogram_kernel(FrameParams<T> p) {
-  const int half = p.n_fft / 2;
-  auto* packed = static_cast<Complex<T>*>(dynamic_shared_memory());
-  T* amplitudes = reinterpret_cast<T*>(packed + half);
-  const int64_t clip = blockIdx.x / p.frames, t = blockIdx.x % p.frames;
-
-  const T* waveform = p.waveform + clip * p.N;
-  const auto sample = [&](int n) {
-    int64_t index = t * p.hop + n - half;
-    index = index < 0 ? -index : index;
-    return p.window[n] * waveform[index < p.N ? index : 2 * (p.N - 1) - index];
-  };
-  for (int m = threadIdx.x; m < half; m += kThreads) packed[m] = {sample(2 * m), sample(2 * m + 1)};
-  __syncthreads();
-
-  if constexpr (kPowerOfTwo) block_fft_forward<kThreads>(packed, p.twiddles, 2, half);
-  for (int k = threadIdx.x; k <= half; k += kThreads) {
-    if constexpr (kPowerOfTwo) {
-      amplitudes[k] = amplitude(untangle(packed, p.twiddles[k], k, half));
-    } else {
-      amplitudes[k] = amplitude(transform_by_definition(&packed[0].re, p.twiddles, k, p.n_fft));
+/// Writes the mel of kFrames frames, from `t` on, whose amplitudes lie `apart` values apart; by a block of kThreads.
+template <int kFrames, int kThreads, typename T>
+__device__ __forceinline__ void write_mel(const FrameParams<T>& p, const T* amplitudes, int apart,
+                                          int64_t clip, int64_t t) {
+  constexpr int kLanesOfFrame = kBandLanes / kFrames;
+  const int lane = threadIdx.x % kBandLanes;
+  const int64_t frame = t + lane / kLanesOfFrame;
+  for (int begin = 0; begin < p.F; begin += kThreads / kBandLanes) {
+    const int f = begin + threadIdx.x / kBandLanes;
+    T sums[kFrames] = {};
+    if (f < p.F) {
+      const int first = p.bands[3 * f], end = p.bands[3 * f + 1];
+      const T* const weights = p.weights + p.bands[3 * f + 2] - first;
+      for (int k = first + lane; k < end; k += kBandLanes) {
+        const T weight = weights[k];
+#pragma unroll
+        for (int i = 0; i < kFrames; ++i) sums[i] += weight * amplitudes[i * apart + k];
+      }
+    }
+    const T sum = sum_over_lanes(sums, lane);
+    if (f < p.F && lane % kLanesOfFrame == 0 && frame < p.frames) {
+      p.mel[(clip * p.F + f) * p.frames + frame] = sum;
     }
   }
+}
+
+/// Frames of a block.
+template <typename Fft>
+constexpr int kFramesOf = std::clamp(256 / Fft::kThreads, 1, 4);
+
+template <typename Fft, typename T>
+__global__ void __launch_bounds__(Fft::kThreads* kFramesOf<Fft>) mel_spectrogram_kernel(FrameParams<T> p) {
+  constexpr int kFrames = kFramesOf<Fft>, kPoints = Fft::kPoints, kPairs = Fft::kValues / 2;
+  auto* const shared = static_cast<Complex<T>*>(dynamic_shared_memory());
+  const int64_t groups = (p.frames + kFrames - 1) / kFrames;
+  const int64_t clip = blockIdx.x / groups, t = blockIdx.x % groups * kFrames;
+  const int own = threadIdx.x / Fft::kThreads, thread = threadIdx.x % Fft::kThreads;
+  const Frame<T> samples(p, clip,
+                         min(t + own, p.frames - 1));  // the last block may hold one frame several times
+  Fft fft(shared + own * Fft::kSharedValues, p.roots, thread);
+
+  fft.begin([&](int i) { return Complex<T>{samples[2 * i], samples[2 * i + 1]}; });
+  __syncthreads();
+  Complex<T> bins[Fft::kValues];
+  fft.end([&](int v, Complex<T> bin) { bins[v] = bin; });
+  __syncthreads();
+#pragma unroll
+  for (int v = 0; v < Fft::kValues; ++v) fft.at(fft.bin_of(v)) = bins[v];
   __syncthreads();
 
-  for (int f = threadIdx.x; f < p.F; f += kThreads) {
-    const T* weights = p.bank + int64_t{f} * (half + 1);
-    T sum = 0;
-    for (int k = p.bands[2 * f]; k < p.bands[2 * f + 1]; ++k) sum += weights[k] * amplitudes[k];
-    p.mel[(clip * p.F + f) * p.frames + t] = sum;
+  T lower[kPairs], upper[kPairs];  // the amplitudes of bins k and kPoints - k
+  const T middle = amplitude(fft.at(kPoints / 2));
+#pragma unroll
+  for (int m = 0; m < kPairs; ++m) {
+    const int k = thread + m * Fft::kThreads;
+    const Complex<T> a = fft.at(k), b = conjugate(fft.at((kPoints - k) % kPoints));
+    const Complex<T> even = a + b, odd = load(p.twiddles + k) * times_minus_i(a - b);
+    lower[m] = T(0.5) * amplitude(even + odd);
+    upper[m] = T(0.5) * amplitude(even - odd);
   }
+  __syncthreads();
+  constexpr int kApart = 2 * Fft::kSharedValues;
+  T* const amplitudes = reinterpret_cast<T*>(shared);
+#pragma unroll
+  for (int m = 0; m < kPairs; ++m) {
+    const int k = thread + m * Fft::kThreads;
+    amplitudes[own * kApart + k] = lower[m];
+    amplitudes[own * kApart + kPoints - k] = upper[m];
+  }
+  if (thread == 0) amplitudes[own * kApart + kPoints / 2] = middle;
+  __syncthreads();
+  write_mel<kFrames, kFrames * Fft::kThreads>(p, amplitudes, kApart, clip, t);
+}
+
+template <typename T>
+__global__ void __launch_bounds__(kDefinitionThreads) mel_spectrogram_by_definition_kernel(FrameParams<T> p) {
+  const int half = p.n_fft / 2;
+  T* const windowed = static_cast<T*>(dynamic_shared_memory());
+  T* const amplitudes = windowed + p.n_fft;
+  const int64_t clip = blockIdx.x / p.frames, t = blockIdx.x % p.frames;
+  const Frame<T> samples(p, clip, t);
+  for (int n = threadIdx.x; n < p.n_fft; n += kDefinitionThreads) windowed[n] = samples[n];
+  __syncthreads();
+  for (int k = threadIdx.x; k <= half; k += kDefinitionThreads) {
+    Complex<T> sum{0, 0};
+    for (int n = 0, turn = 0; n < p.n_fft; ++n) {
+      sum = sum + windowed[n] * p.twiddles[turn];
+      turn += k;
+      if (turn >= p.n_fft) turn -= p.n_fft;
+    }
+    amplitudes[k] = amplitude(sum);
+  }
+  __syncthreads();
+  write_mel<1, kDefinitionThreads>(p, amplitudes, 0, clip, t);
+}
+
+/// function(RegisterFft) of each size that there is.
+template <typename T, typename Function>
+void for_each_frame_fft(Function function) {
+  const auto sizes = [&]<int... kPoints>(std::integer_sequence<int, kPoints...>) {
+    (function.template operator()<RegisterFft<T, kPoints>>(), ...);
+  };
+  sizes(std::integer_sequence<int, 128, 256, 512, 1024, 2048, 4096>());
+  if constexpr (sizeof(T) == 4) sizes(std::integer_sequence<int, 8192>());
+}
+
+/// Values of `roots` for frames of n_fft samples; an error where there is no transform of that size.
+template <typename T>
+int64_t count_of_roots(int64_t n_fft) {
+  int64_t count = -1;
+  for_each_frame_fft<T>([&]<typename Fft>() {
+    if (Fft::kPoints == n_fft / 2) count = Fft::kRoots;
+  });
+  TASK_AWARE_CHECK(count >= 0, "mel_spectrogram: n_fft is ", n_fft,
+                   ", more than a CUDA block can hold (16384 in float32, 8192 in float64); use "
+                   "backend='reference'.");
+  return count;
 }
 
 template <typename T>
 void launch_mel_spectrogram(const FrameParams<T>& p, cudaStream_t stream) {
   const int half = p.n_fft / 2;
-  const size_t shared_bytes = half * sizeof(Complex<T>) + (half + 1) * sizeof(T);
-  TASK_AWARE_CHECK(
-      shared_bytes <= kSharedLimit, "mel_spectrogram: n_fft is ", p.n_fft,
-      ", more than a CUDA block can hold (16384 in float32, 8192 in float64); use backend='reference'.");
-  const auto kernel =
-      (half & (half - 1)) == 0 ? mel_spectrogram_kernel<T, true> : mel_spectrogram_kernel<T, false>;
-  launch({"mel_spectrogram_kernel", exact_grid(p.clips * p.frames, "mel_spectrogram"), kThreads, stream,
-          shared_bytes},
-         kernel, p);
+  if (p.roots == nullptr) {
+    const size_t shared_bytes = (p.n_fft + half + 1) * sizeof(T);
+    TASK_AWARE_CHECK(shared_bytes <= kSharedLimit, "mel_spectrogram: n_fft is ", p.n_fft,
+                     ", more than a CUDA block can hold; use a power of 2 or backend='reference'.");
+    return launch({"mel_spectrogram_by_definition_kernel", exact_grid(p.clips * p.frames, "mel_spectrogram"),
+                   kDefinitionThreads, stream, shared_bytes},
+                  mel_spectrogram_by_definition_kernel<T>, p);
+  }
+  for_each_frame_fft<T>([&]<typename Fft>() {
+    if (Fft::kPoints != half) return;
+    constexpr int kFrames = kFramesOf<Fft>;
+    const int64_t blocks = p.clips * ((p.frames + kFrames - 1) / kFrames);
+    launch({"mel_spectrogram_kernel", exact_grid(blocks, "mel_spectrogram"), kFrames * Fft::kThreads, stream,
+            kFrames * Fft::kSharedBytes},
+           mel_spectrogram_kernel<Fft, T>, p);
+  });
 }
 
 }  // namespace

@@ -1,20 +1,42 @@
 #pragma once
 
 // The FFT of one thread block whose size is known to the compiler: kPoints values, kValues of them in the registers of
-// each thread, in passes of radix 16 that meet in shared memory.
+// each of kThreads threads, in passes of radix 16 that meet in shared memory.
 //
-// forward   decimation in frequency: reads in natural order, hands each thread kValues bins of an order of its own
+// forward   decimation in frequency: `begin` reads in natural order, `end` hands each thread kValues bins, bin_of(v)
 // inverse   decimation in time, its mirror image: from that order to kPoints times the signal
 // A convolution multiplies between the two: in registers, and never in the natural order.
 //
 // Traffic in shared memory: kPoints values written and read once per pass; the first pass of `forward` reads, and
 // the last one of `inverse` writes, what the caller says. Element i lies at i + i / 16, so that the neighbouring
-// threads of every pass find different banks.
+// threads of every pass find different banks. Roots of unity come from a table that holds, for each pass, what
+// neighbouring threads turn by side by side: a warp reads whole lines of it.
+//
+// A block may run several transforms at once, each with a memory and kThreads threads of its own; they pass the
+// barriers, which are those of the block, together.
 
 #include "common/butterflies.h"
 #include "cuda/launch.h"
+#include "cuda/vector.cuh"
 
 namespace task_aware {
+
+/// b[j] = sum over k of a[k] exp(-2 pi i j k / 8), in place, as 2 * 4.
+template <typename T>
+__device__ __forceinline__ void butterfly(Complex<T> (&a)[8]) {
+  constexpr T kRoot = T(0.707106781186547524400844362104849039);  // sqrt(1 / 2)
+  Complex<T> even[4] = {a[0], a[2], a[4], a[6]}, odd[4] = {a[1], a[3], a[5], a[7]};
+  butterfly(even);
+  butterfly(odd);
+  odd[1] = odd[1] * Complex<T>{kRoot, -kRoot};
+  odd[2] = times_minus_i(odd[2]);
+  odd[3] = odd[3] * Complex<T>{-kRoot, -kRoot};
+#pragma unroll
+  for (int k = 0; k < 4; ++k) {
+    a[k] = even[k] + odd[k];
+    a[k + 4] = even[k] - odd[k];
+  }
+}
 
 /// b[j] = sum over k of a[k] exp(-2 pi i j k / 16), in place, as 4 * 4.
 template <typename T>
@@ -48,42 +70,51 @@ __device__ __forceinline__ void butterfly(Complex<T> (&a)[16]) {
   }
 }
 
-/// What a butterfly of 16 turns by: the powers 1, 2, 3, 4, 8 and 12 of a root of unity, each rounded once.
+/// One complex number of device memory, in one access.
 template <typename T>
-struct alignas(16) Roots {
-  static constexpr int kCount = 6;
-  Complex<T> fine[3], coarse[3];
-
-  /// The power that entry k has.
-  __host__ __device__ static constexpr int power(int k) { return k < 3 ? k + 1 : 4 * (k - 2); }
-};
+__device__ __forceinline__ Complex<T> load(const Complex<T>* address) {
+  const auto parts = load<T, 2>(address, 0);
+  return {parts.values[0], parts.values[1]};
+}
+template <typename T>
+__device__ __forceinline__ void store(Complex<T>* address, Complex<T> value) {
+  store<T, 2>(address, 0, {{value.re, value.im}});
+}
 
 template <typename T, int kPoints_>
 class RegisterFft {
+  static constexpr int kRadix = 16;
+  static constexpr int kTurns = 6;  // roots of a butterfly: the powers 1, 2, 3, 4, 8 and 12 of one of them
+
  public:
   static constexpr int kPoints = kPoints_;
   static constexpr int kThreads = kPoints / 16 < 512 ? kPoints / 16 : 512;
   static constexpr int kValues = kPoints / kThreads;
-  static constexpr size_t kSharedBytes = (kPoints + kPoints / 16) * sizeof(Complex<T>);
+  static constexpr int kSharedValues = kPoints + kPoints / 16;
+  static constexpr size_t kSharedBytes = kSharedValues * sizeof(Complex<T>);
 
-  /// `roots` [kPoints / 16]: those of exp(-2 pi i k / kPoints).
-  __device__ RegisterFft(void* shared, const Roots<T>* roots)
-      : shared_(static_cast<Complex<T>*>(shared)), roots_(roots) {}
+  /// Values of the table: for each pass over L = kPoints, kPoints / 16, ... > 16 values, [power][i] of
+  /// exp(-2 pi i / L) to the power of `power` * i, with the six powers and i < L / 16.
+  static constexpr int kRoots = [] {
+    int count = 0;
+    for (int length = kPoints; length > kRadix; length /= kRadix) count += kTurns * (length / kRadix);
+    return count;
+  }();
 
-  /// visit(v, bin) for this thread's bins v, after read(i) of all kPoints values. Where those are all zero, nothing
-  /// is visited, and the result is false, in every thread.
-  template <typename Read, typename Visit>
-  __device__ __forceinline__ bool forward(Read read, Visit visit) {
+  /// `thread` is this thread's number among the kThreads of its transform.
+  __device__ RegisterFft(void* shared, const Complex<T>* roots, int thread)
+      : shared_(static_cast<Complex<T>*>(shared)), roots_(roots), thread_(thread) {}
+
+  /// Takes in read(i) of all kPoints values. A barrier of the caller's must follow.
+  template <typename Read>
+  __device__ __forceinline__ void begin(Read read) {
     __syncthreads();  // whoever still reads from the last transform
-    bool sounds = false;
-    pass<kPoints, false>(
-        [&](int first, int further) {
-          const Complex<T> value = read(first + further);
-          sounds |= value.re != T(0) || value.im != T(0);
-          return value;
-        },
-        InShared{this});
-    if (!__syncthreads_or(sounds)) return false;
+    pass<kPoints, false>([&](int first, int further) { return read(first + further); }, InShared{this});
+  }
+
+  /// visit(v, bin) for this thread's bins, v = 0 .. kValues - 1.
+  template <typename Visit>
+  __device__ __forceinline__ void end(Visit visit) {
     forward_passes<kPoints / kRadix>();
 #pragma unroll
     for (int group = 0; group < kValues / kLast; ++group) {
@@ -93,9 +124,23 @@ class RegisterFft {
       if constexpr (kLast > 1) butterfly(a);
 #pragma unroll
       for (int k = 0; k < kLast; ++k) visit(group * kLast + k, a[k]);
+      __syncwarp();  // what `visit` loads for one more group has no room in the registers yet
     }
-    return true;
   }
+
+  /// The number of the bin that `end` visits as v.
+  __device__ __forceinline__ int bin_of(int v) const {
+    unsigned rest = last(v / kLast) / kLast, bin = 0;  // its digits of base 16 come out in reverse
+#pragma unroll
+    for (int size = kRadix; size <= kPoints / kLast; size *= kRadix) {
+      bin = bin * kRadix + rest % kRadix;
+      rest /= kRadix;
+    }
+    return static_cast<int>(bin) + v % kLast * (kPoints / kLast);
+  }
+
+  /// Where value i lies in the transform's shared memory, for callers who put the bins there.
+  __device__ __forceinline__ Complex<T>& at(unsigned i) { return at(i, 0); }
 
   /// write(i, value) for this thread's part of the upper half, i >= kPoints / 2, given its bins.
   template <typename Write>
@@ -119,18 +164,15 @@ class RegisterFft {
 
   /// visit(i) for the i that `inverse` writes in this thread.
   template <typename Visit>
-  __device__ __forceinline__ static void for_upper_half(Visit visit) {
-    for (int i = threadIdx.x; i < kPoints / kRadix; i += kThreads) {
+  __device__ __forceinline__ void for_upper_half(Visit visit) const {
+    for (int i = thread_; i < kPoints / kRadix; i += kThreads) {
       for (int k = kRadix / 2; k < kRadix; ++k) visit(i + k * (kPoints / kRadix));
     }
   }
 
  private:
-  static constexpr int kRadix = 16;
-
   static constexpr int rest_of(int points) { return points >= kRadix ? rest_of(points / kRadix) : points; }
-  static constexpr int kLast = rest_of(kPoints);  // the radix of what the passes of 16 leave: 1, 2 or 4
-  static_assert(kLast == 1 || kLast == 2 || kLast == 4);
+  static constexpr int kLast = rest_of(kPoints);  // the radix of what the passes of 16 leave: 1, 2, 4 or 8
 
   /// Element first + further, where `further` is known to the compiler and never carries: for all passes here,
   /// first % 16 + further % 16 < 16.
@@ -138,7 +180,7 @@ class RegisterFft {
     return shared_[padded(first) + padded(further)];
   }
   __host__ __device__ static constexpr unsigned padded(unsigned i) { return i + i / 16; }
-  __device__ static unsigned last(int group) { return (threadIdx.x + group * kThreads) * kLast; }
+  __device__ __forceinline__ unsigned last(int group) const { return (thread_ + group * kThreads) * kLast; }
 
   /// Values of a pass that come from, or go to, shared memory.
   struct InShared {
@@ -158,14 +200,13 @@ class RegisterFft {
     constexpr int kApart = kLength / kRadix;
 #pragma unroll 1  // two butterflies at a time have no room in the registers
     for (int m = 0; m < kValues / kRadix; ++m) {
-      const unsigned i = threadIdx.x + m * kThreads, offset = i % kApart,
-                     first = (i - offset) * kRadix + offset;
+      const unsigned i = thread_ + m * kThreads, offset = i % kApart, first = (i - offset) * kRadix + offset;
       Complex<T> a[kRadix];
 #pragma unroll
       for (int k = 0; k < kRadix; ++k) a[k] = read(first, k * kApart);
-      if constexpr (kInTime) turn(a, offset * (kPoints / kLength));
+      if constexpr (kInTime && kApart > 1) turn<kLength>(a, offset);
       butterfly(a);
-      if constexpr (!kInTime) turn(a, offset * (kPoints / kLength));
+      if constexpr (!kInTime && kApart > 1) turn<kLength>(a, offset);
 #pragma unroll
       for (int k = 0; k < kRadix; ++k) write(first, k * kApart, a[k]);
     }
@@ -189,22 +230,29 @@ class RegisterFft {
     }
   }
 
-  /// a[j] times the power j of root `k`.
-  __device__ __forceinline__ void turn(Complex<T> (&a)[kRadix], unsigned k) const {
-    const Roots<T>& roots = roots_[k];
+  /// a[j] times exp(-2 pi i offset / kLength) to the power of j.
+  template <int kLength>
+  __device__ __forceinline__ void turn(Complex<T> (&a)[kRadix], unsigned offset) const {
+    constexpr int kApart = kLength / kRadix;
+    constexpr int kBefore = kRoots - RegisterFft<T, kLength>::kRoots;  // those of the passes over more values
+    const Complex<T>* const roots = roots_ + kBefore + offset;
 #pragma unroll
-    for (int r = 1; r < 4; ++r) a[r] = a[r] * roots.fine[r - 1];
+    for (int r = 1; r < 4; ++r) {
+      const Complex<T> root = load(roots + (r - 1) * kApart);
+#pragma unroll
+      for (int c = 0; c < 4; ++c) a[4 * c + r] = a[4 * c + r] * root;
+    }
 #pragma unroll
     for (int c = 1; c < 4; ++c) {
-      const Complex<T> coarse = roots.coarse[c - 1];
-      a[4 * c] = a[4 * c] * coarse;
+      const Complex<T> root = load(roots + (c + 2) * kApart);
 #pragma unroll
-      for (int r = 1; r < 4; ++r) a[4 * c + r] = a[4 * c + r] * (coarse * roots.fine[r - 1]);
+      for (int r = 0; r < 4; ++r) a[4 * c + r] = a[4 * c + r] * root;
     }
   }
 
   Complex<T>* shared_;
-  const Roots<T>* roots_;
+  const Complex<T>* roots_;
+  int thread_;
 };
 
 }  // namespace task_aware

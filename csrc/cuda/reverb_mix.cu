@@ -8,25 +8,15 @@
 #include "common/arguments.h"
 #include "common/dispatch.h"
 #include "cuda/reverb_mix.cuh"
+#include "cuda/roots.h"
 #include "cuda/scope.h"
 
 namespace task_aware {
 namespace {
 
-/// The most that a block of the current device may have, when asked for.
-int64_t shared_bytes_of_a_block() {
-  int device = 0, bytes = 0;
-  cudaError_t error = cudaGetDevice(&device);
-  if (error == cudaSuccess)
-    error = cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
-  TASK_AWARE_CHECK(error == cudaSuccess, "reverb_mix: the GPU does not tell its shared memory (",
-                   cudaGetErrorString(error), ").");
-  return bytes;
-}
-
 std::tuple<Tensor, Tensor> reverb_mix_cuda(const Tensor& sources_in, const Tensor& rirs_in,
                                            const Tensor& gains_in, const std::optional<Tensor>& background_in,
-                                           bool wants_images) {
+                                           const std::optional<Tensor>& roots, bool wants_images) {
   check_reverb_mix_arguments(sources_in, rirs_in, gains_in, background_in);
   const CudaScope scope(sources_in);
   const Tensor sources = torch::stable::contiguous(sources_in), rirs = torch::stable::contiguous(rirs_in);
@@ -49,10 +39,11 @@ std::tuple<Tensor, Tensor> reverb_mix_cuda(const Tensor& sources_in, const Tenso
     p.S = S;
     p.N = N;
     p.rir_stride = rirs.size(2);
-    p.shared_bytes = shared_bytes_of_a_block();
+    p.roots = fft_roots<T>(roots, sources, count_of_roots<T>(), "reverb_mix");
+    p.shared_bytes = scope.shared_bytes_of_a_block();
     // Freed for this stream alone when it goes out of scope, as torch frees every tensor.
-    const Tensor workspace = torch::stable::new_empty(sources, {p.plan()});
-    launch_reverb_mix(p, workspace.mutable_data_ptr<T>(), scope.stream);
+    const Tensor workspace = torch::stable::new_empty(sources, {p.plan(), 2});
+    launch_reverb_mix(p, reinterpret_cast<Complex<T>*>(workspace.mutable_data_ptr<T>()), scope.stream);
   });
   return {images, mixture};
 }

@@ -19,6 +19,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <utility>
 
 #include "cuda/grid.h"
 #include "cuda/launch.h"
@@ -44,13 +45,15 @@ struct ReverbParams {
   int64_t parts, pairs;
   int points, apart;  // apart: samples between the two stretches of a transform
 
-  // the workspace, set by launch_reverb_mix
-  Roots<T>* roots;        // [points / 16]
-  Complex<T>* responses;  // [B,S,parts,points], each as RegisterFft hands it out
+  const Complex<T>*
+      roots;  // those of every RegisterFft that there is, one table behind the other; after plan,
+              // those of the chosen one
+  Complex<T>*
+      responses;  // the workspace, set by launch_reverb_mix: [B,S,parts,points], as RegisterFft hands it out
 
   __host__ __device__ int64_t rows() const { return B * S; }
 
-  /// Chooses the transform that costs least and returns how many values of T the workspace holds.
+  /// Chooses the transform that costs least and returns how many values the workspace holds.
   int64_t plan();
 };
 
@@ -65,59 +68,73 @@ void for_each_fft(Function function) {
   }
 }
 
+/// Values of `roots`.
+template <typename T>
+int64_t count_of_roots() {
+  int64_t count = 0;
+  for_each_fft<T>([&]<typename Fft>() { count += Fft::kRoots; });
+  return count;
+}
+
 template <typename T>
 int64_t ReverbParams<T>::plan() {
   TASK_AWARE_CHECK(N < (int64_t{1} << 30), "reverb_mix: the clips are too long for one call; cut them.");
   L = std::min(rir_stride, N);
   int64_t least = 0;
+  const Complex<T>* next_roots = roots;
   for_each_fft<T>([&]<typename Fft>() {
+    const Complex<T>* const own_roots = std::exchange(next_roots, next_roots + Fft::kRoots);
     if (Fft::kSharedBytes > static_cast<size_t>(shared_bytes)) return;
     const int64_t hop = Fft::kPoints / 2, n_parts = (L + hop - 1) / hop,
                   n_pairs = ((N + hop - 1) / hop + 1) / 2;
     const int64_t cost = n_pairs * (n_parts + 1) * Fft::kPoints * std::bit_width(unsigned{Fft::kPoints});
     if (least > 0 && cost >= least) return;
     least = cost;
+    roots = own_roots;
     points = Fft::kPoints;
     parts = n_parts;
     pairs = n_pairs;
     apart = static_cast<int>(n_pairs * hop);
   });
-  return 2 * (Roots<T>::kCount * points / 16 + rows() * parts * points);
-}
-
-constexpr int kRootThreads = 256;
-
-template <typename T>
-__global__ void __launch_bounds__(kRootThreads) root_kernel(Complex<T>* roots, int points) {
-  const int i = blockIdx.x * kRootThreads + threadIdx.x, k = i / Roots<T>::kCount;
-  if (k >= points / 16) return;
-  Complex<double> value;
-  sincospi(-2.0 * k * Roots<T>::power(i % Roots<T>::kCount) / points, &value.im, &value.re);
-  roots[i] = {static_cast<T>(value.re), static_cast<T>(value.im)};
+  return rows() * parts * points;
 }
 
 template <typename Fft, typename T>
 __global__ void __launch_bounds__(Fft::kThreads) response_kernel(ReverbParams<T> p) {
-  Fft fft(dynamic_shared_memory(), p.roots);
+  Fft fft(dynamic_shared_memory(), p.roots, threadIdx.x);
   const int64_t row = blockIdx.x / p.parts, first = blockIdx.x % p.parts * (Fft::kPoints / 2);
   if (p.gains[row] == T(0)) return;
   const T scale = p.gains[row] / static_cast<T>(Fft::kPoints);
   const T* const rir = p.rirs + row * p.rir_stride;
   Complex<T>* const out = p.responses + int64_t{blockIdx.x} * Fft::kPoints + threadIdx.x;
-  const auto read = [&](int i) {
+  fft.begin([&](int i) {
     const bool inside = i < Fft::kPoints / 2 && first + i < p.L;
     return Complex<T>{inside ? scale * rir[first + i] : T(0), T(0)};
-  };
-  const auto write = [&](int v, Complex<T> bin) { out[v * Fft::kThreads] = bin; };
-  if (!fft.forward(read, write)) {
-    for (int v = 0; v < Fft::kValues; ++v) write(v, {0, 0});
-  }
+  });
+  __syncthreads();
+  fft.end([&](int v, Complex<T> bin) { store(out + v * Fft::kThreads, bin); });
 }
+
+/// Which of a transform's two stretches sound: a silent one stays exactly so beside a loud one.
+struct Sounding {
+  bool first = false, second = false;
+
+  __device__ explicit operator bool() const { return first || second; }
+  __device__ Sounding& operator|=(Sounding other) {
+    first |= other.first;
+    second |= other.second;
+    return *this;
+  }
+  template <typename T>
+  __device__ Complex<T> of(Complex<T> value) const {
+    return {first ? value.re : T(0), second ? value.im : T(0)};
+  }
+};
 
 template <typename Fft, typename T>
 __global__ void __launch_bounds__(Fft::kThreads) mix_kernel(ReverbParams<T> p) {
   constexpr int kHop = Fft::kPoints / 2;
-  Fft fft(dynamic_shared_memory(), p.roots);
+  Fft fft(dynamic_shared_memory(), p.roots, threadIdx.x);
   const int b = blockIdx.y, j = blockIdx.x, n_samples = p.N;
   const int first = (j - 1) * kHop;  // value 0's samples
   const auto inside = [&](int n) { return static_cast<unsigned>(n) < static_cast<unsigned>(n_samples); };
@@ -127,13 +144,13 @@ __global__ void __launch_bounds__(Fft::kThreads) mix_kernel(ReverbParams<T> p) {
     if (inside(first + p.apart + i)) visit(first + p.apart + i, value.im);
   };
   const auto add = [&](int n, T value) { p.mixture[b * p.N + n] += value; };
-  Fft::for_upper_half([&](int i) {
+  fft.for_upper_half([&](int i) {
     both(i, {0, 0},
          [&](int n, T) { p.mixture[b * p.N + n] = p.background ? p.background[b * p.N + n] : T(0); });
   });
 
   Complex<T> sum[Fft::kValues] = {};
-  bool sounds = false;
+  Sounding sounds;
 #pragma unroll 1
   for (int s = 0; s < p.S; ++s) {
     const int64_t row = b * p.S + s;
@@ -143,43 +160,41 @@ __global__ void __launch_bounds__(Fft::kThreads) mix_kernel(ReverbParams<T> p) {
       const int back = k * kHop;
       const Complex<T>* const response = p.responses + (row * p.parts + k) * Fft::kPoints + threadIdx.x;
       const T* const source = p.sources + row * p.N;
-      const auto read = [&](int i) {
+      Sounding here;
+      fft.begin([&](int i) {
         const int n = first - back + i, m = n + p.apart;
-        return Complex<T>{inside(n) ? source[n] : T(0), inside(m) ? source[m] : T(0)};
-      };
-      const auto multiply = [&](int v, Complex<T> bin) {
-        sum[v] = sum[v] + response[v * Fft::kThreads] * bin;
-      };
-      sounds |= fft.forward(read, multiply);
+        const Complex<T> value{inside(n) ? source[n] : T(0), inside(m) ? source[m] : T(0)};
+        here |= {value.re != T(0), value.im != T(0)};
+        return value;
+      });
+      here = {__syncthreads_or(here.first) != 0, __syncthreads_or(here.second) != 0};
+      if (!here) continue;
+      sounds |= here;
+      fft.end([&](int v, Complex<T> bin) { sum[v] = sum[v] + load(response + v * Fft::kThreads) * bin; });
     }
     if (!p.images) continue;
     const auto write = [&](int n, T value) { p.images[row * p.N + n] = value; };
     if (sounds) {
       fft.inverse(sum, [&](int i, Complex<T> value) {
-        both(i, value, [&](int n, T x) {
+        both(i, sounds.of(value), [&](int n, T x) {
           write(n, x);
           add(n, x);
         });
       });
 #pragma unroll
       for (int v = 0; v < Fft::kValues; ++v) sum[v] = {0, 0};
-      sounds = false;
+      sounds = {};
     } else {
-      Fft::for_upper_half([&](int i) { both(i, {0, 0}, write); });
+      fft.for_upper_half([&](int i) { both(i, {0, 0}, write); });
     }
   }
-  if (sounds) fft.inverse(sum, [&](int i, Complex<T> value) { both(i, value, add); });
+  if (sounds) fft.inverse(sum, [&](int i, Complex<T> value) { both(i, sounds.of(value), add); });
 }
 
 /// `p` has been planned; `workspace` holds as many values as plan() returned.
 template <typename T>
-void launch_reverb_mix(ReverbParams<T> p, T* workspace, cudaStream_t stream) {
-  const int roots = Roots<T>::kCount * p.points / 16;
-  auto* const values = reinterpret_cast<Complex<T>*>(workspace);
-  p.roots = reinterpret_cast<Roots<T>*>(workspace);
-  p.responses = values + roots;
-  launch({"root_kernel", block_count(roots, kRootThreads), kRootThreads, stream}, root_kernel<T>, values,
-         p.points);
+void launch_reverb_mix(ReverbParams<T> p, Complex<T>* workspace, cudaStream_t stream) {
+  p.responses = workspace;
   for_each_fft<T>([&]<typename Fft>() {
     if (Fft::kPoints != p.points) return;
     const auto transforms = [&](const char* name, dim3 grid) {

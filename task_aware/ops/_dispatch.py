@@ -43,6 +43,11 @@ def use_native(operation: str, backend: str, tensor: Tensor) -> bool:
     return True
 
 
+def served_by_cuda(tensor: Tensor) -> bool:
+    """Whether the native kernels for ``tensor`` are those of CUDA, which look up tables that the CPU's do without."""
+    return tensor.device.type != "cpu"
+
+
 def has_kernels() -> bool:
     """Whether the operators' schemas are registered, so that fakes and autograd can be."""
     return _extension.extension.cpu

@@ -10,12 +10,16 @@ import torch
 from torch import Tensor
 
 from . import _check
-from ._dispatch import Backend, has_kernels, use_native
+from ._dispatch import Backend, has_kernels, served_by_cuda, use_native
+from ._fft_roots import fft_roots
 
 _HERTZ_PER_MEL = 200.0 / 3
 _LOG_START_HERTZ = 1000.0
 _LOG_START_MEL = _LOG_START_HERTZ / _HERTZ_PER_MEL
 _LOG_STEP = math.log(6.4) / 27.0
+
+# Shorter frames are transformed by the definition on CUDA.
+_SHORTEST_CUDA_FFT = 256
 
 
 def _hertz_to_mel(frequency: float) -> float:
@@ -65,34 +69,45 @@ def hamming_window(length: int, *, device: torch.device | str | None = None) -> 
 
 
 class _Tables(NamedTuple):
-    """What the kernels look up: see csrc/cpu/mel_spectrogram.cpp."""
+    """What the kernels look up, as csrc/cuda/mel_spectrogram.cuh names it."""
 
     window: Tensor
     twiddles: Tensor
-    bank: Tensor
+    roots: Tensor | None
+    weights: Tensor
     bands: Tensor
 
 
-@functools.lru_cache(maxsize=16)
+# Without a bound: the tables are small, and a CUDA graph goes on reading those that it was recorded with.
+@functools.cache
 def _cached_tables(
     sample_rate: int,
     n_fft: int,
     n_mels: int,
     f_min: float,
     f_max: float,
-    dtype: torch.dtype,
+    compute: torch.dtype,
     device: torch.device,
+    for_cuda: bool,
 ) -> _Tables:
+    dtype = compute if for_cuda else torch.float64
     # Made in a validation loop's inference mode, they must still serve a backward later.
     with torch.inference_mode(False), torch.no_grad():
         bank = mel_filterbank(sample_rate, n_fft, n_mels, f_min, f_max)
         used = bank > 0
-        first = used.int().argmax(-1)
-        bands = torch.stack([first, first + used.sum(-1)], dim=-1).int()
+        first, width = used.int().argmax(-1), used.sum(-1)
+        bands = torch.stack([first, first + width, width.cumsum(0) - width], dim=-1).int()
         angles = -2 * math.pi / n_fft * torch.arange(n_fft, dtype=torch.float64)
         twiddles = torch.stack([angles.cos(), angles.sin()], dim=-1)
         window = hamming_window(n_fft)
-        return _Tables(window.to(device, dtype), twiddles.to(device, dtype), bank.to(device, dtype), bands.to(device))
+        fast = for_cuda and n_fft >= _SHORTEST_CUDA_FFT and n_fft & (n_fft - 1) == 0
+        return _Tables(
+            window.to(device, dtype),
+            twiddles.to(device, dtype),
+            fft_roots((n_fft // 2,), dtype, device) if fast else None,
+            bank[used].to(device, dtype),
+            bands.to(device),
+        )
 
 
 @torch.compiler.assume_constant_result
@@ -147,9 +162,9 @@ def mel_spectrogram(
     Args:
         waveform: ``[...,N]`` samples, N > n_fft / 2; float32, float64 or bfloat16 (computed in float32).
         sample_rate: hertz.
-        n_fft: frame length in samples, even. Products of 2, 3 and 5 are fast on the CPU, powers of 2 on
-            CUDA; other lengths are right but slow. CUDA holds a frame in shared memory: up to 16384 samples
-            (float64: 8192).
+        n_fft: frame length in samples, even. Products of 2, 3 and 5 are fast on the CPU, powers of 2 from 256
+            on are on CUDA; other lengths are right but slow. CUDA holds a frame in shared memory: up to 16384
+            samples (float64: 8192).
         hop: distance of the frames in samples.
         n_mels: number of mel bands F.
         f_min: lower edge of the first band, hertz.
@@ -185,28 +200,44 @@ def mel_spectrogram(
             waveform, sample_rate=sample_rate, n_fft=n_fft, hop=hop, n_mels=n_mels, f_min=f_min, f_max=f_max
         )
     compute = torch.promote_types(waveform.dtype, torch.float32)
-    table_dtype = torch.float64 if waveform.device.type == "cpu" else compute
-    tables = _tables(sample_rate, n_fft, n_mels, f_min, f_max, table_dtype, waveform.device)
+    tables = _tables(sample_rate, n_fft, n_mels, f_min, f_max, compute, waveform.device, served_by_cuda(waveform))
     flat = waveform.to(compute).reshape(math.prod(waveform.shape[:-1]), waveform.shape[-1])
     mel = torch.ops.task_aware.mel_spectrogram(flat, *tables, hop)
     return mel.reshape(*waveform.shape[:-1], *mel.shape[-2:]).to(waveform.dtype)
 
 
-def _fake(waveform: Tensor, window: Tensor, twiddles: Tensor, bank: Tensor, bands: Tensor, hop: int) -> Tensor:
-    return waveform.new_empty((waveform.shape[0], bank.shape[0], waveform.shape[1] // hop + 1))
+def _fake(
+    waveform: Tensor,
+    window: Tensor,
+    twiddles: Tensor,
+    roots: Tensor | None,
+    weights: Tensor,
+    bands: Tensor,
+    hop: int,
+) -> Tensor:
+    return waveform.new_empty((waveform.shape[0], bands.shape[0], waveform.shape[1] // hop + 1))
 
 
-def _setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, Tensor, Tensor, int], output: Tensor) -> None:
-    waveform, window, _, bank, _, ctx.hop = inputs
-    ctx.save_for_backward(waveform, window, bank)
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    waveform, window, _, _, weights, bands, ctx.hop = inputs
+    ctx.save_for_backward(waveform, window, weights, bands)
+
+
+def _unpack(weights: Tensor, bands: Tensor, n_bins: int) -> Tensor:
+    """The filterbank ``[F, n_bins]`` of the tables."""
+    first, end, at = (column[:, None] for column in bands.unbind(-1))
+    bins = torch.arange(n_bins, device=bands.device)
+    inside = (bins >= first) & (bins < end)
+    return weights[(at + bins - first).where(inside, 0)].where(inside, 0)
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     """Through filters, amplitude, Fourier transform, overlapping frames and reflection, back to front."""
-    waveform, window, bank = ctx.saved_tensors
-    window, bank = window.to(waveform.dtype), bank.to(waveform.dtype)
+    waveform, window, weights, bands = ctx.saved_tensors
+    window = window.to(waveform.dtype)
+    bank = _unpack(weights.to(waveform.dtype), bands, window.shape[0] // 2 + 1)
     if waveform.numel() == 0:
-        return (torch.zeros_like(waveform), None, None, None, None, None)
+        return (torch.zeros_like(waveform), None, None, None, None, None, None)
     n_fft, half, N = window.shape[0], window.shape[0] // 2, waveform.shape[-1]
     padded = torch.nn.functional.pad(waveform[:, None], (half, half), mode="reflect")[:, 0]
     spectrum = torch.fft.rfft(padded.unfold(-1, n_fft, ctx.hop) * window)
@@ -222,7 +253,7 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     grad_waveform = folded[:, half : half + N].clone()
     grad_waveform[:, 1 : half + 1] += folded[:, :half].flip(-1)
     grad_waveform[:, N - 1 - half : N - 1] += folded[:, half + N :].flip(-1)
-    return (grad_waveform, None, None, None, None, None)
+    return (grad_waveform, None, None, None, None, None, None)
 
 
 if has_kernels():

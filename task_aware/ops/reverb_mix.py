@@ -8,7 +8,11 @@ import torch
 from torch import Tensor
 
 from . import _check
-from ._dispatch import Backend, has_kernels, use_native
+from ._dispatch import Backend, has_kernels, served_by_cuda, use_native
+from ._fft_roots import fft_roots
+
+# The sizes that csrc/cuda/reverb_mix.cuh chooses among.
+_CUDA_TRANSFORMS = {torch.float32: (1024, 4096, 8192, 16384), torch.float64: (1024, 4096)}
 
 
 class Mixture(NamedTuple):
@@ -110,6 +114,8 @@ def reverb_mix(
 
     Raises:
         TypeError, ValueError: an argument of another type, dtype, shape or device.
+
+    On CUDA a table is made once for each dtype and device and copied there: call once before capturing a CUDA graph.
     """
     tensors = {"sources": sources, "rirs": rirs, "gains": gains}
     if background is not None:
@@ -135,37 +141,41 @@ def reverb_mix(
         rirs.to(compute),
         gains.to(compute),
         None if background is None else background.to(compute),
+        _roots(compute, sources.device) if served_by_cuda(sources) else None,
         images,
     )
     mixture = mixture.to(sources.dtype)
     return Mixture(made.to(sources.dtype), mixture) if images else mixture
 
 
+@torch.compiler.assume_constant_result
+def _roots(dtype: torch.dtype, device: torch.device) -> Tensor:
+    return fft_roots(_CUDA_TRANSFORMS[dtype], dtype, device)
+
+
 def _fake(
-    sources: Tensor, rirs: Tensor, gains: Tensor, background: Tensor | None, wants_images: bool
+    sources: Tensor, rirs: Tensor, gains: Tensor, background: Tensor | None, roots: Tensor | None, wants_images: bool
 ) -> tuple[Tensor, Tensor]:
     B, S, N = sources.shape
     return sources.new_empty((B, S, N if wants_images else 0)), sources.new_empty((B, N))
 
 
-def _setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, Tensor | None, bool], output: Any) -> None:
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    sources, rirs, gains, _, roots, ctx.wants_images = inputs
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(*inputs[:3])
-    ctx.wants_images = inputs[4]
+    ctx.save_for_backward(sources, rirs, gains, roots)
 
 
-def _correlate(grad_reversed: Tensor, with_what: Tensor, length: int) -> Tensor:
+def _correlate(grad_reversed: Tensor, with_what: Tensor, roots: Tensor | None, length: int) -> Tensor:
     """``sum over n of grad[n] with_what[n - m]`` for 0 <= m < length, by convolution in reversed time."""
     ones = with_what.new_ones(with_what.shape[:2])
-    images, _ = torch.ops.task_aware.reverb_mix(grad_reversed, with_what, ones, None, True)
+    images, _ = torch.ops.task_aware.reverb_mix(grad_reversed, with_what, ones, None, roots, True)
     correlation = images.flip(-1)[..., :length]
     return torch.nn.functional.pad(correlation, (0, length - correlation.shape[-1]))
 
 
-def _backward(
-    ctx: Any, grad_images: Tensor | None, grad_mixture: Tensor | None
-) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None, None]:
-    sources, rirs, gains = ctx.saved_tensors
+def _backward(ctx: Any, grad_images: Tensor | None, grad_mixture: Tensor | None) -> tuple[Tensor | None, ...]:
+    sources, rirs, gains, roots = ctx.saved_tensors
     grad_sources = grad_rirs = grad_gains = None
     if not ctx.wants_images:
         grad_images = None
@@ -173,17 +183,17 @@ def _backward(
         through_mixture = grad_mixture.unsqueeze(1).expand_as(sources)
         grad_images = through_mixture if grad_images is None else grad_images + through_mixture
     if grad_images is None:
-        return None, None, None, None, None
+        return None, None, None, None, None, None
     if sources.numel() == 0:
-        return torch.zeros_like(sources), torch.zeros_like(rirs), torch.zeros_like(gains), grad_mixture, None
+        return torch.zeros_like(sources), torch.zeros_like(rirs), torch.zeros_like(gains), grad_mixture, None, None
     grad_reversed = grad_images.flip(-1)
     if ctx.needs_input_grad[0] or ctx.needs_input_grad[2]:
-        correlation = _correlate(grad_reversed, rirs, sources.shape[-1])
+        correlation = _correlate(grad_reversed, rirs, roots, sources.shape[-1])
         grad_sources = gains.unsqueeze(-1) * correlation
         grad_gains = (correlation * sources).sum(-1)
     if ctx.needs_input_grad[1]:
-        grad_rirs = gains.unsqueeze(-1) * _correlate(grad_reversed, sources, rirs.shape[-1])
-    return grad_sources, grad_rirs, grad_gains, grad_mixture if ctx.needs_input_grad[3] else None, None
+        grad_rirs = gains.unsqueeze(-1) * _correlate(grad_reversed, sources, roots, rirs.shape[-1])
+    return grad_sources, grad_rirs, grad_gains, grad_mixture if ctx.needs_input_grad[3] else None, None, None
 
 
 if has_kernels():

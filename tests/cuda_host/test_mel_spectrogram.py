@@ -13,8 +13,9 @@ from task_aware.ops.mel_spectrogram import _cached_tables
 from .conftest import Programs, every_build
 from .running import Case, check, dtype_name
 
-# The detector's configuration, the shortest clip, both kinds of powers of two from the shortest on, frames by
-# the definition (of 2, 3 and 5; of the prime 101), a hop longer than the frame, the longest frame of a block.
+# The detector's configuration, the shortest clip, powers of two from the shortest on (below 256 by the definition) to
+# the longest frame of a block, other frames by the definition (of 2, 3 and 5; of the prime 101), a hop longer than the
+# frame. Blocks of four frames, two and one, whole and not.
 CASES: list[tuple[tuple[int, int], dict[str, Any]]] = [
     ((2, 1500), {}),
     ((1, 1025), {"hop": 400}),
@@ -23,6 +24,9 @@ CASES: list[tuple[tuple[int, int], dict[str, Any]]] = [
     ((2, 40), {"n_fft": 4, "hop": 9, "n_mels": 1}),
     ((1, 33), {"n_fft": 8, "hop": 5, "n_mels": 2}),
     ((1, 33), {"n_fft": 64, "hop": 5, "n_mels": 150}),
+    ((3, 300), {"n_fft": 256, "hop": 60, "n_mels": 12}),
+    ((1, 2600), {"n_fft": 4096, "hop": 900, "n_mels": 10}),
+    ((1, 4200), {"n_fft": 8192, "hop": 4200, "n_mels": 10}),
     ((1, 600), {"n_fft": 1024, "hop": 300, "n_mels": 10}),
     ((1, 9000), {"n_fft": 16384, "hop": 9000, "n_mels": 20}),
     ((1, 150), {"n_fft": 120, "hop": 33, "n_mels": 20, "f_min": 50.0, "f_max": 7000.0}),
@@ -37,7 +41,7 @@ def case(waveform: Tensor, options: dict[str, Any]) -> Case:
     C, N = waveform.shape
     hop, n_fft, F = given["hop"], given["n_fft"], given["n_mels"]
     tables = _cached_tables(
-        given["sample_rate"], n_fft, F, given["f_min"], given["f_max"], waveform.dtype, waveform.device
+        given["sample_rate"], n_fft, F, given["f_min"], given["f_max"], waveform.dtype, waveform.device, True
     )
     sizes = {"C": C, "N": N, "hop": hop, "n_fft": n_fft, "F": F, "dtype": dtype_name(waveform.dtype)}
     outputs = {"mel": (waveform.dtype, (C, F, N // hop + 1))}

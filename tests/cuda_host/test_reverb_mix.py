@@ -6,6 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from task_aware.ops._fft_roots import fft_roots
+from task_aware.ops.reverb_mix import _CUDA_TRANSFORMS
+
 from .conftest import Programs, every_build
 from .running import Case, check, dtype_name
 
@@ -54,8 +57,9 @@ def case(tensors: dict[str, Tensor], name: str = "", *, shared: int = SHARED, al
     B, S, N = tensors["sources"].shape
     L, dtype = tensors["rirs"].shape[2], tensors["sources"].dtype
     sizes = {"B": B, "S": S, "N": N, "L": L, "shared_bytes": shared, "alone": int(alone), "dtype": dtype_name(dtype)}
+    roots = fft_roots(_CUDA_TRANSFORMS[dtype], dtype, torch.device("cpu"))
     outputs = {"mixture": (dtype, (B, N))} | ({} if alone else {"images": (dtype, (B, S, N))})
-    return Case(f"{(B, S, N, L)} {name}", sizes | tensors, outputs)
+    return Case(f"{(B, S, N, L)} {name}", sizes | tensors | {"roots": roots}, outputs)
 
 
 @every_build(list(TOLERANCE))
@@ -85,6 +89,19 @@ def test_transforms_of_every_size(programs: Programs, build: str) -> None:
         check(item.name, result["mixture"], mixture, TOLERANCE[torch.float32], scale=largest(images, mixture))
         rms = (result["images"].double() - images).square().mean().sqrt() / images.square().mean().sqrt()
         assert rms < 3e-7
+
+
+def test_a_silent_stretch_beside_a_loud_one_is_exactly_silent(programs: Programs, build: str) -> None:
+    """Two stretches of a clip share a transform, as its real and its imaginary part."""
+    tensors = sample(torch.float32, (1, 2, 4096, 30))
+    tensors["sources"][0, 0, 2048:] = 0
+    tensors["sources"][0, 1, :2048] = 0
+    (together,) = programs("reverb_mix", build).run([case(tensors, "silence", shared=12000)])
+    check("images", together["images"], direct(tensors)[0], TOLERANCE[torch.float32])
+    assert not together["images"][0, 0, 2048 + 512 :].any() and not together["images"][0, 1, :2048].any()
+    tensors["sources"].zero_()[0, 0, :500] = 1
+    (alone,) = programs("reverb_mix", build).run([case(tensors, "silence, alone", shared=12000, alone=True)])
+    assert torch.equal(alone["mixture"][:, 1536:], tensors["background"][:, 1536:])
 
 
 def test_mixture_alone(programs: Programs, build: str) -> None:

@@ -192,12 +192,12 @@ def test_a_first_call_in_inference_mode_spoils_no_later_gradient(device: str) ->
 
 
 def test_opcheck(device: str) -> None:
-    from task_aware.ops.mel_spectrogram import _tables
-
-    table_dtype = torch.float64 if device == "cpu" else torch.float32
-    tables = _tables(16000, 64, 8, 0.0, 8000.0, table_dtype, torch.device(device))
+    module = importlib.import_module("task_aware.ops.mel_spectrogram")  # ops.mel_spectrogram is the function
     waveform = sample_inputs(device, torch.float32, (2, 200)).requires_grad_()
-    torch.library.opcheck(torch.ops.task_aware.mel_spectrogram.default, (waveform, *tables, 17))
+    for n_fft in (64, 256):
+        for_cuda = module.served_by_cuda(waveform)
+        tables = module._tables(16000, n_fft, 8, 0.0, 8000.0, torch.float32, torch.device(device), for_cuda)
+        torch.library.opcheck(torch.ops.task_aware.mel_spectrogram.default, (waveform, *tables, 17))
 
 
 def test_compiles_as_one_graph(device: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from functools import partial
 from typing import Any
 
@@ -187,9 +188,11 @@ def test_strided_views(device: str) -> None:
 
 
 def test_opcheck(device: str) -> None:
+    module = importlib.import_module("task_aware.ops.reverb_mix")  # ops.reverb_mix is the function
     inputs = [x.requires_grad_() for x in sample_inputs(device)]
-    torch.library.opcheck(torch.ops.task_aware.reverb_mix.default, (*inputs, True))
-    torch.library.opcheck(torch.ops.task_aware.reverb_mix.default, (*inputs[:3], None, False))
+    roots = module._roots(torch.float32, torch.device(device)) if module.served_by_cuda(inputs[0]) else None
+    torch.library.opcheck(torch.ops.task_aware.reverb_mix.default, (*inputs, roots, True))
+    torch.library.opcheck(torch.ops.task_aware.reverb_mix.default, (*inputs[:3], None, roots, False))
 
 
 def test_compiles_as_one_graph(device: str) -> None:

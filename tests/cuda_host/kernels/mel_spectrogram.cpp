@@ -18,7 +18,8 @@ void run(cuda_host::Case& test) {
     p.waveform = test.array<T>("waveform");
     p.window = test.array<T>("window");
     p.twiddles = test.array<Complex<T>>("twiddles");
-    p.bank = test.array<T>("bank");
+    p.roots = test.array<Complex<T>>("roots");
+    p.weights = test.array<T>("weights");
     p.bands = test.array<int>("bands");
     p.mel = test.output<T>("mel", p.clips * p.F * p.frames);
     launch_mel_spectrogram(p, nullptr);

@@ -21,8 +21,9 @@ void run(cuda_host::Case& test) {
     p.shared_bytes = test.integer("shared_bytes");
     if (!test.integer("alone")) p.images = test.output<T>("images", p.B * p.S * p.N);
     p.mixture = test.output<T>("mixture", p.B * p.N);
-    const size_t bytes = p.plan() * sizeof(T);
-    launch_reverb_mix(p, static_cast<T*>(cuda_host::device_memory("workspace", bytes)), nullptr);
+    p.roots = test.array<Complex<T>>("roots");
+    const size_t bytes = p.plan() * sizeof(Complex<T>);
+    launch_reverb_mix(p, static_cast<Complex<T>*>(cuda_host::device_memory("workspace", bytes)), nullptr);
   });
 }
 
