@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+import itertools
 import math
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from . import _check
 from ._dispatch import Backend, has_kernels, served_by_cuda, use_native
-from ._fft_roots import fft_roots
+from ._tables import fft_roots, kept
 
 _HERTZ_PER_MEL = 200.0 / 3
 _LOG_START_HERTZ = 1000.0
@@ -26,6 +26,12 @@ def _hertz_to_mel(frequency: float) -> float:
     if frequency < _LOG_START_HERTZ:
         return frequency / _HERTZ_PER_MEL
     return _LOG_START_MEL + math.log(frequency / _LOG_START_HERTZ) / _LOG_STEP
+
+
+def _mel_to_hertz(mel: float) -> float:
+    if mel < _LOG_START_MEL:
+        return mel * _HERTZ_PER_MEL
+    return _LOG_START_HERTZ * math.exp(_LOG_STEP * (mel - _LOG_START_MEL))
 
 
 def mel_filterbank(
@@ -63,6 +69,17 @@ def mel_filterbank(
     return torch.minimum(rising, falling).clamp(min=0)
 
 
+def _bins_of_filters(sample_rate: int, n_fft: int, n_mels: int, f_min: float, f_max: float) -> list[range]:
+    """The bins between the edges of each of :func:`mel_filterbank`'s filters."""
+    low, high = _hertz_to_mel(f_min), _hertz_to_mel(f_max)
+    mels = (low + (high - low) / (n_mels + 1) * k for k in range(n_mels + 2))
+    edges = [_mel_to_hertz(mel) * n_fft / sample_rate for mel in mels]
+    return [
+        range(math.floor(first) + 1, min(math.ceil(last), n_fft // 2 + 1))
+        for first, last in zip(edges[:-2], edges[2:], strict=True)
+    ]
+
+
 def hamming_window(length: int, *, device: torch.device | str | None = None) -> Tensor:
     """The symmetric Hamming window ``0.54 - 0.46 cos(2 pi n / (length - 1))`` in float64."""
     return torch.hamming_window(length, periodic=False, dtype=torch.float64, device=device)
@@ -78,8 +95,7 @@ class _Tables(NamedTuple):
     bands: Tensor
 
 
-# Without a bound: the tables are small, and a CUDA graph goes on reading those that it was recorded with.
-@functools.cache
+@kept
 def _cached_tables(
     sample_rate: int,
     n_fft: int,
@@ -91,23 +107,23 @@ def _cached_tables(
     for_cuda: bool,
 ) -> _Tables:
     dtype = compute if for_cuda else torch.float64
-    # Made in a validation loop's inference mode, they must still serve a backward later.
-    with torch.inference_mode(False), torch.no_grad():
-        bank = mel_filterbank(sample_rate, n_fft, n_mels, f_min, f_max)
-        used = bank > 0
-        first, width = used.int().argmax(-1), used.sum(-1)
-        bands = torch.stack([first, first + width, width.cumsum(0) - width], dim=-1).int()
-        angles = -2 * math.pi / n_fft * torch.arange(n_fft, dtype=torch.float64)
-        twiddles = torch.stack([angles.cos(), angles.sin()], dim=-1)
-        window = hamming_window(n_fft)
-        fast = for_cuda and n_fft >= _SHORTEST_CUDA_FFT and n_fft & (n_fft - 1) == 0
-        return _Tables(
-            window.to(device, dtype),
-            twiddles.to(device, dtype),
-            fft_roots((n_fft // 2,), dtype, device) if fast else None,
-            bank[used].to(device, dtype),
-            bands.to(device),
-        )
+    # Counted in Python: within a trace nothing may depend on what tensors hold.
+    filters = _bins_of_filters(sample_rate, n_fft, n_mels, f_min, f_max)
+    packed = torch.tensor([f * (n_fft // 2 + 1) + k for f, bins in enumerate(filters) for k in bins], dtype=torch.int64)
+    weights = mel_filterbank(sample_rate, n_fft, n_mels, f_min, f_max).flatten()[packed]
+    begins = itertools.accumulate((len(bins) for bins in filters), initial=0)
+    bands = torch.tensor([(bins.start, bins.start + len(bins), at) for bins, at in zip(filters, begins, strict=False)])
+    angles = -2 * math.pi / n_fft * torch.arange(n_fft, dtype=torch.float64)
+    twiddles = torch.stack([angles.cos(), angles.sin()], dim=-1)
+    window = hamming_window(n_fft)
+    fast = for_cuda and n_fft >= _SHORTEST_CUDA_FFT and n_fft & (n_fft - 1) == 0
+    return _Tables(
+        window.to(device, dtype),
+        twiddles.to(device, dtype),
+        fft_roots((n_fft // 2,), dtype, device) if fast else None,
+        weights.to(device, dtype),
+        bands.to(device, torch.int32),
+    )
 
 
 @torch.compiler.assume_constant_result

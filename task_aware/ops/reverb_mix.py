@@ -9,7 +9,7 @@ from torch import Tensor
 
 from . import _check
 from ._dispatch import Backend, has_kernels, served_by_cuda, use_native
-from ._fft_roots import fft_roots
+from ._tables import fft_roots
 
 # The sizes that csrc/cuda/reverb_mix.cuh chooses among.
 _CUDA_TRANSFORMS = {torch.float32: (1024, 4096, 8192, 16384), torch.float64: (1024, 4096)}

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from task_aware.ops._fft_roots import fft_roots
+from task_aware.ops._tables import fft_roots
 from task_aware.ops.reverb_mix import _CUDA_TRANSFORMS
 
 from .conftest import Programs, every_build

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from task_aware import ops
 
@@ -113,6 +114,15 @@ def test_filterbank(sample_rate: int, n_fft: int, n_mels: int, f_min: float, f_m
     np.testing.assert_allclose(bank.numpy(), wanted, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    "options", [(16000, 2048, 128, 0.0, 8000.0), (44100, 1024, 64, 50.0, 16000.0), (8000, 8, 10, 0.0, 4000.0)]
+)
+def test_packed_filters_are_the_filterbank(options: tuple[Any, ...]) -> None:
+    module = importlib.import_module("task_aware.ops.mel_spectrogram")  # ops.mel_spectrogram is the function
+    tables = module._tables(*options, torch.float32, torch.device("cpu"), False)
+    assert torch.equal(module._unpack(tables.weights, tables.bands, options[1] // 2 + 1), ops.mel_filterbank(*options))
+
+
 def test_as_torchaudio() -> None:
     torchaudio = optional("torchaudio")
     bank = torchaudio.functional.melscale_fbanks(1025, 0.0, 8000.0, 128, 16000, norm=None, mel_scale="slaney")
@@ -212,6 +222,25 @@ def test_compiles_as_one_graph(device: str) -> None:
     grads = [torch.autograd.grad(mel.square().sum(), waveform)[0] for mel in results]
     assert torch.equal(*results)
     torch.testing.assert_close(*grads)
+
+
+def test_shapes_without_data_leave_no_tables_behind() -> None:
+    with FakeTensorMode():
+        assert ops.mel_spectrogram(torch.zeros(2, 3000), n_mels=23).shape == (2, 23, 12)
+    assert type(ops.mel_spectrogram(torch.zeros(2, 3000), n_mels=23)) is Tensor
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_an_export_leaves_no_tables_without_data_behind(strict: bool) -> None:
+    class FrontEnd(torch.nn.Module):
+        def forward(self, waveform: Tensor) -> Tensor:
+            return ops.mel_spectrogram(waveform, n_mels=21 + strict)  # of this test alone: the tables are made tracing
+
+    waveform = sample_inputs("cpu")
+    exported = torch.export.export(FrontEnd(), (waveform,), strict=strict).module()
+    wanted = ops.mel_spectrogram_reference(waveform.double(), n_mels=21 + strict)
+    for mel in (ops.mel_spectrogram(waveform, n_mels=21 + strict), exported(waveform)):
+        assert type(mel) is Tensor and error(mel, wanted) < TOLERANCE[torch.float32]
 
 
 @pytest.mark.gpu
