@@ -152,6 +152,10 @@ template <typename T>
 void __stcs(T* address, T value) {
   *address = value;
 }
+template <typename T>
+void __stwb(T* address, T value) {
+  *address = value;
+}
 
 namespace cuda_host {
 
