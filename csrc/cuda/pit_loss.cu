@@ -60,7 +60,6 @@ std::tuple<Tensor, Tensor> pit_loss_backward_cuda(const Tensor& grad_in, const T
                                       : torch::stable::new_empty(targets, {0});
   if (estimates.numel() == 0) return {grad_estimates, grad_targets};
 
-  const int64_t rows = estimates.size(0) * estimates.size(1), N = elements_from(estimates, 2);
   const BackwardParams params{grad.const_data_ptr(),
                               loss.const_data_ptr(),
                               estimates.const_data_ptr(),
@@ -69,8 +68,8 @@ std::tuple<Tensor, Tensor> pit_loss_backward_cuda(const Tensor& grad_in, const T
                               mask ? mask->const_data_ptr<bool>() : nullptr,
                               wants_estimates ? grad_estimates.mutable_data_ptr() : nullptr,
                               wants_targets ? grad_targets.mutable_data_ptr() : nullptr,
-                              rows,
-                              N,
+                              estimates.size(0),
+                              elements_from(estimates, 2),
                               static_cast<int>(estimates.size(1))};
   dispatch_floating(estimates.scalar_type(), "pit_loss", [&]<typename T>(TypeTag<T>) {
     dispatch_kind(kind, [&]<PitKind kKind>() { launch_pit_loss_backward<kKind, T>(params, scope.stream); });

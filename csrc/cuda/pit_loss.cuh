@@ -10,11 +10,13 @@
 //   pair_costs_kernel   a block = one chunk of N of one item and one tile of pairs; a thread strides through
 //                       the chunk with the tile's sums in registers (float32, then float64 across threads)
 //   assignment_kernel   a block = one item: adds the chunks' costs in order, then its first warp solves the
-//                       assignment
-// Mapping, backward: blockIdx.y walks the B*S targets, blockIdx.x and the threads the N elements of the pair.
+//                       assignment, of up to five sources by trying every permutation
+// Mapping, backward: blockIdx.z is the target, blockIdx.y walks the items, blockIdx.x and the threads the N
+// elements of the pair.
 // Traffic: forward reads 2*B*S*N elements (once for S <= 5, then from L2 once per tile of pairs);
 // backward reads them again and writes up to as many.
 
+#include <bit>
 #include <limits>
 
 #include "common/accumulate.h"
@@ -48,11 +50,10 @@ struct ForwardParams {
 
   __host__ __device__ int64_t chunks() const { return (N + kChunk - 1) / kChunk; }
   /// A tile of pairs is this wide and high: 5 where that covers S with no more of them than 4 does.
-  __host__ __device__ int tile() const {
+  int tile() const {
     if (S <= 2) return 2;
     return (S + 4) / 5 * 5 <= (S + 3) / 4 * 4 ? 5 : 4;
   }
-  __host__ __device__ int tiles_per_side() const { return (S + tile() - 1) / tile(); }
   int64_t workspace() const { return B * chunks() * S * S; }
 };
 
@@ -79,46 +80,75 @@ struct EstimateTerms {
   }
 };
 
-template <PitKind kKind, typename T, int kTile, int kCount>
-__global__ void __launch_bounds__(kThreads) pair_costs_kernel(ForwardParams p) {
-  using Real = accumulate_t<T>;
-  const int64_t item = blockIdx.x / p.chunks(), chunk = blockIdx.x % p.chunks();
-  const int tiles = p.tiles_per_side();
-  const int first_estimate = blockIdx.y / tiles * kTile, first_target = blockIdx.y % tiles * kTile;
-  const int estimates_here = min(kTile, p.S - first_estimate), targets_here = min(kTile, p.S - first_target);
-  const int64_t estimates = (item * p.S + first_estimate) * p.N, targets = (item * p.S + first_target) * p.N;
-  const int64_t end = min(p.N, (chunk + 1) * kChunk);
-
-  Real sums[kTile][kTile] = {};
-  for (int64_t n = chunk * kChunk + threadIdx.x * kCount; n < end; n += kThreads * kCount) {
-    Vector<T, kCount> target[kTile];
+/// Adds each of `values` over the lanes of a warp. Step by step a lane gives half of its sums to another lane and
+/// receives that one's part of the half it keeps, so that in the end it holds one: the sum of values[first], if
+/// first < end, both given as 0 and kCount.
+template <int kDistance, int kCount, typename Real>
+__device__ __forceinline__ double warp_sums(const Real (&values)[kCount], int& first, int& end) {
+  constexpr int kKept = (kCount + 1) / 2;
+  const bool upper = threadIdx.x & kDistance;
+  double kept[kKept];
 #pragma unroll
-    for (int j = 0; j < kTile; ++j) {
-      if (j < targets_here) target[j] = load<T, kCount>(p.targets, targets + j * p.N + n);
+  for (int k = 0; k < kKept; ++k) {
+    const Real low = values[k], high = kKept + k < kCount ? values[kKept + k] : Real(0);
+    const Real received = __shfl_xor_sync(kFullWarp, upper ? low : high, kDistance);
+    kept[k] = static_cast<double>(upper ? high : low) + static_cast<double>(received);
+  }
+  if (upper) {
+    first += kKept;
+  } else {
+    end = min(end, first + kKept);
+  }
+  if constexpr (kDistance == 1) {
+    return kept[0];
+  } else {
+    return warp_sums<kDistance / 2>(kept, first, end);
+  }
+}
+
+template <PitKind kKind, typename T, int kTile, int kCount>
+__global__ void __launch_bounds__(kThreads, 2) pair_costs_kernel(ForwardParams p) {
+  using Real = accumulate_t<T>;
+  const auto chunks = static_cast<uint32_t>(p.chunks());
+  const uint32_t item = blockIdx.x / chunks, chunk = blockIdx.x % chunks;
+  const int first_estimate = blockIdx.y * kTile, first_target = blockIdx.z * kTile;
+  const int estimates_here = min(kTile, p.S - first_estimate), targets_here = min(kTile, p.S - first_target);
+  const int64_t estimates = (int64_t{item} * p.S + first_estimate) * p.N;
+  const int64_t targets = (int64_t{item} * p.S + first_target) * p.N;
+  const int64_t end = min(p.N, (int64_t{chunk} + 1) * kChunk);
+
+  Real sums[kTile * kTile] = {};
+  // All loads come before the first use; what the tile has no source for stays 0.
+  Packed<T, kCount> estimate[kTile] = {}, target[kTile] = {};
+  for (int64_t n = chunk * kChunk + threadIdx.x * kCount; n < end; n += kThreads * kCount) {
+    int64_t at_estimate = estimates + n, at_target = targets + n;
+#pragma unroll
+    for (int k = 0; k < kTile; ++k) {
+      if (k < estimates_here) estimate[k] = load_packed<T, kCount>(p.estimates, at_estimate);
+      if (k < targets_here) target[k] = load_packed<T, kCount>(p.targets, at_target);
+      at_estimate += p.N;
+      at_target += p.N;
     }
 #pragma unroll
-    for (int i = 0; i < kTile; ++i) {
-      if (i >= estimates_here) break;
-      const auto estimate = load<T, kCount>(p.estimates, estimates + i * p.N + n);
+    for (int k = 0; k < kCount; ++k) {
 #pragma unroll
-      for (int k = 0; k < kCount; ++k) {
-        const EstimateTerms<kKind, Real> terms(static_cast<Real>(estimate.values[k]));
+      for (int i = 0; i < kTile; ++i) {
+        if (kKind == PitKind::kBce && i >= estimates_here) break;  // spares the logarithms
+        const EstimateTerms<kKind, Real> terms(
+            static_cast<Real>(std::bit_cast<Vector<T, kCount>>(estimate[i]).values[k]));
 #pragma unroll
         for (int j = 0; j < kTile; ++j) {
-          if (j < targets_here) sums[i][j] += terms.cost(static_cast<Real>(target[j].values[k]));
+          sums[i * kTile + j] +=
+              terms.cost(static_cast<Real>(std::bit_cast<Vector<T, kCount>>(target[j]).values[k]));
         }
       }
     }
   }
 
   __shared__ double shared[kWarps][kTile * kTile];
-#pragma unroll
-  for (int k = 0; k < kTile * kTile; ++k) {
-    double sum = sums[k / kTile][k % kTile];
-#pragma unroll
-    for (int offset = 16; offset > 0; offset /= 2) sum += __shfl_xor_sync(kFullWarp, sum, offset);
-    if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32][k] = sum;
-  }
+  int pair = 0, pairs = kTile * kTile;
+  const double of_warp = warp_sums<16>(sums, pair, pairs);
+  if (pair < pairs) shared[threadIdx.x / 32][pair] = of_warp;
   __syncthreads();
   const int i = threadIdx.x / kTile, j = threadIdx.x % kTile;
   if (i < estimates_here && j < targets_here) {
@@ -179,7 +209,11 @@ __global__ void __launch_bounds__(kAssignmentThreads, 1) assignment_kernel(Forwa
   if (!broken) {
     const int exponent = cost_exponent(largest);
     for (int k = j; k < S * S; k += 32) assignment.set(k / S, k % S, round_cost(costs[k], exponent));
-    assignment.solve(S, Warp{});
+    if (S <= Assignment::kFew) {
+      assignment.score_all(S, Warp{});
+    } else {
+      assignment.solve(S, Warp{});
+    }
   }
   if (j < S) p.permutation[item * S + j] = broken ? j : assignment.match[j];
   if (j == 0) {
@@ -206,27 +240,22 @@ struct BackwardParams {
   const bool* mask;      // [B,S] or null
   void* grad_estimates;  // null where not wanted
   void* grad_targets;
-  int64_t rows;  // B*S
-  int64_t N;
+  int64_t B, N;
   int S;
 };
 
 template <PitKind kKind, typename T, int kCount>
 __global__ void __launch_bounds__(kThreads) backward_kernel(BackwardParams p) {
   using Real = accumulate_t<T>;
-  for (int64_t row = blockIdx.y; row < p.rows; row += gridDim.y) {
-    const int64_t item = row / p.S;
-    int existing = p.S;
-    bool exists = true;
-    if (p.mask != nullptr) {
-      existing = 0;
-      for (int j = 0; j < p.S; ++j) existing += p.mask[item * p.S + j];
-      exists = p.mask[row];
-    }
+  const int lane = threadIdx.x % 32, j = blockIdx.z;
+  for (int64_t item = blockIdx.y; item < p.B; item += gridDim.y) {
+    const int64_t row = item * p.S + j;
+    const uint32_t existing =
+        __ballot_sync(kFullWarp, lane < p.S && (p.mask == nullptr || p.mask[item * p.S + lane]));
+    const bool exists = existing >> j & 1;
     const Real loss = static_cast<const Real*>(p.loss)[item];
-    const double mean = static_cast<double>(static_cast<const Real*>(p.grad)[item]) /
-                        (static_cast<double>(existing) * static_cast<double>(p.N));
-    const Real scale = isnan(loss) ? loss : static_cast<Real>(mean);
+    const Real mean = static_cast<const Real*>(p.grad)[item] / static_cast<Real>(__popc(existing) * p.N);
+    const Real scale = isnan(loss) ? loss : mean;
     const int64_t estimate_row = (item * p.S + p.permutation[row]) * p.N, target_row = row * p.N;
     const int64_t first = (blockIdx.x * int64_t{kThreads} + threadIdx.x) * kCount;
     for (int64_t n = first; n < p.N; n += int64_t{kThreads} * kCount * gridDim.x) {
@@ -259,7 +288,8 @@ auto pair_costs_kernel_of(int tile) {
 template <PitKind kKind, typename T>
 void launch_pit_loss(const ForwardParams& p, cudaStream_t stream) {
   constexpr int kCount = kGroupBytes / sizeof(T);
-  const dim3 grid(exact_grid(p.B * p.chunks(), "pit_loss"), p.tiles_per_side() * p.tiles_per_side());
+  const auto tiles = static_cast<unsigned int>((p.S + p.tile() - 1) / p.tile());
+  const dim3 grid(exact_grid(p.B * p.chunks(), "pit_loss"), tiles, tiles);
   const auto kernel = falls_into_groups<T, kCount>(p.N, {p.estimates, p.targets})
                           ? pair_costs_kernel_of<kKind, T, kCount>(p.tile())
                           : pair_costs_kernel_of<kKind, T, 1>(p.tile());
@@ -272,7 +302,7 @@ template <PitKind kKind, typename T>
 void launch_pit_loss_backward(const BackwardParams& p, cudaStream_t stream) {
   constexpr int kCount = kGroupBytes / sizeof(T);
   const dim3 grid(block_count(p.N, kThreads * kElementsPerThread),
-                  static_cast<unsigned int>(std::min(p.rows, kMaxGridY)));
+                  static_cast<unsigned int>(std::min(p.B, kMaxGridY)), static_cast<unsigned int>(p.S));
   const auto kernel =
       falls_into_groups<T, kCount>(p.N, {p.estimates, p.targets, p.grad_estimates, p.grad_targets})
           ? backward_kernel<kKind, T, kCount>

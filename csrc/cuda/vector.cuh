@@ -5,6 +5,7 @@
 #include <bit>
 #include <cstdint>
 #include <initializer_list>
+#include <type_traits>
 
 #include "cuda/launch.h"
 
@@ -15,13 +16,22 @@ struct alignas(kCount * sizeof(T)) Vector {
   T values[kCount];
 };
 
+/// A group as it lies in memory. A uint4 is moved by one instruction; an array nvcc takes apart, into a register for
+/// each element and a store for each element.
 template <typename T, int kCount>
-__device__ __forceinline__ Vector<T, kCount> load(const void* tensor, int64_t index) {
-  return *reinterpret_cast<const Vector<T, kCount>*>(static_cast<const T*>(tensor) + index);
+using Packed = std::conditional_t<sizeof(Vector<T, kCount>) == sizeof(uint4), uint4, Vector<T, kCount>>;
+
+template <typename T, int kCount>
+__device__ __forceinline__ Packed<T, kCount> load_packed(const void* tensor, int64_t index) {
+  return *reinterpret_cast<const Packed<T, kCount>*>(static_cast<const T*>(tensor) + index);
 }
 
-/// The result stays in the L2 cache, where the next kernel may find it. Of a plain assignment of 16 bytes nvcc makes
-/// one store per element, each of a warp's lanes 16 bytes apart.
+template <typename T, int kCount>
+__device__ __forceinline__ Vector<T, kCount> load(const void* tensor, int64_t index) {
+  return std::bit_cast<Vector<T, kCount>>(load_packed<T, kCount>(tensor, index));
+}
+
+/// What is stored stays in the L2 cache, where the next kernel may find it.
 template <typename T, int kCount>
 __device__ __forceinline__ void store(void* tensor, int64_t index, const Vector<T, kCount>& values) {
   T* const address = static_cast<T*>(tensor) + index;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
 
 import torch
@@ -98,6 +99,63 @@ def test_forward(programs: Programs, build: str, dtype: torch.dtype) -> None:
     for case, result, want in zip(cases, results, wanted, strict=True):
         assert torch.equal(result["permutation"], want.permutation), case.name
         check(case.name, result["loss"], want.loss, LOSS_TOLERANCE[dtype])
+
+
+def awkward_costs(S: int) -> Tensor:
+    """[items,S,S] in float64: ties of all sorts, equal rows and columns, absent targets, infinities, wide ranges."""
+    generator = torch.Generator().manual_seed(S)
+
+    def whole(below: int) -> Tensor:
+        return torch.randint(below, (60, S, S), generator=generator).double()
+
+    def some(share: float, *shape: int) -> Tensor:
+        return torch.rand(*shape, generator=generator) < share
+
+    noise = torch.rand(60, S, S, generator=generator, dtype=torch.float64)
+    infinite = torch.where(some(0.5, 60, S, S), torch.inf, -torch.inf)
+    return torch.cat(
+        [
+            torch.full((1, S, S), torch.inf).double(),
+            whole(1),
+            whole(2),
+            whole(4) - 2,
+            whole(3)[:, :, :1].expand(60, S, S),
+            whole(3)[:, :1].expand(60, S, S),
+            torch.where(some(0.4, 60, S, 1), 0.0, whole(3)),
+            torch.where(some(0.4, 60, S, S), torch.inf, whole(3)),
+            torch.where(some(0.3, 60, S, S), infinite, whole(3)),
+            noise,
+            noise * 2.0 ** (80 * whole(3) - 80),
+            1.0 + noise.round() * 2.0**-46,
+        ]
+    )
+
+
+def cheapest(costs: Tensor) -> list[int]:
+    """The lexicographically first of the best permutations, of costs rounded as common/assignment.h says."""
+    rows = costs.tolist()
+    largest = max((abs(cost) for row in rows for cost in row if not math.isinf(cost)), default=0.0)
+    scale = 2.0 ** (47 - math.frexp(largest)[1]) if largest > 0 else 1.0
+    rounded = [[int(math.copysign(2**53, x)) if math.isinf(x) else round(x * scale) for x in row] for row in rows]
+    targets = range(len(rows))
+    # min returns the first of equals.
+    return list(min(itertools.permutations(targets), key=lambda order: sum(rounded[j][order[j]] for j in targets)))
+
+
+def test_assignment_of_a_few_sources(programs: Programs, build: str) -> None:
+    costs = {S: awkward_costs(S)[:: 1 if build == "plain" else 7] for S in range(1, 6)}
+    cases = [
+        Case(
+            f"S={S}",
+            {"operation": "assignment", "B": len(items), "S": S, "costs": items.contiguous()},
+            {name: (torch.int64, (len(items), S)) for name in ("solved", "scored")},
+        )
+        for S, items in costs.items()
+    ]
+    for result, items in zip(programs("pit_loss", build).run(cases), costs.values(), strict=True):
+        wanted = [cheapest(item) for item in items]
+        assert result["solved"].tolist() == wanted
+        assert result["scored"].tolist() == wanted
 
 
 @every_build(DTYPES)

@@ -1,5 +1,6 @@
 // pit_loss.cuh: `estimates`, `targets` [B,S,N], `mask` [B,S] -> `loss` [B], `permutation` [B,S];
 // backward: also `loss`, `grad` [B], `permutation` -> `grad_estimates`, `grad_targets` [B,S,N], as asked.
+// assignment: `costs` [B,S,S] -> `solved`, `scored` [B,S], by either algorithm.
 
 #include "cuda/pit_loss.cuh"
 
@@ -7,8 +8,38 @@
 
 using namespace task_aware;
 
+namespace {
+
+/// A warp for each item.
+__global__ void assignments(const double* costs, int S, int64_t* solved, int64_t* scored) {
+  __shared__ Assignment assignment;
+  const double* const of_item = costs + blockIdx.x * S * S;
+  double largest = 0;
+  for (int k = 0; k < S * S; ++k) {
+    if (!isinf(of_item[k])) largest = std::max(largest, fabs(of_item[k]));
+  }
+  for (int k = threadIdx.x; k < S * S; k += 32) {
+    assignment.set(k / S, k % S, round_cost(of_item[k], cost_exponent(largest)));
+  }
+  const int j = threadIdx.x;
+  assignment.solve(S, Warp{});
+  if (j < S) solved[blockIdx.x * S + j] = assignment.match[j];
+  __syncwarp();
+  assignment.score_all(S, Warp{});
+  if (j < S) scored[blockIdx.x * S + j] = assignment.match[j];
+}
+
+}  // namespace
+
 void run(cuda_host::Case& test) {
-  const int64_t B = test.integer("B"), S = test.integer("S"), N = test.integer("N");
+  const int64_t B = test.integer("B"), S = test.integer("S");
+  if (test.word("operation") == "assignment") {
+    launch({"assignments", static_cast<unsigned int>(B), 32, nullptr}, assignments,
+           test.array<double>("costs"), static_cast<int>(S), test.output<int64_t>("solved", B * S),
+           test.output<int64_t>("scored", B * S));
+    return;
+  }
+  const int64_t N = test.integer("N");
   test.floating_type([&]<typename T>(cuda_host::Type<T>) {
     dispatch_kind(test.integer("kind"), [&]<PitKind kKind>() {
       if (test.word("operation") == "forward") {
@@ -32,7 +63,7 @@ void run(cuda_host::Case& test) {
             test.array<bool>("mask"),
             test.integer("wants_estimates") ? test.output<T>("grad_estimates", B * S * N) : nullptr,
             test.integer("wants_targets") ? test.output<T>("grad_targets", B * S * N) : nullptr,
-            B * S,
+            B,
             N,
             static_cast<int>(S)};
         launch_pit_loss_backward<kKind, T>(p, nullptr);
