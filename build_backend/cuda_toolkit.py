@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-DEFAULT_ARCHITECTURES = "8.0;9.0+PTX"
+# Machine code of 8.0 for A100, L4 and GeForce 30 and 40, of 9.0 for H100, of 12.0 for GeForce 50. PTX of 9.0 for the
+# rest, B200 among them: a driver compiles PTX for its own architecture or a newer one, so that of 12.0 would not do.
+DEFAULT_ARCHITECTURES = ("8.0", "9.0+PTX", "12.0")
 OLDEST_NVCC = (12, 0)  # the first that compiles C++20
 
 
@@ -84,13 +86,23 @@ def check_compiles(nvcc: Path) -> None:
         raise ValueError(f"{nvcc} cannot compile an empty kernel ({first.strip()})")
 
 
-def check_architectures(nvcc: Path, architectures: list[str]) -> None:
-    """Every architecture must be one that this nvcc knows."""
+def known_architectures(nvcc: Path) -> set[str]:
+    """Those that this nvcc compiles for, such as "90"; empty where it does not say."""
     answer = subprocess.run([nvcc, "--list-gpu-arch"], capture_output=True, text=True)
-    known = set(re.findall(r"compute_(\d+)", answer.stdout))
+    return set(re.findall(r"compute_(\d+)", answer.stdout))
+
+
+def default_architectures(known: set[str]) -> str:
+    """The defaults that this nvcc knows; GeForce 50 came with CUDA 12.8."""
+    wanted = [item for item in DEFAULT_ARCHITECTURES if item != "12.0" or "120" in known]
+    return ";".join(wanted)
+
+
+def check_architectures(nvcc: Path, known: set[str], architectures: list[str]) -> None:
+    """Every architecture must be one that this nvcc knows."""
     unknown = [a for a in architectures if known and re.match(r"\d+", a)[0] not in known]  # type: ignore[index]
     if unknown:
-        wanted = ", ".join(f"{a[0]}.{a[1]}" if len(a) == 2 else f"{a[:-1]}.{a[-1]}" for a in sorted(known, key=int))
+        wanted = ", ".join(f"{a[:-1]}.{a[-1]}" for a in sorted(known, key=int))
         raise BuildError(
             f"TORCH_CUDA_ARCH_LIST asks for sm_{unknown[0].removesuffix('-real')}, which {nvcc} lacks; "
             f"choose among {wanted}."
@@ -119,6 +131,7 @@ def plan_cuda(environment: Mapping[str, str]) -> CudaPlan:
         if wish == "1":
             raise BuildError(f"TASK_AWARE_CUDA=1 asks for the CUDA kernels, but {error}.") from error
         return CudaPlan(None, absent=str(error))
-    text = environment.get("TORCH_CUDA_ARCH_LIST", "").strip() or DEFAULT_ARCHITECTURES
-    check_architectures(nvcc, parse_architectures(text))
+    known = known_architectures(nvcc)
+    text = environment.get("TORCH_CUDA_ARCH_LIST", "").strip() or default_architectures(known)
+    check_architectures(nvcc, known, parse_architectures(text))
     return CudaPlan(nvcc, version, ";".join(re.split(r"[;,\s]+", text)))

@@ -24,14 +24,16 @@ FakeNvcc = Callable[..., Path]
 def fake_nvcc(tmp_path: Path) -> FakeNvcc:
     """A shell script that answers like nvcc of some version, and compiles or not."""
 
-    def make(release: str = "13.0", compiles: bool = True, folder: str = "cuda") -> Path:
+    def make(
+        release: str = "13.0", compiles: bool = True, folder: str = "cuda", newest: tuple[int, ...] = (100, 120)
+    ) -> Path:
         path = tmp_path / folder / "bin" / "nvcc"
         path.parent.mkdir(parents=True)
         path.write_text(
             "#!/bin/sh\n"
             'case "$*" in\n'
             f"  *--version*) echo 'Cuda compilation tools, release {release}, V{release}.88';;\n"
-            "  *--list-gpu-arch*) printf 'compute_80\\ncompute_90\\ncompute_100\\n';;\n"
+            f"  *--list-gpu-arch*) printf 'compute_%s\\n' {' '.join(map(str, (80, 90, *newest)))};;\n"
             f"  *) {'exit 0' if compiles else 'echo fatal error: unsupported host compiler >&2; exit 1'};;\n"
             "esac\n"
         )
@@ -48,7 +50,9 @@ def environment(nvcc: Path | None = None, **variables: str) -> dict[str, str]:
 def test_nvcc_on_the_path_is_used_for_the_default_architectures(fake_nvcc: FakeNvcc) -> None:
     nvcc = fake_nvcc()
     plan = cuda_toolkit.plan_cuda(environment(nvcc))
-    assert plan == cuda_toolkit.CudaPlan(nvcc, "13.0", "8.0;9.0+PTX")
+    assert plan == cuda_toolkit.CudaPlan(nvcc, "13.0", "8.0;9.0+PTX;12.0")
+    old = fake_nvcc("12.4", folder="old", newest=())
+    assert cuda_toolkit.plan_cuda(environment(old)).architectures == "8.0;9.0+PTX"
 
 
 def test_cuda_home_goes_before_the_path(fake_nvcc: FakeNvcc) -> None:
@@ -106,6 +110,7 @@ def test_cuda_can_be_left_out(fake_nvcc: FakeNvcc) -> None:
         ("8.0;9.0+PTX", ["80-real", "90"]),
         ("8.0 9.0", ["80-real", "90-real"]),
         ("9.0a, 10.0+PTX", ["90a-real", "100"]),
+        ("8.0;9.0+PTX;12.0", ["80-real", "90", "120-real"]),
     ],
 )
 def test_architectures_as_cmake_writes_them(text: str, cmake: list[str]) -> None:
@@ -116,14 +121,14 @@ def test_unknown_architectures_name_the_choice(fake_nvcc: FakeNvcc) -> None:
     nvcc = fake_nvcc()
     with pytest.raises(SystemExit, match="'Hopper', expected numbers"):
         cuda_toolkit.plan_cuda(environment(nvcc, TORCH_CUDA_ARCH_LIST="Hopper"))
-    with pytest.raises(SystemExit, match=r"sm_75, which .* lacks; choose among 8\.0, 9\.0, 10\.0"):
+    with pytest.raises(SystemExit, match=r"sm_75, which .* lacks; choose among 8\.0, 9\.0, 10\.0, 12\.0"):
         cuda_toolkit.plan_cuda(environment(nvcc, TORCH_CUDA_ARCH_LIST="7.5;8.0"))
 
 
 def test_the_build_ends_with_what_was_built(fake_nvcc: FakeNvcc) -> None:
     plan = cuda_toolkit.plan_cuda(environment(fake_nvcc()))
     line = native_build.summary(plan, "2.13.0+cpu")
-    assert line == "task_aware: built CPU and CUDA 13.0 kernels (8.0, 9.0+PTX) against torch 2.13.0+cpu"
+    assert line == "task_aware: built CPU and CUDA 13.0 kernels (8.0, 9.0+PTX, 12.0) against torch 2.13.0+cpu"
     line = native_build.summary(cuda_toolkit.plan_cuda(environment()), "2.13.0")
     assert line == (
         "task_aware: built CPU kernels against torch 2.13.0; no CUDA kernels: no nvcc in CUDA_HOME or on PATH"

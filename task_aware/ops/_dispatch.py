@@ -80,15 +80,20 @@ def _check_architecture(operation: str, index: int) -> None:
 
 
 def runs_on(architectures: str, major: int, minor: int) -> bool:
-    """Whether kernels for ``architectures`` (as TORCH_CUDA_ARCH_LIST writes them) run on such a GPU."""
+    """Whether kernels for ``architectures`` (as TORCH_CUDA_ARCH_LIST writes them) run on such a GPU.
+
+    Machine code runs on its own and later minor versions of the same major one, PTX on every later version; with
+    the suffix ``f`` neither leaves the major version, with ``a`` the version itself.
+    """
     for item in architectures.split(";"):
         match = re.fullmatch(r"(\d+)\.(\d)([af]?)(\+PTX)?", item)
         if match is None:
             continue
-        built = (int(match[1]), int(match[2]))
-        if match[3]:
-            if built == (major, minor):
-                return True
-        elif built[0] == major and built[1] <= minor or (match[4] and built <= (major, minor)):
+        built, suffix = (int(match[1]), int(match[2])), match[3]
+        if built == (major, minor):
+            return True
+        if suffix != "a" and built[0] == major and built[1] <= minor:
+            return True
+        if suffix == "" and match[4] and built <= (major, minor):
             return True
     return False

@@ -71,10 +71,36 @@ def test_a_cpu_tensor_without_a_library_names_the_way_out(monkeypatch: pytest.Mo
         ("8.6", (8, 0), False),
         ("9.0a", (9, 0), True),
         ("9.0a", (10, 0), False),
+        # the default: A100, L4, H100, B200, B300, Thor, GeForce 50, GB10
+        *(
+            ("8.0;9.0+PTX;12.0", capability, True)
+            for capability in [(8, 0), (8, 9), (9, 0), (10, 0), (10, 3), (11, 0), (12, 0), (12, 1)]
+        ),
+        ("8.0;9.0+PTX;12.0", (7, 5), False),
+        ("8.0;9.0;12.0+PTX", (10, 0), False),
+        ("9.0;10.0", (10, 3), True),
+        ("9.0;10.0", (12, 0), False),
+        ("10.0f", (10, 3), True),
+        ("10.0f+PTX", (12, 0), False),
+        ("10.3f", (10, 0), False),
+        ("10.0a", (10, 3), False),
+        ("9.0a+PTX", (10, 0), False),
     ],
 )
 def test_which_gpus_a_build_runs_on(architectures: str, capability: tuple[int, int], runs: bool) -> None:
     assert _dispatch.runs_on(architectures, *capability) is runs
+
+
+def test_a_gpu_that_no_code_fits_is_one_sentence_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    without(monkeypatch, cpu=True, cuda=True, folder=Path("/somewhere"), build={"architectures": "8.0;9.0+PTX;12.0"})
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (7, 5))
+    _dispatch._check_architecture.cache_clear()
+    with pytest.raises(BackendError) as caught:
+        _dispatch.use_native("pit_loss", "auto", CudaTensor())  # type: ignore[arg-type]
+    message = str(caught.value)
+    assert message.startswith("pit_loss: the GPU is sm_75 and the CUDA kernels were built for 8.0;9.0+PTX;12.0")
+    assert "`TORCH_CUDA_ARCH_LIST=7.5 pip install .`" in message
+    assert message.count(". ") == 0 and "\n" not in message
 
 
 def write_sources(folder: Path, schema: str, comment: str = "") -> Path:
