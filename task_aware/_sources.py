@@ -9,7 +9,7 @@ import hashlib
 import re
 from pathlib import Path
 
-_SUFFIXES = (".h", ".cpp", ".cu")
+_SUFFIXES = (".h", ".cpp", ".cu", ".cuh")
 
 
 def _files(csrc: Path) -> list[Path]:

@@ -124,6 +124,14 @@ def test_libraries_of_other_sources_warn_and_of_other_schemas_are_refused(tmp_pa
     assert "other operators" in _extension.compare_with_checkout(build, library, csrc)
 
 
+@pytest.mark.parametrize("suffix", [".h", ".cpp", ".cu", ".cuh"])
+def test_every_kind_of_source_is_in_the_digest(tmp_path: Path, suffix: str) -> None:
+    csrc = write_sources(tmp_path / "csrc", "op(Tensor a) -> Tensor")
+    before = _sources.sources_digest(csrc)
+    (csrc / f"kernel{suffix}").touch()
+    assert _sources.sources_digest(csrc) != before
+
+
 def test_of_several_libraries_the_one_of_these_sources_is_taken(tmp_path: Path) -> None:
     csrc = write_sources(tmp_path / "csrc", "op(Tensor a) -> Tensor")
     stale, fresh = tmp_path / "stale.so", tmp_path / "fresh.so"
