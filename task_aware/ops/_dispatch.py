@@ -1,18 +1,21 @@
-"""Which implementation a call runs: the native kernels or the PyTorch reference."""
+"""Which implementation a call runs, the native kernels or the PyTorch reference, and what both leave to no one else."""
 
 from __future__ import annotations
 
 import functools
 import re
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from .. import _extension
 from ..errors import BackendError
 
 Backend = Literal["auto", "native", "reference"]
+_Reference = TypeVar("_Reference", bound=Callable[..., Any])
 
 
 def use_native(operation: str, backend: str, tensor: Tensor) -> bool:
@@ -51,6 +54,48 @@ def served_by_cuda(tensor: Tensor) -> bool:
 def has_kernels() -> bool:
     """Whether the operators' schemas are registered, so that fakes and autograd can be."""
     return _extension.extension.cpu
+
+
+def outside_autocast(reference: _Reference) -> _Reference:
+    """Lets a reference compute in its arguments' precision within autocast too, as the kernels do."""
+
+    @functools.wraps(reference)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        kind = next(x.device.type for x in (*args, *kwargs.values()) if isinstance(x, Tensor))
+        if not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)):
+            return reference(*args, **kwargs)  # and an exported graph knows nothing of autocast
+        with torch.autocast(kind, enabled=False):
+            return reference(*args, **kwargs)
+
+    return call  # type: ignore[return-value]
+
+
+class _WithoutForwardMode(torch.library.Library):
+    """Registers formulas of which PyTorch would take the derivative in forward mode to be zero, without a word."""
+
+    def impl(self, op_name: str, fn: Any, *args: Any, **kwargs: Any) -> Any:
+        operation = op_name.removesuffix("_backward")
+
+        def checked(keyset: Any, *tensors: Any, **others: Any) -> Any:
+            for tensor in tensors:
+                if isinstance(tensor, Tensor) and forward_ad.unpack_dual(tensor).tangent is not None:
+                    raise NotImplementedError(
+                        f"{operation}: the native kernels have no forward-mode derivatives; use reverse mode, "
+                        "or backend='reference'."
+                    )
+            return fn(keyset, *tensors, **others)
+
+        return super().impl(op_name, checked, *args, **kwargs)
+
+
+@functools.cache
+def _library() -> torch.library.Library:
+    return _WithoutForwardMode("task_aware", "FRAGMENT")
+
+
+def register_autograd(name: str, backward: Callable[..., Any], **options: Any) -> None:
+    """``torch.library.register_autograd`` of an operator of this package, whose forward mode is an error."""
+    torch.library.register_autograd(f"task_aware::{name}", backward, lib=_library(), **options)
 
 
 def _absent(operation: str, kind: str, reason: str) -> str:

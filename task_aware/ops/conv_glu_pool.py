@@ -9,10 +9,11 @@ from torch import Tensor
 
 from ..errors import BackendError
 from . import _check
-from ._dispatch import Backend, has_kernels, use_native
+from ._dispatch import Backend, has_kernels, outside_autocast, register_autograd, use_native
 from .glu_pool import check_pool, empty_output, glu_pool_reference
 
 
+@outside_autocast
 def conv_glu_pool_reference(
     features: Tensor, kernel: Tensor, shift: Tensor, weight: Tensor, bias: Tensor, pool: tuple[int, int]
 ) -> Tensor:
@@ -113,4 +114,4 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 if has_kernels():
     torch.library.register_fake("task_aware::conv_glu_pool", _fake)
     torch.library.register_fake("task_aware::conv_glu_pool_backward", _fake_backward)
-    torch.library.register_autograd("task_aware::conv_glu_pool", _backward, setup_context=_setup_context)
+    register_autograd("conv_glu_pool", _backward, setup_context=_setup_context)

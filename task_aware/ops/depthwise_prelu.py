@@ -9,9 +9,10 @@ from torch import Tensor
 
 from ..errors import BackendError
 from . import _check
-from ._dispatch import Backend, has_kernels, use_native
+from ._dispatch import Backend, has_kernels, outside_autocast, register_autograd, use_native
 
 
+@outside_autocast
 def depthwise_prelu_reference(x: Tensor, weight: Tensor, bias: Tensor, slope: Tensor, dilation: int) -> Tensor:
     """Pure PyTorch definition of :func:`depthwise_prelu`."""
     compute = torch.promote_types(x.dtype, torch.float32)
@@ -98,4 +99,4 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 if has_kernels():
     torch.library.register_fake("task_aware::depthwise_prelu", _fake)
     torch.library.register_fake("task_aware::depthwise_prelu_backward", _fake_backward)
-    torch.library.register_autograd("task_aware::depthwise_prelu", _backward, setup_context=_setup_context)
+    register_autograd("depthwise_prelu", _backward, setup_context=_setup_context)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from . import _check
-from ._dispatch import Backend, has_kernels, use_native
+from ._dispatch import Backend, has_kernels, outside_autocast, register_autograd, use_native
 
 #: Frames that one pool may hold.
 MOST_FRAMES = 32
@@ -24,6 +24,7 @@ def check_pool(operation: str, name: str, x: Tensor, C: int, pool: tuple[int, in
         raise ValueError(f"{operation}: {name} is {_check.shape(x)}, which holds no pool of {tuple(pool)}.")
 
 
+@outside_autocast
 def glu_pool_reference(x: Tensor, weight: Tensor, bias: Tensor, pool: tuple[int, int]) -> Tensor:
     """Pure PyTorch definition of :func:`glu_pool`."""
     compute = torch.promote_types(x.dtype, torch.float32)
@@ -110,4 +111,4 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Ten
 if has_kernels():
     torch.library.register_fake("task_aware::glu_pool", _fake)
     torch.library.register_fake("task_aware::glu_pool_backward", _fake_backward)
-    torch.library.register_autograd("task_aware::glu_pool", _backward, setup_context=_setup_context)
+    register_autograd("glu_pool", _backward, setup_context=_setup_context)

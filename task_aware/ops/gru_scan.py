@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from ..errors import BackendError
 from . import _check
-from ._dispatch import Backend, has_kernels, use_native
+from ._dispatch import Backend, has_kernels, outside_autocast, register_autograd, use_native
 
 
+@outside_autocast
 def gru_scan_reference(gates: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Pure PyTorch definition of :func:`gru_scan`."""
     compute = torch.promote_types(gates.dtype, torch.float32)
@@ -127,4 +128,4 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Ten
 if has_kernels():
     torch.library.register_fake("task_aware::gru_scan", _fake)
     torch.library.register_fake("task_aware::gru_scan_backward", _fake_backward)
-    torch.library.register_autograd("task_aware::gru_scan", _backward, setup_context=_setup_context)
+    register_autograd("gru_scan", _backward, setup_context=_setup_context)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from . import _check
-from ._dispatch import Backend, has_kernels, use_native
+from ._dispatch import Backend, has_kernels, outside_autocast, register_autograd, use_native
 
 
 class MaskedMel(NamedTuple):
@@ -20,6 +20,7 @@ class MaskedMel(NamedTuple):
     """``[B,S,F,T]`` scaled decibels, what the detector reads."""
 
 
+@outside_autocast
 def mel_mask_reference(
     logits: Tensor,
     mel: Tensor,
@@ -153,5 +154,5 @@ def _no_second_derivatives(ctx: Any, *grads: Tensor | None) -> None:
 if has_kernels():
     torch.library.register_fake("task_aware::mel_mask", _fake)
     torch.library.register_fake("task_aware::mel_mask_backward", _fake_backward)
-    torch.library.register_autograd("task_aware::mel_mask", _backward, setup_context=_setup_context)
-    torch.library.register_autograd("task_aware::mel_mask_backward", _no_second_derivatives)
+    register_autograd("mel_mask", _backward, setup_context=_setup_context)
+    register_autograd("mel_mask_backward", _no_second_derivatives)

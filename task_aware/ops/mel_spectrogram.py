@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from . import _check
-from ._dispatch import Backend, has_kernels, served_by_cuda, use_native
+from ._dispatch import Backend, has_kernels, outside_autocast, register_autograd, served_by_cuda, use_native
 from ._tables import fft_roots, kept
 
 _HERTZ_PER_MEL = 200.0 / 3
@@ -131,6 +131,7 @@ def _tables(*configuration: Any) -> _Tables:
     return _cached_tables(*configuration)
 
 
+@outside_autocast
 def mel_spectrogram_reference(
     waveform: Tensor,
     *,
@@ -274,4 +275,4 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 
 if has_kernels():
     torch.library.register_fake("task_aware::mel_spectrogram", _fake)
-    torch.library.register_autograd("task_aware::mel_spectrogram", _backward, setup_context=_setup_context)
+    register_autograd("mel_spectrogram", _backward, setup_context=_setup_context)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -12,12 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import _check
-from ._dispatch import Backend, has_kernels, use_native
+from ._dispatch import Backend, has_kernels, outside_autocast, register_autograd, use_native
 from .reorder import reorder_reference
 
 KINDS = ("mse", "l1", "bce")
 MAX_SOURCES = 32
-_EXHAUSTIVE_UP_TO = 6
+#: The reference tries all permutations of so many sources where they are, and asks the host about more.
+EXHAUSTIVE_UP_TO = 6
 
 
 class PITResult(NamedTuple):
@@ -87,6 +89,7 @@ def pit_loss(
     return pit_loss_reference(estimates, targets, kind=kind, mask=mask)
 
 
+@outside_autocast
 def pit_loss_reference(
     estimates: Tensor,
     targets: Tensor,
@@ -104,7 +107,7 @@ def pit_loss_reference(
         costs = torch.stack(pairs, dim=2).masked_fill(~mask[:, :, None], 0.0)  # [B, target, estimate]
         broken = costs.isnan().flatten(1).any(1)
         whole = _to_integers(costs.masked_fill(broken[:, None, None], 0.0))
-        permutation = _exhaustive(whole) if estimates.shape[1] <= _EXHAUSTIVE_UP_TO else _augmenting_paths(whole)
+        permutation = _exhaustive(whole) if estimates.shape[1] <= EXHAUSTIVE_UP_TO else _augmenting_paths(whole)
         permutation = permutation.to(estimates.device)
     exists = mask[:, :, None]
     chosen = _cost(reorder_reference(estimates, permutation).where(exists, 0.0), targets.where(exists, 0.0), kind)
@@ -136,10 +139,16 @@ def _to_integers(costs: Tensor) -> Tensor:
     return torch.where(infinite, costs.sign() * 2**53, scaled.round()).to(torch.int64)
 
 
+@functools.cache
+def _permutations(S: int, device: torch.device) -> Tensor:
+    """All of S, ``[S!,S]``, made once: while a CUDA graph is recorded nothing may be copied from the host."""
+    return torch.tensor(list(itertools.permutations(range(S))), device=device)
+
+
 def _exhaustive(costs: Tensor) -> Tensor:
     """The first of the best among all permutations, which itertools lists in lexicographic order."""
     S = costs.shape[1]
-    permutations = torch.tensor(list(itertools.permutations(range(S))), device=costs.device)
+    permutations = _permutations(S, costs.device)
     totals = costs[:, torch.arange(S, device=costs.device), permutations].sum(-1)
     return permutations[totals.argmin(1)]
 
@@ -222,4 +231,4 @@ def _backward(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor | None, 
 if has_kernels():
     torch.library.register_fake("task_aware::pit_loss", _fake)
     torch.library.register_fake("task_aware::pit_loss_backward", _fake_backward)
-    torch.library.register_autograd("task_aware::pit_loss", _backward, setup_context=_setup_context)
+    register_autograd("pit_loss", _backward, setup_context=_setup_context)

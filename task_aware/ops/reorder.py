@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from . import _check
-from ._dispatch import Backend, has_kernels, use_native
+from ._dispatch import Backend, has_kernels, register_autograd, use_native
 
 
 def reorder_reference(estimates: Tensor, permutation: Tensor) -> Tensor:
@@ -61,4 +61,4 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
 if has_kernels():
     torch.library.register_fake("task_aware::reorder", _fake)
     torch.library.register_fake("task_aware::reorder_backward", _fake)
-    torch.library.register_autograd("task_aware::reorder", _backward, setup_context=_setup_context)
+    register_autograd("reorder", _backward, setup_context=_setup_context)

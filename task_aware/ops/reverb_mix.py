@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from . import _check
-from ._dispatch import Backend, has_kernels, served_by_cuda, use_native
+from ._dispatch import Backend, has_kernels, register_autograd, served_by_cuda, use_native
 from ._tables import fft_roots
 
 # The sizes that csrc/cuda/reverb_mix.cuh chooses among.
@@ -198,4 +198,4 @@ def _backward(ctx: Any, grad_images: Tensor | None, grad_mixture: Tensor | None)
 
 if has_kernels():
     torch.library.register_fake("task_aware::reverb_mix", _fake)
-    torch.library.register_autograd("task_aware::reverb_mix", _backward, setup_context=_setup_context)
+    register_autograd("reverb_mix", _backward, setup_context=_setup_context)

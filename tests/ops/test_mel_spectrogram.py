@@ -281,3 +281,15 @@ REFUSED: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
 def test_refusals(waveform: Any, options: dict[str, Any], kind: type[Exception], message: str) -> None:
     with pytest.raises(kind, match=message):
         ops.mel_spectrogram(waveform, **options)
+
+
+def test_tables_stay_where_a_recorded_graph_reads_them() -> None:
+    from task_aware.ops.mel_spectrogram import _tables
+
+    def tables(n_mels: int) -> object:
+        return _tables(16000, 64, n_mels, 0.0, 8000.0, torch.float32, torch.device("cpu"))
+
+    first = tables(1)
+    for n_mels in range(2, 40):
+        tables(n_mels)
+    assert tables(1) is first
