@@ -19,8 +19,8 @@ Reduction = Literal["mean", "sum"]
 #: Exponent of the compressed domain: close to loudness, and smooth where the logarithm is not.
 COMPRESSION = 0.3
 
-#: Where `smooth_l1_loss` stops to be quadratic. The least normal number makes it the absolute difference, gradient 0 at
-#: 0, in one pass each way; `l1_loss` writes three arrays.
+#: Where `smooth_l1_loss` stops to be quadratic. The least normal number (also bfloat16's) makes it the absolute
+#: difference, gradient 0 at 0, in one pass each way; `l1_loss` writes three arrays.
 NOT_SMOOTH = torch.finfo(torch.float32).tiny
 
 
@@ -114,6 +114,8 @@ def deep_feature_loss(
     total = torch.zeros((), device=estimated[0].device)
     with torch.autocast(total.device.type, enabled=False):  # it would copy the activations into float32
         for estimate, target in zip(estimated, oracle, strict=True):
+            if estimate.dtype == torch.float16:  # of which NOT_SMOOTH is 0, and 0 / 0 the gradient of equal activations
+                estimate, target = estimate.float(), target.float()
             distance = torch.nn.functional.smooth_l1_loss(estimate, target, reduction=reduction, beta=NOT_SMOOTH)
             total = total + (distance if reduction == "mean" else distance / len(estimate))
     return total

@@ -61,6 +61,33 @@ def test_deep_feature_loss_has_the_gradient_of_absolute_differences(dtype, reduc
     torch.testing.assert_close(a.grad, expected)
 
 
+def test_activations_in_half_precision_are_compared_where_the_difference_has_a_gradient(monkeypatch):
+    """On CUDA 0 / 0 is the gradient of equal activations where the border of the quadratic part is no number."""
+    compared = []
+
+    def smooth_l1_loss(a, b, *, reduction, beta):
+        compared.append(a.dtype)
+        assert beta >= torch.finfo(a.dtype).tiny and a.dtype == b.dtype
+        return (a - b).abs().mean()
+
+    monkeypatch.setattr(torch.nn.functional, "smooth_l1_loss", smooth_l1_loss)
+    for dtype in (torch.float16, torch.bfloat16, torch.float32):
+        x = torch.zeros(2, 3, dtype=dtype)
+        losses.deep_feature_loss([x], [x])
+    assert compared == [torch.float32, torch.bfloat16, torch.float32]
+
+
+def test_deep_feature_loss_of_half_precision_is_summed_in_float32():
+    a = torch.ones(2, 50_000, dtype=torch.float16, requires_grad=True)
+    b = torch.zeros_like(a).detach()
+    b[:, 0] = 1.0
+    loss = losses.deep_feature_loss([a], [b], reduction="sum")
+    assert loss.item() == 49_999  # float16 ends at 65,504, and the sum before the mean over clips is twice this
+    loss.backward()
+    assert a.grad is not None
+    torch.testing.assert_close(a.grad, 0.5 * (1 - b))
+
+
 def test_weak_targets_put_each_class_into_a_row_of_its_own():
     labels = torch.tensor([[0, 1, 0, 1], [0, 0, 0, 0], [1, 1, 1, 1]], dtype=torch.float32)
     targets, rows = losses.weak_targets(labels, 3)

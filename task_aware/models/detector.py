@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 from collections.abc import Mapping
@@ -181,6 +182,11 @@ class GatedBlock(nn.Sequential):
         return ops.glu_pool(x, linear.weight, linear.bias, pool, backend=backend)
 
 
+def _single(logits: Tensor) -> Tensor:
+    """In float32 where autocast made less of them: a probability above 0.998 is 1 in bfloat16."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
 class CRNN(nn.Module):
     """Gated convolution blocks, a GRU, and an attention head: the DCASE 2020 task 4 baseline, or a causal one.
 
@@ -221,6 +227,7 @@ class CRNN(nn.Module):
             channels = filters
         gru, directions = (CausalGRU, 1) if config.causal else (nn.GRU, 2)
         self.rnn = gru(channels, config.rnn_cells, config.rnn_layers, batch_first=True, bidirectional=not config.causal)
+        keep_precision(self.rnn)
         self.dropout = nn.Dropout(config.dropout)
         self.dense = nn.Linear(directions * config.rnn_cells, len(self.labels))
         if config.clip_pooling == "attention":
@@ -273,7 +280,7 @@ class CRNN(nn.Module):
         x = ops.gru(x, self.rnn, backend=self.backend) if native else self.rnn(x)[0]
         activations.append(x)
         x = self.dropout(x[:, self.lookahead :])
-        frame = torch.sigmoid(self.dense(x))
+        frame = torch.sigmoid(_single(self.dense(x)))
         return Detection(frame, self._pool(frame, x), activations)
 
     def _pool(self, frame: Tensor, x: Tensor) -> Tensor:
@@ -283,7 +290,7 @@ class CRNN(nn.Module):
         if self.config.clip_pooling == "linear_softmax":
             weight = frame.clamp_min(1e-7)
         else:
-            weight = torch.softmax(self.dense_softmax(x), dim=-1).clamp(1e-7, 1)
+            weight = torch.softmax(_single(self.dense_softmax(x)), dim=-1).clamp(1e-7, 1)
         return (frame * weight).sum(1) / weight.sum(1)
 
     def describe(self) -> dict[str, Any]:
@@ -326,15 +333,39 @@ def load_detector(path: str | os.PathLike[str]) -> CRNN:
     return detector.eval()
 
 
+def keep_precision(rnn: nn.RNNBase) -> None:
+    """Lets a recurrent layer compute in the dtype of its weights within autocast on CUDA too.
+
+    cuDNN's would run in float16, also where autocast's dtype is bfloat16. Its range is too small for gradients of a
+    loss that is not scaled, as none is in a training in bfloat16.
+    """
+    vars(rnn).setdefault("forward", functools.partial(_in_own_precision, rnn))
+
+
+def _in_own_precision(rnn: nn.RNNBase, input: Any, hx: Any = None) -> Any:
+    """The layer's own forward of a tensor or a packed sequence, from a state or (LSTM) a pair of states."""
+    forward, states = type(rnn).forward, [] if hx is None else [hx]
+    if not (input.is_cuda and torch.is_autocast_enabled("cuda")):
+        return forward(rnn, input, *states)
+    dtype = next(rnn.parameters()).dtype
+    with torch.autocast("cuda", enabled=False):
+        return forward(rnn, input.to(dtype), *(_of_dtype(state, dtype) for state in states))
+
+
+def _of_dtype(state: Any, dtype: torch.dtype) -> Any:
+    return tuple(part.to(dtype) for part in state) if isinstance(state, tuple) else state.to(dtype)
+
+
 def freeze(detector: nn.Module) -> nn.Module:
     """Puts a detector into evaluation mode and stops its weights' gradients; gradients still flow through it.
 
     cuDNN has no gradient of a recurrent layer in evaluation mode. Without dropout between its layers such a layer
-    computes the same in both modes, so it alone stays in training mode.
+    computes the same in both modes, so it alone stays in training mode. Within autocast it keeps its precision.
     """
     detector.eval().requires_grad_(False)
     for module in detector.modules():
         if isinstance(module, nn.RNNBase):
+            keep_precision(module)
             module.dropout = 0.0
             module.train()
     return detector

@@ -1,3 +1,6 @@
+import copy
+import pickle
+
 import pytest
 import torch
 
@@ -5,6 +8,7 @@ from task_aware import checkpoint
 from task_aware.data.labels import DESED_CLASSES
 from task_aware.errors import CheckpointError
 from task_aware.features import FeatureConfig
+from task_aware.losses import binary_cross_entropy
 from task_aware.models.detector import CRNN, CRNNConfig, Detector, freeze, load_detector
 
 
@@ -144,3 +148,35 @@ def test_evaluation_in_fewer_passes_says_the_same_as_layer_by_layer(causal) -> N
         results[backend] = [x.detach() for x in outputs] + list(torch.autograd.grad(loss, features))
     for fused, plain in zip(results["native"], results["reference"], strict=True):
         assert (fused - plain).abs().max() < 1e-4 * plain.abs().max()
+
+
+def test_copies_have_a_recurrence_of_their_own(small_detector):
+    small_detector.backend = "reference"  # or it would not be asked
+    features = torch.randn(1, 32, 40)
+    expected = small_detector(features).activations[-1]
+    for other in (copy.deepcopy(small_detector), pickle.loads(pickle.dumps(small_detector))):
+        torch.testing.assert_close(other(features).activations[-1], expected, rtol=0, atol=0)
+        with torch.no_grad():
+            for weight in other.rnn.parameters():
+                weight.zero_()
+        assert other(features).activations[-1].abs().max() == 0
+        assert small_detector(features).activations[-1].abs().max() > 0
+
+
+def test_a_false_alarm_beyond_doubt_has_a_gradient_in_bfloat16(small_detector):
+    """In bfloat16 a probability above 0.998 is 1, where the cross-entropy has no slope that leads away."""
+    small_detector.dense.weight.data.zero_()
+    small_detector.dense.bias.data.fill_(8.0)
+    with torch.autocast("cpu", torch.bfloat16):
+        frame = small_detector(torch.randn(1, 32, 40)).frame
+        binary_cross_entropy(frame, torch.zeros(frame.shape)).backward()
+    grad = small_detector.dense.bias.grad
+    assert grad is not None
+    torch.testing.assert_close(grad.sum(), torch.tensor(8.0).sigmoid(), rtol=1e-2, atol=0)
+
+
+def test_a_clip_is_no_more_probable_in_bfloat16_than_its_frames(small_detector):
+    small_detector.dense.bias.data.fill_(20.0)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        frame, clip, _ = small_detector(torch.randn(8, 32, 200))
+    assert (clip <= frame.amax(1)).all() and (clip >= frame.amin(1)).all()
