@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -57,14 +58,20 @@ class RecordedObjectives:
         self._recorded_for: object = None
         self._replay: Callable[..., Any] | None = None
 
+    def forget(self) -> None:
+        """Gives back the recording's memory, which reference cycles hold until a collection."""
+        self._recorded_for = self._replay = None
+        gc.collect()
+
     def __call__(self, batch: TrainingBatch, stage: Stage) -> Objectives:
         shapes = [None if part is None else [tensor.shape for tensor in part] for part in batch]
         if (stage, shapes) != self._recorded_for:
-            self._replay = None  # gives back the memory of the last one
+            self.forget()
             kept = batch_of([tensor.clone() for tensor in tensors_of(batch)], batch)
-            with torch.autocast("cuda", enabled=False):  # where autocast is, `_OfTensors` knows; backward, it is not
+            objectives = _OfTensors(self.module, kept, stage)
+            with torch.autocast("cuda", enabled=False):  # forward, `objectives` has its own; backward, there is none
                 self._replay = torch.cuda.make_graphed_callables(
-                    _OfTensors(self.module, kept, stage), tuple(tensors_of(kept)), allow_unused_input=True
+                    objectives, tuple(tensors_of(kept)), allow_unused_input=True
                 )
             self._recorded_for = (stage, shapes)
         assert self._replay is not None

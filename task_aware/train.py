@@ -34,6 +34,7 @@ from task_aware.models.detector import Detector, load_detector
 from task_aware.models.protocol import open_detector, output_frames
 from task_aware.models.separator import MaskNetwork, preset
 from task_aware.models.system import Separator
+from task_aware.ops.pit_loss import EXHAUSTIVE_UP_TO
 from task_aware.plot import draw_separation
 from task_aware.plots import plot_training
 from task_aware.train_sed import train_detector
@@ -141,13 +142,19 @@ def check_losses(weights: LossConfig, schedule: OptimiserConfig) -> None:
 
 
 def check_cuda_graph(config: TrainConfig) -> None:
-    """Raises ValueError where `cuda_graph` is asked for without a GPU, or with several."""
+    """Raises ValueError where `cuda_graph` is asked for without a GPU, with several, or for what needs the host."""
     if not config.cuda_graph:
         return
     on_gpu = pick_device(config.accelerator).type == "cuda"
     if config.devices != 1 or not on_gpu:
         reason = f"devices is {config.devices}" if on_gpu else "this run has none"
         raise ValueError(f"--cuda-graph records the steps of one GPU, and {reason}; train without it")
+    n_sources = config.separator.n_sources
+    if not config.fused and n_sources > EXHAUSTIVE_UP_TO:
+        raise ValueError(
+            f"separator.n_sources is {n_sources}; of more than {EXHAUSTIVE_UP_TO} sources --no-fused has the host find "
+            "the permutation, which --cuda-graph cannot record; leave one of the two options out"
+        )
 
 
 @torch.no_grad()

@@ -284,4 +284,6 @@ class TaskAwareModule(LightningModule):
         update_average(self.teacher, self.system.mask_network, self.global_step, self.schedule.ema_decay)
 
     def on_train_end(self) -> None:
-        self.recorded = None  # its memory is for those who come after
+        if self.recorded is not None:
+            self.recorded.forget()  # its memory is for those who come after
+            self.recorded = None

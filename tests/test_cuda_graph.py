@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import gc
+import weakref
 
 import pytest
 import torch
@@ -115,11 +117,77 @@ def test_another_shape_is_recorded_anew(small_separator, make_batch, recorder):
     assert recorder.recordings == 4
 
 
-def test_what_follows_the_training_has_the_recording_s_memory(small_separator, recorder):
+class Memory:
+    """What a graph holds."""
+
+
+@pytest.fixture
+def memories(monkeypatch) -> list[weakref.ref[Memory]]:
+    """What recordings hold, as torch has it: the recorded module's forward knows its graph, and its module."""
+    made = []
+
+    def record(objectives, recorded, *, allow_unused_input):
+        memory, forward = Memory(), objectives.forward
+        objectives.forward = lambda *tensors: (memory, forward(*tensors))[1]
+        made.append(weakref.ref(memory))
+        return objectives
+
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", record)
+    gc.collect()
+    gc.disable()  # or a collection may come by chance
+    yield made
+    gc.enable()
+
+
+def test_one_recording_s_memory_is_the_next_one_s(small_separator, make_batch, memories):
+    objectives = RecordedObjectives(make_module(small_separator))
+    for count, stage in enumerate(STAGES):
+        assert sum(memory() is not None for memory in memories) == min(count, 1)
+        objectives(make_batch(), stage)
+    assert [memory() is not None for memory in memories] == [False, False, True]
+
+
+def test_what_follows_the_training_has_the_recording_s_memory(small_separator, make_batch, memories):
     module = TaskAwareModule(small_separator, ALL_TERMS, OptimiserConfig(), cuda_graph=True)
     assert isinstance(module.recorded, RecordedObjectives)
+    module.recorded(make_batch(), STAGES[1])
     module.on_train_end()
-    assert module.recorded is None
+    assert module.recorded is None and memories[0]() is None
+
+
+def test_a_recording_that_failed_is_made_again(small_separator, make_batch, recorder, monkeypatch):
+    objectives = RecordedObjectives(make_module(small_separator))
+    objectives(make_batch(), STAGES[1])
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr(torch.cuda, "make_graphed_callables", lambda *_, **__: 1 / 0)
+        objectives(make_batch(), STAGES[2])
+    objectives(make_batch(), STAGES[1])
+    assert recorder.recordings == 2
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16, torch.float16])
+def test_the_forward_is_recorded_in_the_step_s_precision_and_the_backward_outside(
+    small_separator, make_batch, monkeypatch, dtype
+):
+    def precision() -> torch.dtype | None:
+        return torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else None
+
+    module, seen = make_module(small_separator), []
+    monkeypatch.setattr(module, "objectives", lambda batch, stage: seen.append(precision()))
+
+    def record(objectives, recorded, *, allow_unused_input):
+        assert precision() is None
+        objectives(*recorded)
+        assert precision() is None
+        return objectives
+
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", record)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    with torch.autocast("cuda", dtype, enabled=dtype is not None):
+        RecordedObjectives(module)(make_batch(), STAGES[2])
+        assert precision() == dtype
+    assert seen == [dtype] * 2  # recorded, and the step itself
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -145,3 +213,5 @@ def test_a_recording_needs_one_gpu(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     with pytest.raises(ValueError, match="one GPU, and devices is 2"):
         train.main([*command, "--devices=2"])
+    with pytest.raises(ValueError, match="n_sources is 7; of more than 6 sources --no-fused has the host find"):
+        train.main([*command, "--no-fused", "--separator.n_sources=7"])
