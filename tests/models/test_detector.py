@@ -8,7 +8,7 @@ from task_aware import checkpoint
 from task_aware.data.labels import DESED_CLASSES
 from task_aware.errors import CheckpointError
 from task_aware.features import FeatureConfig
-from task_aware.losses import binary_cross_entropy
+from task_aware.losses import binary_cross_entropy, deep_feature_loss
 from task_aware.models.detector import CRNN, CRNNConfig, Detector, freeze, load_detector
 
 
@@ -180,3 +180,18 @@ def test_a_clip_is_no_more_probable_in_bfloat16_than_its_frames(small_detector):
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         frame, clip, _ = small_detector(torch.randn(8, 32, 200))
     assert (clip <= frame.amax(1)).all() and (clip >= frame.amin(1)).all()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU here")
+def test_the_deep_feature_loss_has_a_finite_gradient_within_autocast_on_a_gpu(small_detector):
+    small_detector.backend = "reference"
+    detector = freeze(small_detector).to("cuda")
+    oracle = torch.randn(16, 32, 400, device="cuda")
+    features = (oracle + 1e-3 * torch.randn_like(oracle)).requires_grad_()
+    with torch.autocast("cuda", torch.bfloat16):
+        estimated, wanted = detector(features).activations, detector(oracle).activations
+        loss = deep_feature_loss(estimated, [x.detach() for x in wanted])
+    loss.backward()
+    assert estimated[-1].dtype == torch.float32
+    assert features.grad is not None and features.grad.isfinite().all() and features.grad.abs().sum() > 0
