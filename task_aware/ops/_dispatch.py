@@ -1,4 +1,7 @@
-"""Which implementation a call runs, the native kernels or the PyTorch reference, and what both leave to no one else."""
+"""Which implementation a call runs: the native kernels or the PyTorch reference.
+
+And what each does about what its caller has set: the references about autocast, the kernels about forward mode.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +60,7 @@ def has_kernels() -> bool:
 
 
 def outside_autocast(reference: _Reference) -> _Reference:
-    """Lets a reference compute in its arguments' precision within autocast too, as the kernels do."""
+    """Lets a reference compute within autocast as it does outside, in its arguments' precision; so do the kernels."""
 
     @functools.wraps(reference)
     def call(*args: Any, **kwargs: Any) -> Any:
