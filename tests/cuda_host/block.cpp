@@ -5,6 +5,7 @@
 #include <cstring>
 #include <deque>
 #include <memory>
+#include <stdexcept>
 #include <vector>
 
 #include "counting.h"
@@ -22,7 +23,7 @@ Running running;
 
 namespace {
 
-enum class State { kReady, kAtBarrier, kInWarp, kReturned };
+enum class State { kReady, kRunning, kAtBarrier, kInWarp, kReturned, kFailed };
 
 /// Thread `index` of every block from the first that has so many.
 struct Thread {
@@ -55,6 +56,7 @@ std::vector<Warp> warps;
 unsigned int at_barrier;
 std::deque<Thread*> ready;
 Thread* current = nullptr;  // null while no thread runs
+std::string failure;        // of `current`, where its state says so
 
 // What the thread sanitizer knows the order of events by: a block's begin, its end, and its barriers by turns.
 char begin_of_block, end_of_block, block_barrier[2];
@@ -87,8 +89,10 @@ Thread& take_next() {
 
 void resume(Thread& thread) {
   current = &thread;
+  thread.state = State::kRunning;
   threadIdx = dim3(thread.index);
   thread.fibre.resume();
+  if (thread.state == State::kFailed) stop(failure);
   current = nullptr;
 }
 
@@ -195,9 +199,23 @@ bool is_shared_memory(const void* address) {
          (byte >= __start_cuda_shared && byte < __stop_cuda_shared);
 }
 
-void print_thread() {
+void stop(const std::string& what) {
+  if (current != nullptr && current->state == State::kRunning) {
+    failure = what;
+    current->state = State::kFailed;
+    current->fibre.wait();
+  }
+  // The fibres stand in the middle of a kernel: no later block can use them.
+  threads.clear();
+  ready.clear();
+  current = nullptr;
+  throw std::runtime_error(what);
+}
+
+void describe_thread(char* text, size_t bytes) {
   if (current == nullptr) return;
-  std::fprintf(stderr, ", block (%u,%u,%u), thread %u", blockIdx.x, blockIdx.y, blockIdx.z, current->index);
+  std::snprintf(text, bytes, ", block (%u,%u,%u), thread %u", blockIdx.x, blockIdx.y, blockIdx.z,
+                current->index);
 }
 
 void* dynamic_shared_memory() { return running.shared_memory; }

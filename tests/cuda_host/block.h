@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <random>
+#include <string>
 
 #include "execution.h"
 
@@ -24,13 +25,16 @@ extern Running running;
 
 constexpr char kUnwritten = -1;  // NaN in every floating type
 
-/// Runs the block `blockIdx`; ends the process if its threads wait for each other for ever.
+/// Runs the block `blockIdx`; fails if its threads wait for each other for ever.
 void run_block();
 
 /// Whether it lies in the running block's static or dynamic shared memory.
 bool is_shared_memory(const void* address);
 
+/// Throws `failure` from run_block(), or at once where no block runs.
+[[noreturn]] void stop(const std::string& failure);
+
 /// Writes which thread is running, or nothing.
-void print_thread();
+void describe_thread(char* text, size_t bytes);
 
 }  // namespace cuda_host

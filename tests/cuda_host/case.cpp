@@ -27,7 +27,7 @@ bool Case::read() {
     inputs_[name] = input;
   }
   if (inputs_.empty()) return false;
-  set_schedules(static_cast<int>(integer("schedules")));
+  set_schedules(0, static_cast<int>(integer("schedules")));
   return true;
 }
 

@@ -6,6 +6,9 @@
 #include <torch/headeronly/util/BFloat16.h>
 
 #include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <exception>
 #include <list>
 #include <map>
 #include <string>
@@ -75,7 +78,13 @@ class Case {
 /// The main function of a program of kernels/: calls run(Case&) for each case.
 template <typename Function>
 int run_cases(Function&& run) {
-  for (Case test; test.read(); test.answer()) run(test);
+  report_aborts();
+  try {
+    for (Case test; test.read(); test.answer()) run(test);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "%s\n", error.what());
+    std::_Exit(1);
+  }
   return 0;
 }
 

@@ -3,12 +3,15 @@
 #include <signal.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <new>
 #include <numeric>
+#include <string>
 #include <vector>
 
 #include "block.h"
@@ -17,8 +20,7 @@ namespace cuda_host {
 namespace {
 
 constexpr unsigned int kMaxThreads = 1024;
-constexpr size_t kMaxSharedBytes = 227 * 1024;  // of sm_90; beyond 99 KiB a kernel must ask the device first
-constexpr std::align_val_t kAlignment{256};     // that of cudaMalloc
+constexpr std::align_val_t kAlignment{256};  // that of cudaMalloc
 
 struct Memory {
   const char* name;
@@ -27,20 +29,35 @@ struct Memory {
 };
 
 std::vector<Memory> device;
-int schedules = 1;
+int first_schedule = 0, schedules = 1;
+size_t max_shared_bytes = 227 * 1024;
 
-void print_place() {
-  if (running.kernel == nullptr) return;
-  std::fprintf(stderr, "cuda_host: in %s, schedule %d", running.kernel, running.schedule);
-  print_thread();
-  std::fprintf(stderr, "\n");
+using Line = std::array<char, 500>;
+
+/// Where the launch is, or nothing between launches; without allocating, for on_abort.
+Line place() {
+  Line text{};
+  if (running.kernel == nullptr) return text;
+  const int length = std::snprintf(text.data(), text.size(), "cuda_host: in %s, schedule %d", running.kernel,
+                                   running.schedule);
+  describe_thread(text.data() + length, text.size() - length);
+  return text;
 }
 
-/// Where a sanitizer's report ends.
 void on_abort(int) {
-  print_place();
+  std::fputs(place().data(), stderr);
   std::_Exit(1);
 }
+
+struct SharedMemory {
+  explicit SharedMemory(size_t bytes) { running.shared_memory = ::operator new(bytes, kAlignment); }
+  ~SharedMemory() { ::operator delete(running.shared_memory, kAlignment); }
+};
+
+struct OneLaunch {
+  explicit OneLaunch(const char* kernel) { running.kernel = kernel; }
+  ~OneLaunch() { running.kernel = nullptr; }
+};
 
 void check_limits(const Grid& grid) {
   const dim3& blocks = grid.blocks;
@@ -51,7 +68,7 @@ void check_limits(const Grid& grid) {
   if (grid.threads < 1 || grid.threads > kMaxThreads) {
     fail("a block of %u threads cannot be launched", grid.threads);
   }
-  if (grid.shared_bytes > kMaxSharedBytes)
+  if (grid.shared_bytes > max_shared_bytes)
     fail("%zu bytes of shared memory cannot be had", grid.shared_bytes);
 }
 
@@ -86,16 +103,15 @@ void check_same(const Content& first, const Content& now) {
   for (size_t k = 0; k < device.size(); ++k) {
     if (first[k] == now[k]) continue;
     const auto at = std::mismatch(first[k].begin(), first[k].end(), now[k].begin()).first - first[k].begin();
-    fail("a race: schedules 0 and %d leave different results, first at byte %td of %s", running.schedule, at,
-         device[k].name);
+    fail("a race: schedules %d and %d leave different results, first at byte %td of %s", first_schedule,
+         running.schedule, at, device[k].name);
   }
 }
 
 }  // namespace
 
 void run_kernel(const Grid& grid, Body body, const void* params) {
-  signal(SIGABRT, on_abort);
-  running.kernel = grid.kernel;
+  const OneLaunch launch(grid.kernel);
   running.body = body;
   running.params = params;
   running.threads = grid.threads;
@@ -106,18 +122,25 @@ void run_kernel(const Grid& grid, Body body, const void* params) {
 
   const Content before = read_device();
   Content first;
-  for (int schedule = 0; schedule < schedules; ++schedule) {
+  for (int schedule = first_schedule; schedule < first_schedule + schedules; ++schedule) {
     write_device(before);
-    running.shared_memory = ::operator new(grid.shared_bytes, kAlignment);
+    const SharedMemory memory(grid.shared_bytes);
     run_grid(schedule);
-    ::operator delete(running.shared_memory, kAlignment);
-    if (schedule == 0) first = read_device();
+    if (schedule == first_schedule) first = read_device();
     check_same(first, read_device());
   }
-  running.kernel = nullptr;
 }
 
-void set_schedules(int count) { schedules = count; }
+void set_schedules(int first, int count) {
+  first_schedule = first;
+  schedules = count;
+}
+
+size_t shared_limit() { return max_shared_bytes; }
+
+void set_shared_limit(size_t bytes) { max_shared_bytes = bytes; }
+
+void report_aborts() { signal(SIGABRT, on_abort); }
 
 void* device_memory(const char* name, size_t bytes) {
   void* begin = ::operator new(bytes, kAlignment);
@@ -139,14 +162,12 @@ bool is_device_memory(const void* address) {
 }
 
 void fail(const char* format, ...) {
+  Line message;
   va_list arguments;
   va_start(arguments, format);
-  std::fprintf(stderr, "cuda_host: ");
-  std::vfprintf(stderr, format, arguments);
-  std::fprintf(stderr, "\n");
+  std::vsnprintf(message.data(), message.size(), format, arguments);
   va_end(arguments);
-  print_place();
-  std::_Exit(1);
+  stop(std::string("cuda_host: ") + message.data() + "\n" + place().data());
 }
 
 }  // namespace cuda_host

@@ -6,7 +6,8 @@
 // so with the blocks.
 //
 // Every launch is repeated under several schedules from the same memory. A kernel whose result depends on the
-// schedule has a race, and the process ends with a sentence that names it; so does one that cannot go on.
+// schedule has a race, which is an exception that says so, naming kernel, block and thread; so is one that cannot
+// go on.
 
 #include <array>
 #include <cstddef>
@@ -24,7 +25,7 @@ namespace cuda_host {
 
 constexpr int kWarpSize = 32;
 
-/// Ends the process with "cuda_host: <kernel, block and thread>: <message>".
+/// Throws std::runtime_error of the message and of kernel, block and thread. A fibre that calls it never goes on.
 [[noreturn]] void fail(const char* format, ...) __attribute__((format(printf, 1, 2)));
 
 struct Grid {
@@ -38,8 +39,15 @@ struct Grid {
 using Body = void (*)(const void* params);
 void run_kernel(const Grid& grid, Body body, const void* params);
 
-/// Schedules under which each launch is run.
-void set_schedules(int count);
+/// Each launch is run under schedules first .. first + count - 1.
+void set_schedules(int first, int count);
+
+/// The most shared memory that a block may have: that of sm_90 unless it is set.
+size_t shared_limit();
+void set_shared_limit(size_t bytes);
+
+/// Has a sanitizer's report, which ends in abort(), end with kernel, block and thread.
+void report_aborts();
 
 /// Memory of the device: `bytes` filled with 0xff. Reading or writing outside of it is what the address
 /// sanitizer reports; launches under other schedules begin with the same content.
