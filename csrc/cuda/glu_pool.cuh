@@ -8,6 +8,7 @@
 //
 // Mapping: one block per (b, i) and kTile positions, whose x of all channels lies in shared memory; a thread multiplies
 // kRows channels by kColumns positions in registers. The linear map is never written; the backward computes it again.
+// The tile is as wide as lets 128 channels of the backward fit 64 KB, which every GPU since sm_75 has.
 // Traffic: forward x read, out written; backward x and grad read, grad x written; the matrix from the L1 cache. At 16
 // channels that is the limit, at 128 the 2 C (backward 4 C) operations of each value are.
 
@@ -19,10 +20,13 @@ namespace task_aware {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kTile = 64;
 constexpr int kColumns = 4;
-constexpr int kRowThreads = kThreads / (kTile / kColumns);
-constexpr size_t kSharedLimit = 99 * 1024;  // of every architecture since sm_80
+constexpr int kMostChannels = 128;
+
+template <typename A>
+constexpr int kTile = 256 / sizeof(A);
+template <typename A>
+constexpr int kRowThreads = kThreads / (kTile<A> / kColumns);
 
 /// Blocks of a multiprocessor: as many as have the registers for their products.
 template <int kRows, typename T>
@@ -43,9 +47,9 @@ struct GluParams {
 
   __host__ __device__ int bands() const { return F / p; }
   __host__ __device__ int pooled_frames() const { return frames / n; }
-  __host__ __device__ int tile() const { return kTile / n * n; }
+  __host__ __device__ int tile() const { return kTile<A> / n * n; }
   __host__ __device__ int tiles() const { return (pooled_frames() * n + tile() - 1) / tile(); }
-  size_t shared_bytes(bool backward) const { return (backward ? 2 : 1) * C * kTile * sizeof(A); }
+  size_t shared_bytes(bool backward) const { return (backward ? 2 : 1) * C * kTile<A> * sizeof(A); }
 };
 
 /// What a block works on, and a thread's part of it: channels `row + k` for k below kRows, positions column .. + 3.
@@ -63,8 +67,9 @@ struct Place {
     place.i = static_cast<int>(band % p.bands());
     place.t = static_cast<int>(blockIdx.x % tiles) * p.tile();
     place.count = min(p.tile(), p.pooled_frames() * p.n - place.t);
-    place.row = threadIdx.x / (kTile / kColumns) * kRows;
-    place.column = threadIdx.x % (kTile / kColumns) * kColumns;
+    constexpr int kColumnThreads = kTile<accumulate_t<T>> / kColumns;
+    place.row = threadIdx.x / kColumnThreads * kRows;
+    place.column = threadIdx.x % kColumnThreads * kColumns;
     return place;
   }
 };
@@ -77,8 +82,8 @@ __device__ __forceinline__ A sigmoid(A x) {
 /// The tile of x at mel band f, zeros beyond its positions.
 template <typename T, typename A = accumulate_t<T>>
 __device__ void read_tile(const GluParams<T>& p, const Place<T>& at, int f, A* x) {
-  for (int i = threadIdx.x; i < p.C * kTile; i += kThreads) {
-    const int c = i / kTile, t = i % kTile;
+  for (int i = threadIdx.x; i < p.C * kTile<A>; i += kThreads) {
+    const int c = i / kTile<A>, t = i % kTile<A>;
     x[i] = t < at.count ? static_cast<A>(p.x[((at.b * p.C + c) * p.F + f) * p.frames + at.t + t]) : A(0);
   }
 }
@@ -95,7 +100,7 @@ __device__ __forceinline__ void multiply(const A* matrix, const A* tile, int C, 
   for (int c = 0; c < C; ++c) {
     A values[kColumns];
 #pragma unroll
-    for (int k = 0; k < kColumns; ++k) values[k] = tile[c * kTile + column + k];
+    for (int k = 0; k < kColumns; ++k) values[k] = tile[c * kTile<A> + column + k];
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
       const A weight = row + r < C ? matrix[c * C + row + r] : A(0);
@@ -121,7 +126,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<kRows, T>) glu_pool_kernel(G
       if (at.row + r < p.C) {
 #pragma unroll
         for (int k = 0; k < kColumns; ++k) {
-          const A gate = sigmoid(x[(at.row + r) * kTile + at.column + k]);
+          const A gate = sigmoid(x[(at.row + r) * kTile<A> + at.column + k]);
           pooled[r][k] += (linear[r][k] + p.bias[at.row + r]) * gate;
         }
       }
@@ -132,7 +137,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<kRows, T>) glu_pool_kernel(G
   for (int r = 0; r < kRows; ++r) {
     if (at.row + r < p.C) {
 #pragma unroll
-      for (int k = 0; k < kColumns; ++k) x[(at.row + r) * kTile + at.column + k] = pooled[r][k];
+      for (int k = 0; k < kColumns; ++k) x[(at.row + r) * kTile<A> + at.column + k] = pooled[r][k];
     }
   }
   __syncthreads();
@@ -141,7 +146,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<kRows, T>) glu_pool_kernel(G
   for (int i = threadIdx.x; i < p.C * n_out; i += kThreads) {
     const int c = i / n_out, j = i % n_out;
     A sum = 0;
-    for (int q = 0; q < p.n; ++q) sum += x[c * kTile + j * p.n + q];
+    for (int q = 0; q < p.n; ++q) sum += x[c * kTile<A> + j * p.n + q];
     p.out[((at.b * p.C + c) * p.bands() + at.i) * p.pooled_frames() + at.t / p.n + j] =
         static_cast<T>(scale * sum);
   }
@@ -151,7 +156,7 @@ template <int kRows, typename T>
 __global__ void __launch_bounds__(kThreads, kBlocks<kRows, T>) glu_pool_backward_kernel(GluParams<T> p) {
   using A = accumulate_t<T>;
   auto* const x = static_cast<A*>(dynamic_shared_memory());
-  A* const through_linear = x + p.C * kTile;
+  A* const through_linear = x + p.C * kTile<A>;
   const auto at = Place<T>::template of<kRows>(p);
   const A scale = A(1) / static_cast<A>(p.p * p.n);
   for (int f = at.i * p.p; f < (at.i + 1) * p.p; ++f) {
@@ -168,9 +173,9 @@ __global__ void __launch_bounds__(kThreads, kBlocks<kRows, T>) glu_pool_backward
 #pragma unroll
         for (int k = 0; k < kColumns; ++k) {
           const int t = at.column + k;
-          const A gate = sigmoid(x[c * kTile + t]);
+          const A gate = sigmoid(x[c * kTile<A> + t]);
           const A grad = t < at.count ? scale * static_cast<A>(grads[t / p.n]) * gate : A(0);
-          through_linear[c * kTile + t] = grad;
+          through_linear[c * kTile<A> + t] = grad;
           value[r][k] = grad * (value[r][k] + p.bias[c]) * (A(1) - gate);
         }
       }
@@ -197,8 +202,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks<kRows, T>) glu_pool_backward
 template <bool kBackward, typename T>
 void launch_glu_pool(const GluParams<T>& p, cudaStream_t stream) {
   const size_t bytes = p.shared_bytes(kBackward);
-  TASK_AWARE_CHECK(bytes <= kSharedLimit && p.C <= 8 * kRowThreads, "glu_pool: got ", p.C,
-                   " channels, more than the CUDA kernels take; pass backend='reference'.");
+  TASK_AWARE_CHECK(p.C <= kMostChannels, "glu_pool: got ", p.C, " channels, expected at most ", kMostChannels,
+                   " on CUDA; pass backend='reference'.");
   const unsigned int blocks = exact_grid(p.B * p.bands() * p.tiles(), "glu_pool");
   const auto rows = [&]<int kRows>() {
     if constexpr (kBackward) {
@@ -208,10 +213,11 @@ void launch_glu_pool(const GluParams<T>& p, cudaStream_t stream) {
       launch({"glu_pool_kernel", blocks, kThreads, stream, bytes}, glu_pool_kernel<kRows, T>, p);
     }
   };
-  if (p.C <= kRowThreads) return rows.template operator()<1>();
-  if (p.C <= 2 * kRowThreads) return rows.template operator()<2>();
-  if (p.C <= 4 * kRowThreads) return rows.template operator()<4>();
-  rows.template operator()<8>();
+  constexpr int kRowsAtOnce = kRowThreads<accumulate_t<T>>;
+  if (p.C <= kRowsAtOnce) return rows.template operator()<1>();
+  if (p.C <= 2 * kRowsAtOnce) return rows.template operator()<2>();
+  if (p.C <= 4 * kRowsAtOnce) return rows.template operator()<4>();
+  if constexpr (4 * kRowsAtOnce < kMostChannels) rows.template operator()<8>();
 }
 
 }  // namespace
