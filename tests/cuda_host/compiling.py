@@ -1,4 +1,4 @@
-"""Builds a program around a CUDA kernel's own source, for a machine without a GPU."""
+"""Builds programs and operators of torch around the CUDA kernels' own sources, for a machine without a GPU."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -42,7 +43,7 @@ class MissingTool(RuntimeError):
 
 
 def known_names() -> set[str]:
-    text = "".join((HERE / name).read_text() for name in ("device.h", "execution.h", "cuda/launch.h"))
+    text = "".join((HERE / name).read_text() for name in ("device.h", "execution.h", "cuda/launch.h", "cuda/scope.h"))
     return set(re.findall(r"\w+", without_comments(text))) | PREPROCESSOR
 
 
@@ -68,7 +69,7 @@ def check_features(source: Path, roots: Sequence[Path]) -> None:
     """Raises UnknownFeature for a reserved name in `source`, or in what it includes, that device.h does not define."""
     known = known_names()
     for path, text in included(source, roots).items():
-        if path.parent == HERE or path == HERE / "cuda" / "launch.h" or path.name == "host_device.h":
+        if path.parent == HERE or path.parent == HERE / "cuda" or path.name == "host_device.h":
             continue
         code = without_comments(text)
         for match in RESERVED.finditer(code):
@@ -87,6 +88,34 @@ def run(command: list[str | Path]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True)
 
 
+def find_tools() -> tuple[str, str]:
+    """The compiler and objcopy; raises MissingTool."""
+    compiler = os.environ.get("CXX") or shutil.which("g++")
+    objcopy = shutil.which("objcopy")
+    if compiler is None or objcopy is None:
+        raise MissingTool("the host run of CUDA kernels needs g++ and objcopy")
+    return compiler, objcopy
+
+
+def compile_command(compiler: str, roots: Sequence[Path], *options: str) -> list[str | Path]:
+    includes = [*(f"-I{root}" for root in roots), f"-isystem{Path(torch.__file__).parent / 'include'}"]
+    return [compiler, "-std=c++20", "-w", *includes, *options]
+
+
+def compile_kernels(source: Path, target: Path, roots: Sequence[Path], *options: str) -> Path:
+    """The object of a file with kernels, whose static shared memory lies in a section of its own."""
+    compiler, objcopy = find_tools()
+    check_features(source, roots)
+    compiled = run([*compile_command(compiler, roots, *options), "-x", "c++", "-c", source, "-o", target])
+    if undeclared := re.search(r"^(\S+?:\d+).*error: [‘'](\w+)[’'] was not declared", compiled.stderr, re.MULTILINE):
+        raise unknown(undeclared[1], undeclared[2])
+    if compiled.returncode:
+        raise AssertionError(f"{source} does not compile for the host:\n{compiled.stderr}")
+    # All that a kernel file holds of zero-initialised variables is its static shared memory.
+    subprocess.run([objcopy, "--rename-section", ".bss=cuda_shared", target], check=True)
+    return target
+
+
 def compile_program(source: Path, kind: str, folder: Path, first: Path | None = None) -> Path:
     """Compiles `source`, a program like those of kernels/, in one of BUILDS.
 
@@ -94,35 +123,16 @@ def compile_program(source: Path, kind: str, folder: Path, first: Path | None = 
     what the compiler says.
     """
     roots = [HERE, *([first] if first else []), CSRC]
-    check_features(source, roots)
-    compiler = os.environ.get("CXX") or shutil.which("g++")
-    objcopy = shutil.which("objcopy")
-    if compiler is None or objcopy is None:
-        raise MissingTool("the host run of CUDA kernels needs g++ and objcopy")
-    command = [compiler, "-std=c++20", "-O1", "-g1", "-w", *(f"-I{root}" for root in roots)]
-    command.append(f"-isystem{Path(torch.__file__).parent / 'include'}")
-    flags = (BUILDS | COUNTS)[kind]
-    kernel = folder / f"{source.stem}_{kind}.o"
-    compiled = run([*command, *flags, "-c", source, "-o", kernel])
-    if undeclared := re.search(r"^(\S+?:\d+).*error: [‘'](\w+)[’'] was not declared", compiled.stderr, re.MULTILINE):
-        raise unknown(undeclared[1], undeclared[2])
-    if compiled.returncode:
-        raise AssertionError(f"{source} does not compile for the host:\n{compiled.stderr}")
-    # All that a kernel file holds of zero-initialised variables is its static shared memory.
-    subprocess.run([objcopy, "--rename-section", ".bss=cuda_shared", kernel], check=True)
-    objects = [kernel]
+    flags, options = (BUILDS | COUNTS)[kind], ["-O1", "-g1"]
+    objects = [compile_kernels(source, folder / f"{source.stem}_{kind}.o", roots, *options, *flags)]
+    compiler, _ = find_tools()
     with building_parts:
-        for part in (
-            "fibre",
-            "block",
-            "counting",
-            "execution",
-            "case",
-        ):  # not instrumented: they are not what is checked
+        for part in ("fibre", "block", "counting", "execution", "case"):  # not instrumented: not what is checked
             objects.append(folder / f"{part}_{kind}.o")
             if not objects[-1].exists():
                 definitions = [flag for flag in flags if flag.startswith("-D")]
-                subprocess.run([*command, *definitions, "-c", HERE / f"{part}.cpp", "-o", objects[-1]], check=True)
+                command = compile_command(compiler, roots, *options, *definitions)
+                subprocess.run([*command, "-c", HERE / f"{part}.cpp", "-o", objects[-1]], check=True)
     program = folder / f"{source.stem}_{kind}"
     libraries = [] if kind in COUNTS else flags  # the counting part answers in the sanitizer's place
     linked = run([compiler, *libraries, *objects, "-o", program])
@@ -131,3 +141,37 @@ def compile_program(source: Path, kind: str, folder: Path, first: Path | None = 
     if linked.returncode:
         raise AssertionError(linked.stderr)
     return program
+
+
+def compile_operators(
+    sources: Sequence[Path], library: str, kind: str, folder: Path, first: Path | None = None
+) -> Path:
+    """Compiles operators, `csrc/cuda/<op>.cu`, in one of BUILDS into a shared object, torch's `library` of them.
+
+    They serve CPU tensors there. Headers in `first` stand in for the package's. Raises as compile_program does.
+    """
+    roots = [HERE, *([first] if first else []), CSRC]
+    flags = BUILDS[kind]
+    options = ["-O2", "-g1", "-fPIC", "-fvisibility=hidden", "-fno-gnu-unique", f'-DCUDA_HOST_LIBRARY="{library}"']
+    options.append("-DTORCH_TARGET_VERSION=0x020b000000000000")
+    compiler, _ = find_tools()
+
+    def compile_part(part: Path) -> Path:
+        target = folder / f"{library}_{part.stem}.o"
+        definitions = [flag for flag in flags if flag.startswith("-D")]
+        command = compile_command(compiler, roots, *options, *definitions)
+        subprocess.run([*command, "-c", part, "-o", target], check=True)
+        return target
+
+    def compile_operator(source: Path) -> Path:
+        return compile_kernels(source, folder / f"{library}_{source.stem}.o", roots, *options, *flags)
+
+    parts = [part for part in HERE.glob("*.cpp") if part.stem != "case"]
+    with ThreadPoolExecutor(os.cpu_count()) as compilers:
+        objects = [*compilers.map(compile_operator, sources), *compilers.map(compile_part, parts)]
+    shared_object = folder / f"{library}.so"
+    torch_libraries = Path(torch.__file__).parent / "lib"
+    linked = run([compiler, "-shared", *flags, *objects, f"-L{torch_libraries}", "-ltorch_cpu", "-o", shared_object])
+    if linked.returncode:
+        raise AssertionError(linked.stderr)
+    return shared_object

@@ -2,21 +2,64 @@
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Iterator
+
 import pytest
 import torch
+from cuda_host.compiling import MissingTool
+from cuda_host.emulation import Emulation
 
 from task_aware import _extension
 
+# What is asked on a GPU alone, by file and name, and why; tests with a mark of their own and those too slow emulated.
+LEFT_TO_A_CARD = {
+    "test_gru_scan.py::test_on_a_gpu_it_names_cudnn": "refuses CUDA tensors, which have no such kernel",
+    "test_mel_mask.py::test_cuda_graph_repeats_the_same_bits": "records a CUDA graph",
+    "test_mel_spectrogram.py::test_cuda_graph_repeats_the_same_bits": "records a CUDA graph",
+    "test_pit_loss.py::test_gradients_too_large_for_the_caches": (
+        "6 million elements, up to 12 s a case; their number matters to a CPU's caches"
+    ),
+    "test_pit_loss.py::test_is_captured_in_a_cuda_graph_without_synchronising": "records a CUDA graph",
+    "test_reverb_mix.py::test_cuda_graph_repeats_the_same_bits": "records a CUDA graph",
+}
 
-@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-def device(request: pytest.FixtureRequest) -> str:
-    """Every device whose kernels a test should hold; one that is not there is skipped with the reason."""
+glu_pool_module = importlib.import_module("task_aware.ops.glu_pool")  # task_aware.ops.glu_pool is the function
+
+
+@pytest.fixture(scope="session")
+def emulation(tmp_path_factory: pytest.TempPathFactory) -> Emulation:
+    """The CUDA operators on the host; skips where the machine lacks what it takes."""
+    try:
+        return Emulation(tmp_path_factory.mktemp("emulation"))
+    except MissingTool as missing:
+        pytest.skip(str(missing))
+
+
+@pytest.fixture(params=["cpu", "emulated", pytest.param("cuda", marks=pytest.mark.gpu)])
+def kernels(request: pytest.FixtureRequest) -> Iterator[str]:
+    """All kernels that a test should hold: of the CPU, of CUDA on the host, of CUDA; skips where they are not there."""
     extension = _extension.extension
-    if request.param == "cpu" and not extension.cpu:
+    if request.param != "cuda" and not extension.cpu:
         pytest.skip(f"no CPU kernels: {extension.cpu_absent}")
     if request.param == "cuda":
         if not torch.cuda.is_available():
             pytest.skip("no CUDA GPU here")
         if not extension.cuda:
             pytest.skip(f"no CUDA kernels: {extension.cuda_absent}")
-    return request.param
+    if request.param == "emulated":
+        if reason := LEFT_TO_A_CARD.get(f"{request.node.path.name}::{request.node.originalname}"):
+            pytest.skip(f"left to a GPU: {reason}")
+        if request.node.callspec.params.get("backend") == "reference":
+            pytest.skip("the reference runs no kernels")
+        with request.getfixturevalue("emulation").installed(), pytest.MonkeyPatch.context() as patch:
+            patch.setattr(glu_pool_module, "empty_output", lambda x, *sizes: x.new_empty(sizes))  # as for CUDA tensors
+            yield request.param
+    else:
+        yield request.param
+
+
+@pytest.fixture
+def device(kernels: str) -> str:
+    """Where the tensors of these kernels lie."""
+    return "cuda" if kernels == "cuda" else "cpu"

@@ -74,12 +74,13 @@ def cancellation(wanted: ops.Mixture) -> float:
     return max(1.0, float(wanted.images.abs().max() / wanted.mixture.abs().max()))
 
 
-def test_error_is_that_of_one_fft(device: str) -> None:
+def test_error_is_that_of_one_fft(device: str, kernels: str) -> None:
     inputs = sample_inputs(device, torch.float32, (2, 2, 40000, 3000))
     wanted = direct(*inputs)
     native, fft = (ops.reverb_mix(*inputs, backend=name).images.cpu() for name in ("native", "reference"))
     native_error, fft_error = ((x.double() - wanted.images).square().mean().sqrt() for x in (native, fft))
-    assert native_error <= 1.1 * fft_error
+    # On CUDA these are two FFTs of different radices, each as good as the other up to chance.
+    assert native_error <= (1.1 if kernels == "cpu" else 1.5) * fft_error
 
 
 @pytest.mark.parametrize("shape", SHAPES + EMPTY)

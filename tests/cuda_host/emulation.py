@@ -1,0 +1,89 @@
+"""Puts the emulated CUDA kernels in the place of the package's CPU kernels, behind the operators themselves."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .compiling import CSRC, compile_operators
+
+
+def operators_of(source: Path) -> list[str]:
+    """The operators that a `csrc/cuda/<op>.cu` registers."""
+    return re.findall(r'm\.impl\("(\w+)"', source.read_text())
+
+
+class Emulation:
+    """The operators of `sources`, by default all of `csrc/cuda/`, on emulated kernels in a `library` of torch.
+
+    Headers in `first` stand in for the package's. In the environment, CUDA_HOST_BUILD chooses among
+    BUILDS, "plain" or "address", and CUDA_HOST_SCHEDULE what choose_schedule() does. Raises MissingTool where they
+    cannot be compiled.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        sources: Sequence[Path] | None = None,
+        *,
+        library: str = "task_aware_emulated",
+        first: Path | None = None,
+    ) -> None:
+        sources = sources or sorted(CSRC.glob("cuda/*.cu"))
+        path = compile_operators(sources, library, os.environ.get("CUDA_HOST_BUILD", "plain"), folder, first)
+        self.names = [name for source in sources for name in operators_of(source)]
+        self._library = library
+        self._schemas = torch.library.Library(library, "DEF")
+        for name in self.names:
+            schema = str(getattr(torch.ops.task_aware, name).default._schema)
+            self._schemas.define(schema.removeprefix("task_aware::"))
+        torch.ops.load_library(str(path))
+        self._functions = ctypes.CDLL(str(path))
+        self.choose_schedule(int(os.environ.get("CUDA_HOST_SCHEDULE", "0")))
+
+    def choose_schedule(self, schedule: int) -> None:
+        """The order in which blocks and threads run: 0 from the first, 1 from the last, others at random."""
+        self._functions.choose_schedule(schedule)
+
+    @contextmanager
+    def shared_memory(self, kibibytes: int) -> Iterator[None]:
+        """While it lasts, a block may have so much: 227 on sm_90, 163 on sm_80, 99 on sm_86 and sm_89, 64 on sm_75."""
+        self._functions.choose_shared_limit(ctypes.c_size_t(kibibytes * 1024))
+        try:
+            yield
+        finally:
+            self._functions.choose_shared_limit(ctypes.c_size_t(227 * 1024))
+
+    def _kernel(self, name: str) -> Callable[..., Any]:
+        kernel = getattr(getattr(torch.ops, self._library), name).default
+        if name != "mel_spectrogram":
+            return kernel
+
+        def with_tables_of_cuda(waveform: Tensor, *arguments: Any) -> Tensor:
+            """Python makes the tables in float64 for the CPU, in the waveform's dtype for CUDA."""
+            floating = [isinstance(x, Tensor) and x.is_floating_point() for x in arguments]
+            return kernel(waveform, *(x.to(waveform) if f else x for x, f in zip(arguments, floating, strict=True)))
+
+        return with_tables_of_cuda
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """While it lasts, CPU tensors go through the CUDA operators, and new memory holds NaN until it is written."""
+        deterministic = torch.are_deterministic_algorithms_enabled()
+        overrides = torch.library.Library("task_aware", "IMPL")
+        try:
+            torch.use_deterministic_algorithms(True)  # with torch.utils.deterministic.fill_uninitialized_memory
+            for name in self.names:
+                overrides.impl(name, self._kernel(name), "CPU")
+            yield
+        finally:
+            overrides._destroy()
+            torch.use_deterministic_algorithms(deterministic)
