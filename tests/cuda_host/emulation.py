@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -10,10 +11,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
 from .compiling import CSRC, compile_operators
+
+# The modules, whose names in task_aware.ops are those of their functions.
+glu_pool, mel_spectrogram, reverb_mix = (
+    importlib.import_module(f"task_aware.ops.{name}") for name in ("glu_pool", "mel_spectrogram", "reverb_mix")
+)
 
 
 def operators_of(source: Path) -> list[str]:
@@ -79,11 +86,16 @@ class Emulation:
         """While it lasts, CPU tensors go through the CUDA operators, and new memory holds NaN until it is written."""
         deterministic = torch.are_deterministic_algorithms_enabled()
         overrides = torch.library.Library("task_aware", "IMPL")
-        try:
-            torch.use_deterministic_algorithms(True)  # with torch.utils.deterministic.fill_uninitialized_memory
-            for name in self.names:
-                overrides.impl(name, self._kernel(name), "CPU")
-            yield
-        finally:
-            overrides._destroy()
-            torch.use_deterministic_algorithms(deterministic)
+        with pytest.MonkeyPatch.context() as patch:
+            # What Python decides by the device.
+            patch.setattr(glu_pool, "empty_output", lambda x, *sizes: x.new_empty(sizes))
+            for module in (mel_spectrogram, reverb_mix):
+                patch.setattr(module, "served_by_cuda", lambda tensor: True, raising=False)
+            try:
+                torch.use_deterministic_algorithms(True)  # with torch.utils.deterministic.fill_uninitialized_memory
+                for name in self.names:
+                    overrides.impl(name, self._kernel(name), "CPU")
+                yield
+            finally:
+                overrides._destroy()
+                torch.use_deterministic_algorithms(deterministic)

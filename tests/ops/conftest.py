@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator
 
 import pytest
@@ -23,8 +22,6 @@ LEFT_TO_A_CARD = {
     "test_pit_loss.py::test_is_captured_in_a_cuda_graph_without_synchronising": "records a CUDA graph",
     "test_reverb_mix.py::test_cuda_graph_repeats_the_same_bits": "records a CUDA graph",
 }
-
-glu_pool_module = importlib.import_module("task_aware.ops.glu_pool")  # task_aware.ops.glu_pool is the function
 
 
 @pytest.fixture(scope="session")
@@ -52,8 +49,7 @@ def kernels(request: pytest.FixtureRequest) -> Iterator[str]:
             pytest.skip(f"left to a GPU: {reason}")
         if request.node.callspec.params.get("backend") == "reference":
             pytest.skip("the reference runs no kernels")
-        with request.getfixturevalue("emulation").installed(), pytest.MonkeyPatch.context() as patch:
-            patch.setattr(glu_pool_module, "empty_output", lambda x, *sizes: x.new_empty(sizes))  # as for CUDA tensors
+        with request.getfixturevalue("emulation").installed():
             yield request.param
     else:
         yield request.param
