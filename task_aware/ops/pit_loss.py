@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from . import _check
 from ._dispatch import Backend, has_kernels, outside_autocast, register_autograd, use_native
+from ._tables import kept
 from .reorder import reorder_reference
 
 KINDS = ("mse", "l1", "bce")
@@ -139,7 +139,7 @@ def _to_integers(costs: Tensor) -> Tensor:
     return torch.where(infinite, costs.sign() * 2**53, scaled.round()).to(torch.int64)
 
 
-@functools.cache
+@kept
 def _permutations(S: int, device: torch.device) -> Tensor:
     """All of S, ``[S!,S]``, made once: while a CUDA graph is recorded nothing may be copied from the host."""
     return torch.tensor(list(itertools.permutations(range(S))), device=device)

@@ -6,14 +6,12 @@ import ctypes
 import importlib
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from .compiling import CSRC, compile_operators
 
@@ -69,18 +67,6 @@ class Emulation:
         finally:
             self._functions.choose_shared_limit(ctypes.c_size_t(227 * 1024))
 
-    def _kernel(self, name: str) -> Callable[..., Any]:
-        kernel = getattr(getattr(torch.ops, self._library), name).default
-        if name != "mel_spectrogram":
-            return kernel
-
-        def with_tables_of_cuda(waveform: Tensor, *arguments: Any) -> Tensor:
-            """Python makes the tables in float64 for the CPU, in the waveform's dtype for CUDA."""
-            floating = [isinstance(x, Tensor) and x.is_floating_point() for x in arguments]
-            return kernel(waveform, *(x.to(waveform) if f else x for x, f in zip(arguments, floating, strict=True)))
-
-        return with_tables_of_cuda
-
     @contextmanager
     def installed(self) -> Iterator[None]:
         """While it lasts, CPU tensors go through the CUDA operators, and new memory holds NaN until it is written."""
@@ -90,11 +76,11 @@ class Emulation:
             # What Python decides by the device.
             patch.setattr(glu_pool, "empty_output", lambda x, *sizes: x.new_empty(sizes))
             for module in (mel_spectrogram, reverb_mix):
-                patch.setattr(module, "served_by_cuda", lambda tensor: True, raising=False)
+                patch.setattr(module, "served_by_cuda", lambda tensor: True)
             try:
                 torch.use_deterministic_algorithms(True)  # with torch.utils.deterministic.fill_uninitialized_memory
                 for name in self.names:
-                    overrides.impl(name, self._kernel(name), "CPU")
+                    overrides.impl(name, getattr(getattr(torch.ops, self._library), name).default, "CPU")
                 yield
             finally:
                 overrides._destroy()
