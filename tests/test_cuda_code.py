@@ -1,0 +1,191 @@
+"""What nvcc made of the CUDA kernels: registers, shared memory, spills, and the loads and stores that their speed
+rests on. Read from the package's own library, without a GPU."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from task_aware import _extension, _sources
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+ARCHITECTURES = ("sm_80", "sm_90", "sm_120")
+
+
+class Limits(NamedTuple):
+    """`registers` of a thread, bytes of static `shared` memory, bytes of `stack`: what is spilled, and local arrays."""
+
+    registers: int
+    shared: int = 0
+    stack: int = 0
+
+
+# The first pattern that matches a kernel's name. Registers are those that leave as many threads on a
+# multiprocessor: 64 of them fit 1024 threads, 80 fit 768, 128 fit 512, 168 fit 384, 255 fit 256.
+LIMITS = {
+    r"assignment_kernel<": Limits(80, 17824),
+    r"pair_costs_kernel<": Limits(128, 1600),
+    r"backward_kernel<": Limits(64),
+    r"reorder_(forward|backward)_kernel<": Limits(64),
+    r"maximum_kernel<": Limits(48, 2048),
+    r"features_kernel<": Limits(64),
+    r"gradient_kernel<float": Limits(64),
+    r"gradient_kernel<": Limits(128),
+    r"share_kernel<": Limits(48, 2048),
+    r"mel_spectrogram_kernel<": Limits(64),
+    r"root_kernel<": Limits(32),
+    r"response_kernel<RegisterFft<float": Limits(64),
+    r"response_kernel<RegisterFft<double": Limits(128),
+    r"mix_kernel<RegisterFft<float, 16384>": Limits(128, stack=16),
+    r"mix_kernel<RegisterFft<float": Limits(128),
+    r"mix_kernel<RegisterFft<double": Limits(255),
+    r"glu_pool_kernel<\d+, double": Limits(255),
+    r"glu_pool_kernel<": Limits(128),
+    r"glu_pool_backward_kernel<": Limits(255),
+}
+
+
+class Kernel(NamedTuple):
+    """A kernel compiled for an architecture."""
+
+    architecture: str
+    name: str  # such as reorder_forward_kernel<float>
+    symbol: str
+    registers: int
+    shared: int
+    stack: int
+
+
+def find_tool() -> Path | None:
+    """cuobjdump beside nvcc, on PATH, or in triton, which comes with torch on Linux."""
+    folders = [f"{os.environ['CUDA_HOME']}/bin"] if "CUDA_HOME" in os.environ else []
+    folders += os.environ.get("PATH", "").split(os.pathsep)
+    try:
+        import triton
+    except ImportError:
+        pass
+    else:
+        folders.append(str(Path(triton.__file__).parent / "backends" / "nvidia" / "bin"))
+    found = shutil.which("cuobjdump", path=os.pathsep.join(folders))
+    return Path(found) if found else None
+
+
+@pytest.fixture(scope="session")
+def library() -> Path:
+    """`_cuda.so` of exactly these sources."""
+    extension = _extension.extension
+    if extension.folder is None or not (extension.folder / "_cuda.so").is_file():
+        pytest.skip("no CUDA kernels were built")
+    if extension.build["sources"] != _sources.sources_digest(CHECKOUT / "csrc"):
+        pytest.skip(f"{extension.folder} was built from other sources than this csrc/; run `pip install .`")
+    if find_tool() is None or shutil.which("c++filt") is None:
+        pytest.skip("cuobjdump and c++filt are needed to read the machine code")
+    return extension.folder / "_cuda.so"
+
+
+def dump(library: Path, *options: str) -> str:
+    command = [str(find_tool()), *options, str(library)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def short_names(symbols: list[str]) -> list[str]:
+    answer = subprocess.run(["c++filt"], input="\n".join(symbols), capture_output=True, text=True, check=True)
+    names = re.sub(
+        r"\(task_aware::PitKind\)|task_aware::|c10::|\(anonymous namespace\)::|^void ", "", answer.stdout, flags=re.M
+    )
+    return [re.sub(r"\([^()]*\)$", "", name) for name in names.splitlines()]
+
+
+@cache
+def kernels_of(library: Path) -> list[Kernel]:
+    found = []
+    for part in dump(library, "-res-usage").split("arch = ")[1:]:
+        architecture = part.split()[0]
+        rows = re.findall(r"Function (\S+):\s+REG:(\d+) STACK:(\d+) SHARED:(\d+)", part)
+        # From sm_90 on 1024 bytes are the system's.
+        reserved = 1024 if int(architecture[3:]) >= 90 else 0
+        for (symbol, *numbers), name in zip(rows, short_names([row[0] for row in rows]), strict=True):
+            registers, stack, shared = map(int, numbers)
+            found.append(Kernel(architecture, name, symbol, registers, max(shared - reserved, 0), stack))
+    return found
+
+
+@pytest.fixture(params=ARCHITECTURES)
+def kernels(request: pytest.FixtureRequest, library: Path) -> list[Kernel]:
+    """All of one architecture."""
+    kernels = [kernel for kernel in kernels_of(library) if kernel.architecture == request.param]
+    if not kernels:
+        built = _extension.extension.build["architectures"]
+        pytest.skip(f"the library holds code for {built}, none for {request.param}")
+    return kernels
+
+
+def instructions(library: Path, kernels: list[Kernel]) -> dict[str, list[str]]:
+    """By the name of each, all of one architecture: its instructions by their addresses, such as LDG.E.128."""
+    names = {kernel.symbol: kernel.name for kernel in kernels}
+    text = dump(library, "-arch", kernels[0].architecture, "-sass", "-fun", ",".join(names))
+    parts = re.split(r"Function : (\S+)", text)[1:]
+    instruction = re.compile(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)")
+    return {names[symbol]: instruction.findall(code) for symbol, code in zip(parts[::2], parts[1::2], strict=True)}
+
+
+def limits_of(name: str) -> Limits | None:
+    return next((limits for pattern, limits in LIMITS.items() if re.match(pattern, name)), None)
+
+
+def test_every_kernel_stays_within_its_limits(kernels: list[Kernel]) -> None:
+    unknown = sorted({kernel.name for kernel in kernels if limits_of(kernel.name) is None})
+    assert not unknown, (
+        f"LIMITS in {Path(__file__).name} has no row for {', '.join(unknown)}; "
+        "add a pattern with the registers, shared memory and stack that it may take."
+    )
+    beyond = [
+        f"{kernel.name}: {kernel[3:]}, expected at most {tuple(limits)}"
+        for kernel in kernels
+        if (limits := limits_of(kernel.name)) and any(a > b for a, b in zip(kernel[3:], limits, strict=True))
+    ]
+    assert not beyond, "registers, shared memory, stack of " + "; ".join(beyond)
+
+
+def test_no_row_of_the_limits_is_without_a_kernel(library: Path) -> None:
+    names = {kernel.name for kernel in kernels_of(library)}
+    first = {next((p for p in LIMITS if re.match(p, name)), None) for name in names}
+    assert [pattern for pattern in LIMITS if pattern not in first] == []
+
+
+GROUPS = r"(float, 4|double, 2|BFloat16, 8)"  # types and how many of them are 16 bytes
+
+
+@pytest.mark.parametrize(
+    ("pattern", "others"),
+    [
+        (rf"backward_kernel<\d, {GROUPS}>", 0),
+        (rf"features_kernel<{GROUPS}, ", 1),  # the row's maximum
+        (rf"gradient_kernel<{GROUPS}, ", 2),  # a warp's gradient held and its ties
+    ],
+    ids=["pit_loss_backward", "features", "gradient"],
+)
+def test_groups_are_stored_by_one_instruction(library: Path, kernels: list[Kernel], pattern: str, others: int) -> None:
+    chosen = [kernel for kernel in kernels if re.match(pattern, kernel.name)]
+    assert len({re.search(GROUPS, kernel.name)[0] for kernel in chosen}) == 3  # type: ignore[index]
+    for name, code in instructions(library, chosen).items():
+        stores = [operation for operation in code if operation.startswith("STG")]
+        whole = [operation for operation in stores if ".128" in operation]
+        assert whole and len(stores) - len(whole) <= others, f"{name}: {stores}"
+
+
+def test_pair_costs_reads_ahead_and_scatters_its_sums(library: Path, kernels: list[Kernel]) -> None:
+    chosen = [kernel for kernel in kernels if re.match(r"pair_costs_kernel<\d, float, 5, 4>", kernel.name)]
+    assert len(chosen) == 3
+    for name, code in instructions(library, chosen).items():
+        first_use = next(k for k, operation in enumerate(code) if operation.startswith(("FADD", "FMUL", "FFMA")))
+        assert [operation for operation in code[:first_use] if operation.startswith("LDG")] == ["LDG.E.128"] * 10, name
+        # 13 exchanges of float32, then 7 + 4 + 2 + 1 of float64, which take two each.
+        assert sum(operation.startswith("SHFL") for operation in code) == 13 + 2 * 14, name
