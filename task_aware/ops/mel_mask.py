@@ -73,7 +73,8 @@ def mel_mask(
     exact: an element below ``amin`` has none through the features, one held at ``top_db`` below the maximum
     passes its gradient to the maximum, and equal maxima share it evenly, as in :func:`torch.amax`. A NaN
     makes all features of its source NaN. Beyond the inputs only the maxima are kept for the backward, which
-    computes the mask again. On the CPU float32's exponential and logarithm are within two units in the last place.
+    computes the mask again. On the CPU float32's exponential and logarithm are within two units in the last place; on
+    CUDA decibels are within 5e-7 of their value and, for logits between -15 and 15, 2e-5.
 
     Args:
         logits: ``[B,S,F,T]``, float32, float64 or bfloat16.

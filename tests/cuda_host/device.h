@@ -240,6 +240,10 @@ inline float __frcp_rn(float x) { return 1.0f / x; }
 inline float __fmaf_rn(float x, float y, float z) { return fmaf(x, y, z); }
 inline float __fadd_rn(float x, float y) { return x + y; }
 inline float __fmul_rn(float x, float y) { return x * y; }
+inline double __fma_rn(double x, double y, double z) { return fma(x, y, z); }
+inline double __dadd_rn(double x, double y) { return x + y; }
+inline double __dmul_rn(double x, double y) { return x * y; }
+inline unsigned int __umulhi(unsigned int x, unsigned int y) { return (uint64_t{x} * y) >> 32; }
 inline int __float2int_rn(float x) { return static_cast<int>(rintf(x)); }
 inline int __float_as_int(float x) { return std::bit_cast<int>(x); }
 inline float __int_as_float(int x) { return std::bit_cast<float>(x); }
