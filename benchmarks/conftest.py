@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
 
 # Peers' BLAS threads go to sleep at once (2^4 cycles): spinning, they would take a core from whoever runs next.
 os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
@@ -18,7 +19,7 @@ import torch
 
 from task_aware import _extension
 
-from .side_by_side import Report, Row, Settings, SideBySide, measured_seconds
+from .side_by_side import Report, Row, Settings, SideBySide, measured_seconds, tf32
 
 _report = pytest.StashKey[Report]()
 
@@ -29,20 +30,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("task_aware benchmarks")
     group.addoption("--quick", action="store_true", help="small shapes and few rounds: correctness, in a minute")
     group.addoption("--full", action="store_true", help="add torch.compile of the references, and larger shapes")
+    group.addoption("--headline", action="store_true", help="the shapes of predictions alone, with torch.compile")
     group.addoption("--profile", action="store_true", help="add where the time of a training step goes")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_report] = Report()
-    config.addinivalue_line("markers", "shapes(default, quick=, full=): values of the argument `shape`")
+    config.addinivalue_line("markers", "shapes(default, quick=, full=, headline=): values of the argument `shape`")
     if not config.getoption("benchmark_verbose", False):
         config.option.benchmark_quiet = True  # the table of this directory says more
 
 
 def get_settings(config: pytest.Config) -> Settings:
     """The options; their defaults where this directory is not named on the command line."""
-    return Settings(*(config.getoption(name, False) for name in ("quick", "full", "profile")))
+    return Settings(**{field.name: config.getoption(field.name, False) for field in fields(Settings)})
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -55,6 +57,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         shapes = marker.kwargs["quick"]
     elif settings.full:
         shapes = [*shapes, *marker.kwargs.get("full", [])]
+    elif settings.headline:
+        shapes = marker.kwargs.get("headline", [])
     metafunc.parametrize("shape", shapes, ids=str)
 
 
@@ -78,6 +82,13 @@ def device(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
+@pytest.fixture(autouse=True)
+def without_tf32() -> Iterator[None]:
+    """float32 means float32 on a GPU too; what is timed with TF32 is a row that says so."""
+    with tf32(False):
+        yield
+
+
 @pytest.fixture
 def settings(request: pytest.FixtureRequest) -> Settings:
     return get_settings(request.config)
@@ -89,10 +100,13 @@ def report(request: pytest.FixtureRequest) -> Report:
 
 
 @pytest.fixture
-def side_by_side(device: str, benchmark, report: Report, settings: Settings) -> SideBySide:  # type: ignore[no-untyped-def]
-    """The comparison that a test makes; random tensors are the same in every run."""
+def side_by_side(device: str, benchmark, report: Report, settings: Settings) -> Iterator[SideBySide]:  # type: ignore[no-untyped-def]
+    """The comparison that a test makes; random tensors are the same in every run. With `-s` it is shown at once."""
     torch.manual_seed(0)
-    return SideBySide(benchmark, report, settings, device)
+    known = len(report.rows)
+    yield SideBySide(benchmark, report, settings, device)
+    if rows := report.rows[known:]:
+        print("", *table(rows), sep="\n")
 
 
 def number(value: float | None, pattern: str) -> str:

@@ -10,7 +10,8 @@ import ctypes
 import importlib
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -23,8 +24,14 @@ Outputs = tuple[Tensor, ...]
 Implementation = Callable[..., Sequence[Tensor]]
 Run = Callable[[], Outputs]
 
-#: Written between two timings on a GPU: larger than its L2 cache, and long enough for the host to run ahead.
-FLUSH_BYTES, FLUSHES = 256 * 2**20, 8
+#: Read between two timings on a GPU: larger than its L2 cache, and long enough for the host to run ahead.
+FLUSH_BYTES, FLUSHES = 256 * 2**20, 16
+
+#: What TF32 may differ from float64: its factors have 11 significant bits, their errors average out.
+TF32_TOLERANCE = 1e-3
+
+#: Note of a row whose time on a GPU may hold the host's launches.
+HOST_BEHIND = "the host was still launching"
 
 #: On the CPU a timing covers as many calls as this many seconds hold.
 SHORTEST_TIMING = 2e-3
@@ -34,9 +41,15 @@ SHORTEST_TIMING = 2e-3
 class Settings:
     """How long everything may take."""
 
-    quick: bool
-    full: bool
-    profile: bool
+    quick: bool = False
+    full: bool = False
+    headline: bool = False
+    profile: bool = False
+
+    @property
+    def compiled(self) -> bool:
+        """Whether torch.compile of an operator's reference takes part."""
+        return self.full or self.headline
 
     @property
     def seconds(self) -> float:
@@ -105,6 +118,41 @@ def peer(name: str) -> ModuleType | None:
         return None
 
 
+@contextmanager
+def tf32(allowed: bool) -> Iterator[None]:
+    """Whether float32 convolutions, recurrent layers and matrix products on a GPU may round their factors to TF32.
+
+    By default PyTorch allows it to cuDNN alone. cuDNN's search for algorithms, which chooses anew in each run, is off.
+    """
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    former = cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark
+    cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark = allowed, allowed, False
+    try:
+        yield
+    finally:
+        cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark = former
+
+
+def with_tf32(run: Run) -> Run:
+    """`run` with TF32 allowed, in its backward too."""
+
+    def run_with_tf32() -> Outputs:
+        with tf32(True):
+            return run()
+
+    return run_with_tf32
+
+
+def compiled(function: Implementation) -> Implementation:
+    """torch.compile of a function, as if it were the first of the process.
+
+    Dynamo otherwise remembers other shapes and dtypes of the same code: it would compile for shapes of any size, and
+    after eight of them not at all.
+    """
+    torch.compiler.reset()
+    return torch.compile(function)
+
+
 def prepare(case: Case, function: Implementation, *, backward: bool, dtype: torch.dtype | None = None) -> Run:
     """A call of `function` on the case's inputs; it returns outputs and, with `backward`, gradients."""
 
@@ -153,10 +201,16 @@ def disagreement(got: Outputs, expected: Outputs, tolerance: float) -> str:
 
 
 class Clock:
-    """Times calls on one device: on a GPU by events, with a cold cache and the host ahead."""
+    """Times calls on one device: on a GPU by events, with a cold cache and the host ahead.
+
+    Attributes:
+        host_ahead: whether the last call was launched whole before the GPU came to it. Where it was not, as with
+            calls of hundreds of kernels or such as wait for results, the GPU may have waited for the host.
+    """
 
     def __init__(self, device: str) -> None:
         self.device = device
+        self.host_ahead = True
         self._scratch: Tensor | None = None
 
     def seconds(self, run: Callable[[], object], calls: int = 1) -> float:
@@ -170,13 +224,14 @@ class Clock:
 
     def _gpu_seconds(self, run: Callable[[], object]) -> float:
         if self._scratch is None:
-            self._scratch = torch.empty(FLUSH_BYTES, dtype=torch.uint8, device=self.device)
+            self._scratch = torch.zeros(FLUSH_BYTES // 4, device=self.device)
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         for _ in range(FLUSHES):
-            self._scratch.zero_()
+            self._scratch.sum()  # not written: the cache would write that back while `run` is timed
         start.record()
         run()
         end.record()
+        self.host_ahead = not start.query()
         torch.cuda.synchronize()
         return start.elapsed_time(end) / 1000
 
@@ -248,25 +303,30 @@ class SideBySide:
         peers: Mapping[str, Implementation] | None = None,
         *,
         backward: bool = False,
+        multiplies: bool = False,
     ) -> None:
         """Checks every implementation against the reference in float64, then times those that agree.
 
         A peer that fails or disagrees is named in the table and not timed; a native operator or a reference
-        that disagrees fails the test.
+        that disagrees fails the test. Of a reference that `multiplies` matrices a GPU gets a second row, with TF32.
         """
         expected = prepare(case, reference, backward=backward, dtype=torch.float64)()
         functions = {"native": native, "reference": reference, **(peers or {})}
-        if self.settings.full:
-            functions["torch.compile of the reference"] = torch.compile(reference)
+        if self.settings.compiled:
+            functions["torch.compile of the reference"] = compiled(reference)
+        candidates = {name: prepare(case, function, backward=backward) for name, function in functions.items()}
+        tolerances = dict.fromkeys(candidates, case.tolerance)
+        if multiplies and self.device == "cuda":
+            candidates["reference, TF32"] = with_tf32(candidates["reference"])
+            tolerances["reference, TF32"] = TF32_TOLERANCE
         runs, notes = {}, {}
-        for name, function in functions.items():
-            run = prepare(case, function, backward=backward)
+        for name, run in candidates.items():
             if name in ("native", "reference"):
                 problem = disagreement(run(), expected, case.tolerance)
                 assert not problem, f"{name} {case.operator} of {case.shape} on {self.device}: {problem}"
             else:
                 try:
-                    problem = disagreement(run(), expected, case.tolerance)
+                    problem = disagreement(run(), expected, tolerances[name])
                 except Exception as error:  # a peer may fail in any way, and is then only left out
                     problem = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
             if problem:
@@ -307,19 +367,24 @@ class SideBySide:
         fewest, most = self.settings.rounds
         rounds = min(most, max(fewest, round(self.settings.seconds / a_round)))
         times: dict[str, list[float]] = {name: [] for name in runs}
+        ahead: dict[str, list[bool]] = {name: [] for name in runs}
+
+        def measure_one(name: str) -> None:
+            times[name].append(self.clock.seconds(runs[name], calls[name]))
+            ahead[name].append(self.clock.host_ahead)
 
         def others() -> None:
             for name in runs:
                 if name != "native":
                     if settled:
                         runs[name]()
-                    times[name].append(self.clock.seconds(runs[name], calls[name]))
+                    measure_one(name)
             if settled:
                 runs["native"]()
 
         def native() -> None:
             global _measured
-            times["native"].append(self.clock.seconds(runs["native"], calls["native"]))
+            measure_one("native")
             _measured += times["native"][-1]
 
         self.benchmark.group = f"{operator} {shape} {direction} {self.device}"
@@ -333,7 +398,8 @@ class SideBySide:
             median = statistics.median(times[name])
             speed = statistics.median(r / t for r, t in zip(times["reference"], times[name], strict=True))
             share = n_bytes / median / bandwidth if n_bytes else None
-            row = Row(operator, shape, direction, self.device, name, 1000 * median, speed, share, peaks[name])
+            note = "" if statistics.mean(ahead[name]) > 0.5 else HOST_BEHIND
+            row = Row(operator, shape, direction, self.device, name, 1000 * median, speed, share, peaks[name], note)
             rows.append(row)
         self.report.rows += rows
         self.benchmark.extra_info["copy_bytes_per_second"] = bandwidth

@@ -11,26 +11,17 @@ from task_aware import ops
 from .side_by_side import Case, SideBySide
 
 POOL = (2, 2)
+HEADLINES = [(10, 16, 128, 628), (10, 128, 16, 157)]
 
 
-@pytest.mark.parametrize("backward", [False, True], ids=["forward", "backward"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
-@pytest.mark.shapes(
-    [(10, 16, 128, 628), (10, 128, 16, 157)],
-    quick=[(2, 6, 8, 41)],
-    full=[(60, 16, 128, 628), (60, 128, 16, 157)],
-)
-def test_glu_pool(
-    side_by_side: SideBySide, shape: tuple[int, int, int, int], dtype: torch.dtype, backward: bool
-) -> None:
+def make_case(shape: tuple[int, int, int, int], dtype: torch.dtype, device: str) -> Case:
     B, C, F, T = shape
-    device = side_by_side.device
     layout = torch.contiguous_format if device == "cuda" else torch.channels_last  # as the detector passes it
     x = torch.randn(shape, device=device).to(dtype).contiguous(memory_format=layout)
     weight, bias = torch.randn(C, C, device=device) / C**0.5, torch.randn(C, device=device)
     grad = torch.randn(B, C, F // POOL[0], T // POOL[1], device=device).to(dtype).contiguous(memory_format=layout)
     single = dtype == torch.float32
-    case = Case(
+    return Case(
         "glu_pool",
         f"[{B},{C},{F},{T}]" if single else f"[{B},{C},{F},{T}] bfloat16",
         (x, weight.to(dtype), bias),
@@ -41,16 +32,35 @@ def test_glu_pool(
         bytes_backward=2 * x.nbytes + grad.nbytes,
     )
 
-    def autocast(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor]:
-        linear = torch.nn.functional.conv2d(x, weight[:, :, None, None], bias.to(dtype))
-        return (torch.nn.functional.avg_pool2d(linear * torch.sigmoid(x), POOL),)
 
+def native(*inputs: Tensor) -> tuple[Tensor]:
+    return (ops.glu_pool(*inputs, POOL, backend="native"),)
+
+
+def all_in_bfloat16(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor]:
+    linear = torch.nn.functional.conv2d(x, weight[:, :, None, None], bias.to(x.dtype))
+    return (torch.nn.functional.avg_pool2d(linear * torch.sigmoid(x), POOL),)
+
+
+@pytest.mark.parametrize("backward", [False, True], ids=["forward", "backward"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.shapes(
+    HEADLINES,
+    quick=[(2, 6, 8, 41)],
+    full=[(60, 16, 128, 628), (60, 128, 16, 157)],
+    headline=HEADLINES,
+)
+def test_glu_pool(
+    side_by_side: SideBySide, shape: tuple[int, int, int, int], dtype: torch.dtype, backward: bool
+) -> None:
+    single = dtype == torch.float32
     side_by_side.compare(
-        case,
-        lambda *inputs: (ops.glu_pool(*inputs, POOL, backend="native"),),
+        make_case(shape, dtype, side_by_side.device),
+        native,
         lambda *inputs: (ops.glu_pool_reference(*inputs, POOL),),
-        {} if single else {"all in bfloat16": autocast},
+        {} if single else {"all in bfloat16": all_in_bfloat16},
         backward=backward,
+        multiplies=single,
     )
 
 

@@ -22,6 +22,9 @@ FRONT_END = {
 }
 
 
+HEADLINE = (12, 160000)
+
+
 def make_peers(device: str, backward: bool) -> dict[str, Implementation]:
     peers: dict[str, Implementation] = {}
     if transforms := peer("torchaudio.transforms"):
@@ -48,10 +51,10 @@ def make_peers(device: str, backward: bool) -> dict[str, Implementation]:
     return peers
 
 
-def compare(side_by_side: SideBySide, shape: tuple[int, int], *, backward: bool) -> None:
-    waveform = torch.randn(shape, device=side_by_side.device)
-    mel = torch.randn(shape[0], 128, shape[1] // 255 + 1, device=side_by_side.device)
-    case = Case(
+def make_case(shape: tuple[int, int], device: str) -> Case:
+    waveform = torch.randn(shape, device=device)
+    mel = torch.randn(shape[0], 128, shape[1] // 255 + 1, device=device)
+    return Case(
         "mel_spectrogram",
         f"[{shape[0]},{shape[1]}]",
         (waveform,),
@@ -61,21 +64,28 @@ def compare(side_by_side: SideBySide, shape: tuple[int, int], *, backward: bool)
         output_gradients=(mel,),
         bytes_backward=2 * waveform.nbytes + mel.nbytes,
     )
+
+
+def native(waveform: Tensor) -> tuple[Tensor]:
+    return (ops.mel_spectrogram(waveform, backend="native"),)
+
+
+def compare(side_by_side: SideBySide, shape: tuple[int, int], *, backward: bool) -> None:
     side_by_side.compare(
-        case,
-        lambda x: (ops.mel_spectrogram(x, backend="native"),),
+        make_case(shape, side_by_side.device),
+        native,
         lambda x: (ops.mel_spectrogram_reference(x),),
         make_peers(side_by_side.device, backward),
         backward=backward,
     )
 
 
-@pytest.mark.shapes([(12, 160000), (1, 160000)], quick=[(2, 8001)], full=[(72, 160000)])
+@pytest.mark.shapes([HEADLINE, (1, 160000)], quick=[(2, 8001)], full=[(72, 160000)], headline=[HEADLINE])
 def test_mel_spectrogram(side_by_side: SideBySide, shape: tuple[int, int]) -> None:
     compare(side_by_side, shape, backward=False)
 
 
-@pytest.mark.shapes([(4, 160000)], quick=[(2, 8001)], full=[(12, 160000)])
+@pytest.mark.shapes([(4, 160000)], quick=[(2, 8001)], full=[HEADLINE])
 def test_mel_spectrogram_backward(side_by_side: SideBySide, shape: tuple[int, int]) -> None:
     """The gradient of the waveform; training has no need of it."""
     compare(side_by_side, shape, backward=True)

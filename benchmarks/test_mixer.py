@@ -19,7 +19,7 @@ from task_aware.data.packing import DryMixtures, PackedMixtures, Stretch
 from task_aware.data.recipes import MixingConfig
 from task_aware.features import FeatureConfig
 
-from .side_by_side import Clock, Report, Settings
+from .side_by_side import HOST_BEHIND, Clock, Report, Settings
 
 N_SOURCES = 5
 SAMPLE_RATE = 16000
@@ -103,10 +103,16 @@ def test_mixer(device: str, report: Report, settings: Settings, shape: Shape) ->
         "device: all": (clock, lambda: step(packed)),
     }
     with torch.no_grad():
-        seconds = {name: statistics.median(timed(clock, run, rounds)) for name, (clock, run) in parts.items()}
+        seconds, ahead = {}, {}
+        for name, (clock, run) in parts.items():
+            seconds[name] = statistics.median(timed(clock, run, rounds))
+            ahead[name] = clock.host_ahead
     in_host = seconds["host: plan"] + seconds["host: pack"]
     hours = shape.B * shape.seconds / 3600
-    lines = [f"{name:<20}{1000 * value:10.3f} ms" for name, value in seconds.items()]
+    lines = [
+        f"{name:<20}{1000 * value:10.3f} ms{'' if ahead[name] else f'  {HOST_BEHIND}'}"
+        for name, value in seconds.items()
+    ]
     lines.append(
         f"{packed.samples.nbytes / 2**20:.1f} MiB travel; placed they are {dry.sources.nbytes / 2**20:.1f} MiB"
     )

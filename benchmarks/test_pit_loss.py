@@ -12,7 +12,7 @@ from torch import Tensor
 
 from task_aware import ops
 
-from .side_by_side import Case, Implementation, Settings, SideBySide, peer
+from .side_by_side import Case, Implementation, Settings, SideBySide, compiled, peer
 
 #: Sources up to which listing all permutations is the faster way in PyTorch.
 EXHAUSTIVE_UP_TO = 6
@@ -26,6 +26,10 @@ class Shape(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.kind} [{','.join(map(str, self.sizes))}]"
+
+
+HEADLINE = Shape((12, 5, 128, 628))
+ROWS = Shape((12, 5, 128, 628), "rows")
 
 
 def make_sources(sizes: tuple[int, ...], device: str) -> tuple[Tensor, Tensor]:
@@ -82,10 +86,10 @@ def host_form(kind: str, solve: Any) -> Implementation:
 def make_peers(shape: Shape, settings: Settings, device: str) -> dict[str, Implementation]:
     kind, n_sources = shape.kind, shape.sizes[1]
     peers: dict[str, Implementation] = {}
-    if settings.full and n_sources <= EXHAUSTIVE_UP_TO:
+    if settings.compiled and n_sources <= EXHAUSTIVE_UP_TO:
         form = exhaustive_form(kind, n_sources, device)
         peers["exhaustive PyTorch"] = form
-        peers["torch.compile of it"] = torch.compile(form)
+        peers["torch.compile of it"] = compiled(form)
     if n_sources > EXHAUSTIVE_UP_TO and (scipy := peer("scipy.optimize")):
         peers["costs in PyTorch, scipy on the host"] = host_form(kind, scipy.linear_sum_assignment)
     if torchmetrics := peer("torchmetrics.functional.audio"):
@@ -109,47 +113,29 @@ def make_peers(shape: Shape, settings: Settings, device: str) -> dict[str, Imple
     return peers
 
 
-@pytest.mark.parametrize("backward", [False, True], ids=["forward", "backward"])
-@pytest.mark.shapes(
-    [
-        Shape((12, 5, 128, 628)),
-        Shape((4, 10, 128, 628)),
-        Shape((4, 20, 128, 157)),
-        Shape((64, 20, 16)),
-        Shape((1, 5, 4_000_000)),
-        Shape((12, 5, 10), "bce"),
-        Shape((12, 5, 157, 10), "bce"),
-    ],
-    quick=[Shape((2, 5, 16, 40)), Shape((2, 9, 64)), Shape((2, 20, 64)), Shape((3, 5, 10), "bce")],
-    full=[Shape((96, 5, 128, 628))],
-)
-def test_pit_loss(side_by_side: SideBySide, shape: Shape, backward: bool) -> None:
-    estimates, targets = make_sources(shape.sizes, side_by_side.device)
+def make_case(shape: Shape, device: str) -> Case:
+    estimates, targets = make_sources(shape.sizes, device)
     size = estimates.nbytes
-    case = Case(
+    return Case(
         "pit_loss",
         str(shape),
         (estimates, targets),
         bytes_forward=2 * size,
         tolerance=1e-5,
         differentiated=(0,),
-        output_gradients=(torch.ones(shape.sizes[0], device=side_by_side.device),),
+        output_gradients=(torch.ones(shape.sizes[0], device=device),),
         bytes_backward=3 * size,
     )
-    side_by_side.compare(
-        case,
-        lambda e, t: ops.pit_loss(e, t, kind=shape.kind, backend="native"),
-        lambda e, t: ops.pit_loss_reference(e, t, kind=shape.kind),
-        make_peers(shape, side_by_side.settings, side_by_side.device),
-        backward=backward,
-    )
 
 
-@pytest.mark.shapes([Shape((12, 5, 128, 628), "rows")], quick=[Shape((2, 5, 16, 40), "rows")])
-def test_reorder(side_by_side: SideBySide, shape: Shape) -> None:
-    estimates = torch.rand(shape.sizes, device=side_by_side.device)
-    order = torch.rand(shape.sizes[:2], device=side_by_side.device).argsort(1)
-    case = Case(
+def native(shape: Shape) -> Implementation:
+    return lambda e, t: ops.pit_loss(e, t, kind=shape.kind, backend="native")
+
+
+def make_reorder_case(shape: Shape, device: str) -> Case:
+    estimates = torch.rand(shape.sizes, device=device)
+    order = torch.rand(shape.sizes[:2], device=device).argsort(1)
+    return Case(
         "reorder",
         str(shape),
         (estimates, order),
@@ -159,9 +145,42 @@ def test_reorder(side_by_side: SideBySide, shape: Shape) -> None:
         output_gradients=(torch.rand_like(estimates),),
         bytes_backward=2 * estimates.nbytes,
     )
+
+
+def native_reorder(estimates: Tensor, order: Tensor) -> tuple[Tensor]:
+    return (ops.reorder(estimates, order, backend="native"),)
+
+
+@pytest.mark.parametrize("backward", [False, True], ids=["forward", "backward"])
+@pytest.mark.shapes(
+    [
+        HEADLINE,
+        Shape((4, 10, 128, 628)),
+        Shape((4, 20, 128, 157)),
+        Shape((64, 20, 16)),
+        Shape((1, 5, 4_000_000)),
+        Shape((12, 5, 10), "bce"),
+        Shape((12, 5, 157, 10), "bce"),
+    ],
+    quick=[Shape((2, 5, 16, 40)), Shape((2, 9, 64)), Shape((2, 20, 64)), Shape((3, 5, 10), "bce")],
+    full=[Shape((96, 5, 128, 628))],
+    headline=[HEADLINE],
+)
+def test_pit_loss(side_by_side: SideBySide, shape: Shape, backward: bool) -> None:
     side_by_side.compare(
-        case,
-        lambda e, order: (ops.reorder(e, order, backend="native"),),
+        make_case(shape, side_by_side.device),
+        native(shape),
+        lambda e, t: ops.pit_loss_reference(e, t, kind=shape.kind),
+        make_peers(shape, side_by_side.settings, side_by_side.device),
+        backward=backward,
+    )
+
+
+@pytest.mark.shapes([ROWS], quick=[Shape((2, 5, 16, 40), "rows")], headline=[ROWS])
+def test_reorder(side_by_side: SideBySide, shape: Shape) -> None:
+    side_by_side.compare(
+        make_reorder_case(shape, side_by_side.device),
+        native_reorder,
         lambda e, order: (ops.reorder_reference(e, order),),
         backward=True,
     )

@@ -29,6 +29,9 @@ class Shape(NamedTuple):
         return f"[{self.B},{self.S},{self.N}] * {self.L}{silence}"
 
 
+HEADLINE = Shape(12, 5, 160000, 16000)
+
+
 def make_inputs(shape: Shape, device: str) -> tuple[Tensor, ...]:
     """Noise in rooms whose response falls by 60 dB over L."""
     B, S, N, L, half_silent = shape
@@ -86,8 +89,8 @@ def make_peers(device: str, backward: bool) -> dict[str, Implementation]:
     return peers
 
 
-def make_case(side_by_side: SideBySide, shape: Shape, operator: str = "reverb_mix") -> Case:
-    inputs = make_inputs(shape, side_by_side.device)
+def make_case(shape: Shape, device: str, operator: str = "reverb_mix") -> Case:
+    inputs = make_inputs(shape, device)
     sources, rirs, _, background = inputs
     return Case(
         operator,
@@ -101,10 +104,14 @@ def make_case(side_by_side: SideBySide, shape: Shape, operator: str = "reverb_mi
     )
 
 
+def native(*inputs: Tensor) -> ops.Mixture:
+    return ops.reverb_mix(*inputs, backend="native")
+
+
 def compare(side_by_side: SideBySide, shape: Shape, *, backward: bool) -> None:
     side_by_side.compare(
-        make_case(side_by_side, shape),
-        lambda *inputs: ops.reverb_mix(*inputs, backend="native"),
+        make_case(shape, side_by_side.device),
+        native,
         ops.reverb_mix_reference,
         make_peers(side_by_side.device, backward),
         backward=backward,
@@ -114,19 +121,20 @@ def compare(side_by_side: SideBySide, shape: Shape, *, backward: bool) -> None:
 @pytest.mark.shapes(
     [
         *(Shape(4, 5, 160000, 16000), Shape(4, 5, 80000, 8000)),
-        *(Shape(12, 5, 160000, 16000), Shape(12, 5, 160000, 16000, half_silent=True)),
+        *(HEADLINE, HEADLINE._replace(half_silent=True)),
     ],
     quick=[Shape(2, 3, 4001, 300)],
     full=[Shape(4, 5, 160000, 32000)],
+    headline=[HEADLINE],
 )
 def test_reverb_mix(side_by_side: SideBySide, shape: Shape) -> None:
     compare(side_by_side, shape, backward=False)
 
 
-@pytest.mark.shapes([Shape(4, 5, 160000, 16000)], quick=[Shape(2, 3, 4001, 300)], full=[Shape(12, 5, 160000, 16000)])
+@pytest.mark.shapes([Shape(4, 5, 160000, 16000)], quick=[Shape(2, 3, 4001, 300)], full=[HEADLINE])
 def test_mixture_alone(side_by_side: SideBySide, shape: Shape) -> None:
     """Without the images: torch.fft, too, then needs one inverse transform for all sources."""
-    case = make_case(side_by_side, shape, "reverb_mix, mixture alone")
+    case = make_case(shape, side_by_side.device, "reverb_mix, mixture alone")
     sources, rirs, _, background = case.inputs
     assert sources is not None and rirs is not None and background is not None
     side_by_side.compare(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from torch import Tensor
+from torch.autograd import DeviceType
 
 from task_aware import ops
 from task_aware.config import LossConfig, OptimiserConfig
@@ -19,7 +22,7 @@ from task_aware.models.separator import MaskNetwork, preset
 from task_aware.models.system import Separator
 from task_aware.training import TaskAwareModule
 
-from .side_by_side import Report, Settings, SideBySide
+from .side_by_side import Report, Settings, SideBySide, tf32
 
 N_SOURCES = 5
 SAMPLE_RATE = 16000
@@ -45,6 +48,7 @@ class Variant(NamedTuple):
     bfloat16: bool = False
     compiled: bool = False
     cuda_graph: bool = False
+    tf32: bool = False
 
 
 VARIANTS = {
@@ -52,10 +56,12 @@ VARIANTS = {
     "reference": Variant("reference"),
     "native, bfloat16": Variant("native", bfloat16=True),
 }
-#: As `--cuda-graph` trains.
-RECORDED = {
+#: On a GPU also as `--cuda-graph` trains, and with the networks' products in TF32.
+ON_A_GPU = {
     "native, CUDA graph": Variant("native", cuda_graph=True),
     "native, bfloat16, CUDA graph": Variant("native", bfloat16=True, cuda_graph=True),
+    "native, TF32": Variant("native", tf32=True),
+    "reference, TF32": Variant("reference", tf32=True),
 }
 #: All networks by torch.compile, the rest as it is; minutes of compiling, so with `--full` alone.
 COMPILED = {"torch.compile of the reference": Variant("reference", compiled=True)}
@@ -114,58 +120,78 @@ def make_module(shape: Shape, settings: Settings, device: str, variant: Variant)
     return module
 
 
-def share_table(step: object, device: str) -> str:
-    """The operators on which a step spends most of its own time."""
+def tolerance(variant: Variant) -> tuple[float, float]:
+    """What terms may differ from the reference's in float32, relative and absolute."""
+    if variant.bfloat16:
+        return 0.1, 1e-3
+    return (1e-2, 1e-4) if variant.tf32 else (1e-4, 1e-7)
+
+
+def shares(events: Iterable[Any], device: str) -> str:
+    """The operators, on a GPU the kernels, on which `events` of a profile spend most of their own time."""
+    # An operator that launched a kernel counts the kernel's time too.
+    kind, spent = (
+        (DeviceType.CUDA, "self_device_time_total") if device == "cuda" else (DeviceType.CPU, "self_cpu_time_total")
+    )
+    of_device = [event for event in events if event.device_type == kind and not event.is_user_annotation]
+    own = sorted(((getattr(event, spent), event.count, event.key) for event in of_device), reverse=True)
+    total = max(sum(time for time, *_ in own), 1)
+    return "\n".join(
+        f"{100 * time / total:5.1f} %  {time / 1000:9.2f} ms  {count:5d} x  {key[:80]}" for time, count, key in own[:16]
+    )
+
+
+def share_table(step: Callable[[], object], device: str) -> str:
+    """`shares` of one step."""
     activities = [torch.profiler.ProfilerActivity.CPU]
     if device == "cuda":
         activities.append(torch.profiler.ProfilerActivity.CUDA)
     with torch.profiler.profile(activities=activities) as profile:
-        step()  # type: ignore[operator]
-    spent = "self_device_time_total" if device == "cuda" else "self_cpu_time_total"
-    events = sorted(profile.key_averages(), key=lambda event: getattr(event, spent), reverse=True)
-    total = max(sum(getattr(event, spent) for event in events), 1)
-    lines = []
-    for event in events[:16]:
-        own = getattr(event, spent)
-        lines.append(f"{100 * own / total:5.1f} %  {own / 1000:9.2f} ms  {event.count:5d} x  {event.key[:80]}")
-    return "\n".join(lines)
+        step()
+    return shares(profile.key_averages(), device)
 
 
 @pytest.mark.shapes(
     [Shape(8, 0, 0, 5.0), Shape(2, 1, 1, 5.0)],
     quick=[Shape(2, 0, 0, 1.0), Shape(1, 1, 1, 1.0)],
     full=[Shape(4, 3, 3, 10.0)],
+    headline=[Shape(8, 0, 0, 5.0), Shape(2, 1, 1, 5.0)],
 )
 def test_training_step(side_by_side: SideBySide, report: Report, settings: Settings, shape: Shape) -> None:
     device = side_by_side.device
     batch = make_batch(shape, device)
-    steps, terms = {}, {}
-    variants = VARIANTS | (RECORDED if device == "cuda" else {}) | (COMPILED if settings.full else {})
+    steps: dict[str, Callable[[], Tensor]] = {}
+    terms = {}
+    variants = VARIANTS | (ON_A_GPU if device == "cuda" else {}) | (COMPILED if settings.full else {})
+    torch.compiler.reset()  # what other shapes left would be compiled for any
     for name, variant in variants.items():
         module = make_module(shape, settings, device, variant)
         optimiser = module.configure_optimizers()["optimizer"]
 
         def step(
-            module: StepModule = module, optimiser: torch.optim.Optimizer = optimiser, autocast: bool = variant.bfloat16
-        ) -> None:
-            optimiser.zero_grad()
-            with torch.autocast(device, torch.bfloat16, enabled=autocast):
-                loss = module.training_step(batch, 0)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(module.system.mask_network.parameters(), 5.0)
-            optimiser.step()
-            module.on_train_batch_end()
+            module: StepModule = module, optimiser: torch.optim.Optimizer = optimiser, variant: Variant = variant
+        ) -> Tensor:
+            with tf32(variant.tf32):
+                optimiser.zero_grad()
+                with torch.autocast(device, torch.bfloat16, enabled=variant.bfloat16):
+                    loss = module.training_step(batch, 0)
+                loss.backward()
+                norm = torch.nn.utils.clip_grad_norm_(module.system.mask_network.parameters(), 5.0)
+                optimiser.step()
+                module.on_train_batch_end()
+            return norm
 
-        step()
+        norm = float(step())
+        assert math.isfinite(norm), f"{name}: the gradient's norm is {norm}"
         steps[name] = step
         terms[name] = {term: float(value) for term, value in module.terms.items()}
     for name, found in terms.items():
-        rel, abs_ = (0.1, 1e-3) if variants[name].bfloat16 else (1e-4, 1e-7)
+        rel, abs_ = tolerance(variants[name])
         assert found == pytest.approx(terms["reference"], rel=rel, abs=abs_), name
 
     for row in side_by_side.measure("training step", str(shape), "whole", steps, settled=True):
         assert row.milliseconds is not None
-        row.note = f"{1000 / row.milliseconds:.2f} steps/s"
+        row.note = ", ".join(filter(None, (f"{1000 / row.milliseconds:.2f} steps/s", row.note)))
     if settings.profile:
         for name, step in steps.items():
             report.sections.append((f"{shape}, {name}, {device}", share_table(step, device)))
