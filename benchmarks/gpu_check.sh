@@ -13,10 +13,10 @@ set -euo pipefail
 # The parts in their order: name, its log in OUT (without .log), the most seconds it may take on a GPU and in a dry run.
 # A part may also use the time that earlier ones left. Together they stay below 570 s.
 readonly PARTS='
-environment      machine       20    90
+environment      machine       30    90
 build            machine       75  1200
 tests            tests         95   180
-benchmarks       benchmarks   130   600
+benchmarks       benchmarks   125   600
 profile          profile       45   180
 memcheck         sanitizer     50    90
 racecheck        sanitizer     45    90
@@ -26,7 +26,7 @@ train_bfloat16   trainings     33    20
 '
 
 # The last seconds of a part: what it holds is interrupted first, so that it can still write, then killed.
-readonly GRACE=8
+readonly GRACE=5
 
 # Exit status of a part that lacks its tool.
 readonly SKIPPED=77
@@ -107,7 +107,7 @@ sanitize() {
   local command=(compute-sanitizer --tool "$1" "${@:3}" --kernel-name kns=task_aware --error-exitcode 9
     "${tests[@]}" -q -rfE --tb=short)
   export PYTORCH_NO_CUDA_MEMORY_CACHING=1  # so that arrays do not lie in one allocation, within bounds of each other
-  printf '$ PYTORCH_NO_CUDA_MEMORY_CACHING=1 %s\n' "${command[*]}"
+  printf '$ PYTORCH_NO_CUDA_MEMORY_CACHING=1 %s\n' "${command[*]@Q}"
   if ((dry)); then
     "${tests[@]}" --collect-only -qq
     return

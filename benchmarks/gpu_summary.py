@@ -82,7 +82,8 @@ def parts_table(sections: Mapping[str, Section], parts: Sequence[str]) -> list[s
             rows.append((part, "not run", "", ""))
         else:
             seconds = "" if section.seconds is None else str(section.seconds)
-            verdict = (section.verdict or "did not end") + (", dry run" if section.dry else "")
+            reason = [line for line in section.lines if line.startswith("skipped: ")]
+            verdict = (reason or [section.verdict or "did not end"])[-1] + (", dry run" if section.dry else "")
             rows.append((part, verdict, seconds, str(section.limit)))
     rows.append(("all", "", str(sum(s.seconds or 0 for name, s in sections.items() if name in parts)), ""))
     return table(("part", "", "seconds", "at most"), rows)
