@@ -237,7 +237,8 @@ def distance(curve: Curve, other: Curve) -> float:
 def trainings_table(sections: Mapping[str, Section]) -> tuple[list[str], bool]:
     """The trainings' losses beside what is expected, and whether all that ran are as expected."""
     curves = {name: read_curve(sections.get(name)) for name in TRAININGS}
-    rows, fine = [], True
+    rows: list[tuple[str, ...]] = []
+    fine = True
     for name, expected in TRAININGS.items():
         curve = curves[name]
         if not curve:

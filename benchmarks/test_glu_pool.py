@@ -33,8 +33,8 @@ def make_case(shape: tuple[int, int, int, int], dtype: torch.dtype, device: str)
     )
 
 
-def native(*inputs: Tensor) -> tuple[Tensor]:
-    return (ops.glu_pool(*inputs, POOL, backend="native"),)
+def native(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor]:
+    return (ops.glu_pool(x, weight, bias, POOL, backend="native"),)
 
 
 def all_in_bfloat16(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor]:
