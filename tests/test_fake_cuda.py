@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import importlib
+import inspect
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,8 +23,6 @@ from task_aware.data.batches import TrainingBatch
 from task_aware.models.causal import start_stream
 from task_aware.models.detector import freeze
 from task_aware.ops import _dispatch
-from task_aware.ops.mel_spectrogram import _cached_tables
-from task_aware.ops.pit_loss import _permutations
 from task_aware.training import Stage, TaskAwareModule
 
 STAGES = [Stage(anchored=True, through_detector=False), Stage(False, False), Stage(False, True)]
@@ -56,17 +57,20 @@ class NothingFromTheHost(TorchDispatchMode):
 
 
 @pytest.fixture(autouse=True)
-def recurrences(monkeypatch: pytest.MonkeyPatch) -> Iterator[Recurrences]:
-    """A GPU with all kernels, and tables of its own, which are without values too."""
+def recurrences(monkeypatch: pytest.MonkeyPatch) -> Recurrences:
+    """A GPU with all kernels, whose tables are without values too, and kept from call to call as others are."""
     stand_in = Recurrences()
     monkeypatch.setattr("torch.nn.modules.rnn._VF", stand_in)
     monkeypatch.setattr(_extension, "extension", dataclasses.replace(_extension.extension, cuda=True))
     monkeypatch.setattr(_dispatch, "_check_architecture", lambda operation, index: None)
-    for table in (_cached_tables, _permutations):
-        table.cache_clear()
-    yield stand_in
-    for table in (_cached_tables, _permutations):
-        table.cache_clear()
+    for module, name in (
+        ("mel_spectrogram", "_cached_tables"),
+        ("pit_loss", "_permutations"),
+        ("reverb_mix", "_roots"),
+    ):
+        module = importlib.import_module(f"task_aware.ops.{module}")
+        monkeypatch.setattr(module, name, functools.cache(inspect.unwrap(getattr(module, name))))
+    return stand_in
 
 
 @pytest.fixture(params=[None, torch.bfloat16], ids=["float32", "autocast"])
