@@ -131,8 +131,9 @@ struct Sounding {
   }
 };
 
+// In float64 one block of a multiprocessor is enough: for more nvcc spills registers.
 template <typename Fft, typename T>
-__global__ void __launch_bounds__(Fft::kThreads) mix_kernel(ReverbParams<T> p) {
+__global__ void __launch_bounds__(Fft::kThreads, sizeof(T) == 8 ? 1 : 0) mix_kernel(ReverbParams<T> p) {
   constexpr int kHop = Fft::kPoints / 2;
   Fft fft(dynamic_shared_memory(), p.roots, threadIdx.x);
   const int b = blockIdx.y, j = blockIdx.x, n_samples = p.N;
