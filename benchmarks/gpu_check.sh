@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Checks this repository on a machine with one NVIDIA GPU of compute capability 9.0, in less than ten minutes.
 #
-#   benchmarks/gpu_check.sh OUT                      everything; results in the folder OUT, first of them summary.md
-#   benchmarks/gpu_check.sh --only PART[,PART] OUT   these parts alone, beside what earlier runs left in OUT
-#   benchmarks/gpu_check.sh --dry-run OUT            the same way on a machine without a GPU, as far as it goes there
+#   benchmarks/gpu_check.sh OUT                      run everything; replaces earlier results in OUT (start with OUT/summary.md)
+#   benchmarks/gpu_check.sh --only PART[,PART] OUT   run only these parts, keep the other results in OUT
+#   benchmarks/gpu_check.sh --dry-run OUT            rehearse without a GPU, as far as possible; works with --only
 #
 # Needs Python with the package's dependencies and those of its tests, nvcc, ninja, cmake and pybind11, and installs
 # nothing; ncu, compute-sanitizer and pytest-xdist are used where they are. A part that fails, hangs or lacks its tool is
@@ -141,7 +141,7 @@ part_train_bfloat16() { train train_bfloat16 --precision bf16-mixed --losses.dee
 # with_result WORD COMMAND...: the command must also print the word, which it does not where all was skipped.
 with_result() {
   "${@:2}" | tee -i "$temporary/result"  # an interrupt is for the command alone, which may have more to say
-  grep -qw -- "$1" "$temporary/result" || { echo "there is no \"$1\" in this output"; return 1; }
+  grep -qw -- "$1" "$temporary/result" || { echo "the output never says \"$1\": probably everything was skipped, or the build part has not run"; return 1; }
 }
 
 cores() { env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc; }
@@ -221,17 +221,17 @@ while (($#)); do
     --only=*) only=${1#*=} ;;
     -*) refuse "there is no option $1; --help lists what there is" ;;
     *)
-      [[ -z $out ]] || refuse "one folder for the results is wanted, and there are two, $out and $1"
+      [[ -z $out ]] || refuse "give only one folder for the results; got $out and $1"
       out=$1
       ;;
   esac
   shift
 done
-[[ -n $out ]] || refuse "a folder for the results is wanted: benchmarks/gpu_check.sh OUT"
+[[ -n $out ]] || refuse "name a folder for the results: benchmarks/gpu_check.sh OUT"
 for name in ${only//,/ }; do
   [[ " ${parts[*]} " == *" $name "* ]] || refuse "there is no part $name; choose among ${parts[*]}"
 done
-mkdir -p -- "$out" 2>/dev/null || refuse "$out cannot be made a folder"
+mkdir -p -- "$out" 2>/dev/null || refuse "cannot create the folder $out"
 out=$(cd -- "$out" && pwd)
 [[ -w $out ]] || refuse "$out cannot be written"
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

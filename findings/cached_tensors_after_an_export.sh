@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # A module that keeps a table (a window, a filterbank) in functools.cache, and torch.export of it.
 #
-# One would expect: an exported module beside an unchanged program; torch.export only looks.
-# What happens: the default, non-strict trace runs the Python code with tensors that have no data (FakeTensor). If the table is
-#   made for the first time there, the cache keeps one of those, and every later ordinary call returns a tensor
-#   without data, or ends with an error about mixing the two. Nothing warns. A call before the export hides it.
+# One would expect: torch.export returns the exported module and leaves the rest of the program unchanged.
+# What happens: the default, non-strict trace runs the Python code with tensors that have no data (FakeTensor). If the
+#   table is first made there, the cache keeps a FakeTensor, and every later ordinary call returns a tensor without
+#   data or fails with an error about mixing the two kinds. There is no warning. Calling the module once before the
+#   export hides it.
 # Seen with torch 2.13.0 (CPU) and 2.14.1, 2026-11-27.
 #
-# Needs a network and about three minutes; exits with 1 where it is no longer so.
+# Needs a network and about three minutes; exits with status 1 if this is no longer the case.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

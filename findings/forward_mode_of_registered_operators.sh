@@ -4,10 +4,10 @@
 #
 # One would expect: an error, as torch.autograd.Function without `jvp` raises it, or the derivative.
 # What happens: torch.func.jvp says that the derivative is zero, and a dual number comes out without its tangent;
-#   neither warns. Where the input also requires a gradient, forward_ad raises the error that is missing here.
+#   neither warns. If the input also requires a gradient, forward_ad does raise the error that one would expect in all cases.
 # Seen with torch 2.13.0 (CPU) and 2.14.1, 2026-11-27.
 #
-# Needs a network and about three minutes; exits with 1 where it is no longer so.
+# Needs a network and about three minutes; exits with status 1 if this is no longer the case.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

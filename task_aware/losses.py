@@ -19,7 +19,7 @@ Reduction = Literal["mean", "sum"]
 #: Exponent of the compressed domain: close to loudness, and smooth where the logarithm is not.
 COMPRESSION = 0.3
 
-#: Where `smooth_l1_loss` stops to be quadratic. The least normal number (also bfloat16's) makes it the absolute
+#: Where `smooth_l1_loss` stops being quadratic. The least normal number (also bfloat16's) makes it the absolute
 #: difference, gradient 0 at 0, in one pass each way; `l1_loss` writes three arrays.
 NOT_SMOOTH = torch.finfo(torch.float32).tiny
 

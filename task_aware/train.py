@@ -152,8 +152,8 @@ def check_cuda_graph(config: TrainConfig) -> None:
     n_sources = config.separator.n_sources
     if not config.fused and n_sources > EXHAUSTIVE_UP_TO:
         raise ValueError(
-            f"separator.n_sources is {n_sources}; of more than {EXHAUSTIVE_UP_TO} sources --no-fused has the host find "
-            "the permutation, which --cuda-graph cannot record; leave one of the two options out"
+            f"separator.n_sources is {n_sources}; with more than {EXHAUSTIVE_UP_TO} sources, --no-fused finds "
+            "the permutation on the host, which --cuda-graph cannot record; drop one of the two options"
         )
 
 

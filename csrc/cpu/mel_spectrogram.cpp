@@ -52,7 +52,9 @@ struct Tables {
       const int* band = bands.const_data_ptr<int>() + 3 * f;
       TASK_AWARE_CHECK(band[0] >= 0 && band[0] <= band[1] && band[1] <= bins() && band[2] >= 0 &&
                            band[2] + band[1] - band[0] <= packed.size(0),
-                       "mel_spectrogram: band ", f, " lies outside of the bins or of the weights.");
+                       "mel_spectrogram: bands[", f,
+                       "] refers to bins or weights out of range; call this operator "
+                       "through task_aware.ops.");
       first.push_back(band[0]);
       last.push_back(band[1]);
       at.push_back(static_cast<int64_t>(weights.size()));

@@ -295,7 +295,8 @@ __device__ __forceinline__ void gradient_step(const MaskParams<A>& p, int64_t cl
   for (uint32_t k = 0; k < count; ++k, at += p.row_elements, of_warp += p.steps * kWarps) {
     const A maximum = p.maximum[first_row + k], threshold = maximum * p.ratio;
     const bool broken = maximum != maximum;
-    const A least = broken ? p.amin : larger(p.amin, threshold), poison = broken ? maximum : A(0);
+    const A least = broken ? p.amin : larger(p.amin, threshold);
+    const A poison = broken && p.grad_features ? maximum : A(0);
     const A held_below = threshold > p.amin ? threshold : -std::numeric_limits<A>::infinity();
     const A share = kAgain ? shares[begin + k] : A(0);
     A held = 0, ties = 0;

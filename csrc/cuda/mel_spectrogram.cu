@@ -43,7 +43,7 @@ Tensor mel_spectrogram_cuda(const Tensor& waveform_in, const Tensor& window_in, 
         hop,
         static_cast<int>(n_fft),
         static_cast<int>(F)};
-    launch_mel_spectrogram(params, scope.stream);
+    launch_mel_spectrogram(params, scope.shared_bytes_of_a_block(), scope.stream);
   });
   return mel;
 }

@@ -13,6 +13,7 @@
 // some 600 wavefronts for a frame of 2048 samples, of which a multiprocessor does one per cycle.
 
 #include <algorithm>
+#include <bit>
 #include <cstdint>
 #include <utility>
 
@@ -24,8 +25,7 @@ namespace task_aware {
 namespace {
 
 constexpr int kDefinitionThreads = 128;
-constexpr size_t kSharedLimit = 99 * 1024;  // of every architecture since sm_80
-constexpr int kBandLanes = 8;               // of a mel band
+constexpr int kBandLanes = 8;  // of a mel band
 
 template <typename T>
 struct FrameParams {
@@ -116,9 +116,10 @@ __device__ __forceinline__ void write_mel(const FrameParams<T>& p, const T* ampl
   }
 }
 
-/// Frames of a block.
+/// Frames of a block: four, two or one, as 256 threads and the shared memory that needs no asking for allow.
 template <typename Fft>
-constexpr int kFramesOf = std::clamp(256 / Fft::kThreads, 1, 4);
+constexpr int kFramesOf = std::bit_floor(
+    std::clamp(std::min(256u / Fft::kThreads, unsigned{48 * 1024 / Fft::kSharedBytes}), 1u, 4u));
 
 template <typename Fft, typename T>
 __global__ void __launch_bounds__(Fft::kThreads* kFramesOf<Fft>) mel_spectrogram_kernel(FrameParams<T> p) {
@@ -199,34 +200,37 @@ void for_each_frame_fft(Function function) {
 /// Values of `roots` for frames of n_fft samples; an error where there is no transform of that size.
 template <typename T>
 int64_t count_of_roots(int64_t n_fft) {
-  int64_t count = -1;
+  int64_t count = 0;
   for_each_frame_fft<T>([&]<typename Fft>() {
     if (Fft::kPoints == n_fft / 2) count = Fft::kRoots;
   });
-  TASK_AWARE_CHECK(count >= 0, "mel_spectrogram: n_fft is ", n_fft,
-                   ", more than a CUDA block can hold (16384 in float32, 8192 in float64); use "
+  TASK_AWARE_CHECK(count > 0, "mel_spectrogram: n_fft is ", n_fft,
+                   ", more than the CUDA kernels transform (16384 in float32, 8192 in float64); use "
                    "backend='reference'.");
   return count;
 }
 
+/// `block_bytes` of shared memory are what a block of the device may have.
 template <typename T>
-void launch_mel_spectrogram(const FrameParams<T>& p, cudaStream_t stream) {
+void launch_mel_spectrogram(const FrameParams<T>& p, int64_t block_bytes, cudaStream_t stream) {
   const int half = p.n_fft / 2;
+  const auto launch_frames = [&](const char* name, auto kernel, int frames, unsigned int threads,
+                                 size_t bytes) {
+    TASK_AWARE_CHECK(bytes <= static_cast<size_t>(block_bytes), "mel_spectrogram: n_fft is ", p.n_fft,
+                     ", more than a block of this GPU can hold in its ", block_bytes,
+                     " bytes of shared memory; use a shorter frame, float32 or backend='reference'.");
+    const int64_t blocks = p.clips * ((p.frames + frames - 1) / frames);
+    launch({name, exact_grid(blocks, "mel_spectrogram"), threads, stream, bytes}, kernel, p);
+  };
   if (p.roots == nullptr) {
-    const size_t shared_bytes = (p.n_fft + half + 1) * sizeof(T);
-    TASK_AWARE_CHECK(shared_bytes <= kSharedLimit, "mel_spectrogram: n_fft is ", p.n_fft,
-                     ", more than a CUDA block can hold; use a power of 2 or backend='reference'.");
-    return launch({"mel_spectrogram_by_definition_kernel", exact_grid(p.clips * p.frames, "mel_spectrogram"),
-                   kDefinitionThreads, stream, shared_bytes},
-                  mel_spectrogram_by_definition_kernel<T>, p);
+    return launch_frames("mel_spectrogram_by_definition_kernel", mel_spectrogram_by_definition_kernel<T>, 1,
+                         kDefinitionThreads, (p.n_fft + half + 1) * sizeof(T));
   }
   for_each_frame_fft<T>([&]<typename Fft>() {
     if (Fft::kPoints != half) return;
     constexpr int kFrames = kFramesOf<Fft>;
-    const int64_t blocks = p.clips * ((p.frames + kFrames - 1) / kFrames);
-    launch({"mel_spectrogram_kernel", exact_grid(blocks, "mel_spectrogram"), kFrames * Fft::kThreads, stream,
-            kFrames * Fft::kSharedBytes},
-           mel_spectrogram_kernel<Fft, T>, p);
+    launch_frames("mel_spectrogram_kernel", mel_spectrogram_kernel<Fft, T>, kFrames, kFrames * Fft::kThreads,
+                  kFrames * Fft::kSharedBytes);
   });
 }
 

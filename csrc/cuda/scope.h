@@ -28,8 +28,8 @@ class CudaScope {
     int bytes = 0;
     const cudaError_t error =
         cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device_);
-    TASK_AWARE_CHECK(error == cudaSuccess, "task_aware: GPU ", device_, " does not tell its shared memory (",
-                     cudaGetErrorString(error), ").");
+    TASK_AWARE_CHECK(error == cudaSuccess, "task_aware: cannot query the shared memory limit of GPU ",
+                     device_, " (", cudaGetErrorString(error), ").");
     return bytes;
   }
 

@@ -1,6 +1,6 @@
 """Which implementation a call runs: the native kernels or the PyTorch reference.
 
-And what each does about what its caller has set: the references about autocast, the kernels about forward mode.
+Also how each handles its caller's context: references ignore autocast, and kernels refuse forward-mode differentiation.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def use_native(operation: str, backend: str, tensor: Tensor) -> bool:
 
 
 def served_by_cuda(tensor: Tensor) -> bool:
-    """Whether the native kernels for ``tensor`` are those of CUDA, which look up tables that the CPU's do without."""
+    """Whether CUDA kernels handle ``tensor``: they need lookup tables, the CPU's do not. Meta tensors count too."""
     return tensor.device.type != "cpu"
 
 
@@ -74,7 +74,7 @@ def outside_autocast(reference: _Reference) -> _Reference:
 
 
 class _WithoutForwardMode(torch.library.Library):
-    """Registers formulas of which PyTorch would take the derivative in forward mode to be zero, without a word."""
+    """Registers autograd formulas that raise on forward-mode inputs, where PyTorch would silently return zeros."""
 
     def impl(self, op_name: str, fn: Any, *args: Any, **kwargs: Any) -> Any:
         operation = op_name.removesuffix("_backward")

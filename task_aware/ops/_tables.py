@@ -13,14 +13,14 @@ from torch import Tensor
 Made = TypeVar("Made", bound="Tensor | tuple[Any, ...]")
 
 _RADIX = 16
-_POWERS = torch.tensor([1, 2, 3, 4, 8, 12], dtype=torch.float64)
+_POWERS = (1, 2, 3, 4, 8, 12)
 
 
 def kept(make: Callable[..., Made]) -> Callable[..., Made]:
-    """A cache of what ``make`` returns, a tensor or a tuple that begins with one, by its arguments.
+    """Caches the result of ``make``, a tensor or a tuple whose first element is one, by its arguments.
 
-    Without a bound: tables are small, and a CUDA graph goes on reading those that it was recorded with. What is made
-    within a trace (torch.export's tensors without data) belongs to that trace and is not kept.
+    The cache is unbounded on purpose: tables are small, and a CUDA graph keeps reading those it was captured with. What
+    is made within a trace (torch.export's tensors without data) belongs to that trace and is not kept.
     """
     store: dict[tuple[Any, ...], Made] = {}
 
@@ -32,9 +32,8 @@ def kept(make: Callable[..., Made]) -> Callable[..., Made]:
         with torch.inference_mode(False), torch.no_grad():
             made = make(*key)
         first = made if isinstance(made, Tensor) else made[0]
-        if type(first) is Tensor:
-            store[key] = made
-        return made
+        # The first of two threads wins: what it got may be in use already.
+        return store.setdefault(key, made) if type(first) is Tensor else made
 
     return look_up
 
@@ -48,11 +47,12 @@ def fft_roots(sizes: tuple[int, ...], dtype: torch.dtype, device: torch.device) 
     power of ``p * n``, with the ``p`` of ``_POWERS`` as rows and n from 0 to ``L / 16 - 1`` as columns; each value
     is rounded once. Made on the host and copied to the device: call once before capturing a CUDA graph.
     """
-    angles = []
+    host: dict[str, Any] = {"dtype": torch.float64, "device": "cpu"}  # whatever the caller's default device is
+    powers, angles = torch.tensor(_POWERS, **host)[:, None], []
     for size in sizes:
         length = size
         while length > _RADIX:
-            turns = _POWERS[:, None] * torch.arange(length // _RADIX, dtype=torch.float64) / length
+            turns = powers * torch.arange(length // _RADIX, **host) / length
             angles.append(-2 * math.pi * turns.flatten())
             length //= _RADIX
     table = torch.cat(angles)

@@ -107,22 +107,24 @@ def _cached_tables(
     for_cuda: bool,
 ) -> _Tables:
     dtype = compute if for_cuda else torch.float64
-    # Counted in Python: within a trace nothing may depend on what tensors hold.
+    # Counted in Python: within a trace nothing may depend on what tensors hold. Made on the host, whatever the caller's
+    # default device is: copies from there are done when they return, so that every stream may read them.
     filters = _bins_of_filters(sample_rate, n_fft, n_mels, f_min, f_max)
-    packed = torch.tensor([f * (n_fft // 2 + 1) + k for f, bins in enumerate(filters) for k in bins], dtype=torch.int64)
-    weights = mel_filterbank(sample_rate, n_fft, n_mels, f_min, f_max).flatten()[packed]
+    packed = torch.tensor(
+        [f * (n_fft // 2 + 1) + k for f, bins in enumerate(filters) for k in bins], dtype=torch.int64, device="cpu"
+    )
+    weights = mel_filterbank(sample_rate, n_fft, n_mels, f_min, f_max, device="cpu").flatten()[packed]
     begins = itertools.accumulate((len(bins) for bins in filters), initial=0)
-    bands = torch.tensor([(bins.start, bins.start + len(bins), at) for bins, at in zip(filters, begins, strict=False)])
-    angles = -2 * math.pi / n_fft * torch.arange(n_fft, dtype=torch.float64)
+    bands = [(bins.start, bins.start + len(bins), at) for bins, at in zip(filters, begins, strict=False)]
+    angles = -2 * math.pi / n_fft * torch.arange(n_fft, dtype=torch.float64, device="cpu")
     twiddles = torch.stack([angles.cos(), angles.sin()], dim=-1)
-    window = hamming_window(n_fft)
     fast = for_cuda and n_fft >= _SHORTEST_CUDA_FFT and n_fft & (n_fft - 1) == 0
     return _Tables(
-        window.to(device, dtype),
+        hamming_window(n_fft, device="cpu").to(device, dtype),
         twiddles.to(device, dtype),
         fft_roots((n_fft // 2,), dtype, device) if fast else None,
         weights.to(device, dtype),
-        bands.to(device, torch.int32),
+        torch.tensor(bands, dtype=torch.int32, device="cpu").to(device),
     )
 
 
@@ -245,7 +247,8 @@ def _unpack(weights: Tensor, bands: Tensor, n_bins: int) -> Tensor:
     first, end, at = (column[:, None] for column in bands.unbind(-1))
     bins = torch.arange(n_bins, device=bands.device)
     inside = (bins >= first) & (bins < end)
-    return weights[(at + bins - first).where(inside, 0)].where(inside, 0)
+    padded = torch.nn.functional.pad(weights, (0, 1))  # a bank may hold no bin at all
+    return padded[(at + bins - first).where(inside, 0)].where(inside, 0)
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:

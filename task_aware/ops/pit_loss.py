@@ -139,6 +139,7 @@ def _to_integers(costs: Tensor) -> Tensor:
     return torch.where(infinite, costs.sign() * 2**53, scaled.round()).to(torch.int64)
 
 
+@torch.compiler.assume_constant_result
 @kept
 def _permutations(S: int, device: torch.device) -> Tensor:
     """All of S, ``[S!,S]``, made once: while a CUDA graph is recorded nothing may be copied from the host."""

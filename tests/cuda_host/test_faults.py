@@ -52,7 +52,8 @@ MUTANTS = [
     ("cuda/block_reduce.cuh", "__syncthreads();", "", "thread", "data race"),
     ("cuda/pit_loss.cuh", "void sync() const { __syncwarp(); }", "void sync() const {}", "thread", "data race"),
     ("common/assignment.h", "nearest(best);\n      lanes.sync();", "nearest(best);", "thread", "data race"),
-    ("cuda/mel_spectrogram.cuh", "__syncthreads();", "", "plain", "a race"),
+    ("cuda/mel_spectrogram.cuh", "__syncthreads();\n  constexpr int kApart", "constexpr int kApart", "plain", "a race"),
+    ("cuda/mel_spectrogram.cuh", "__syncthreads();", "", "thread", "data race"),
 ]
 
 
@@ -61,8 +62,8 @@ def reorder_case() -> Case:
     return Case("reorder", inputs | {"permutation": torch.tensor([[1, 0]])}, {"result": (torch.float32, (1, 2, 33))})
 
 
-def pit_loss_case() -> Case:
-    sources = test_pit_loss.Sources("pit_loss", torch.rand(1, 4, 9), torch.rand(1, 4, 9))
+def pit_loss_case(S: int = 4) -> Case:
+    sources = test_pit_loss.Sources("pit_loss", torch.rand(1, S, 9), torch.rand(1, S, 9))
     return Case("pit_loss", test_pit_loss.inputs("forward", "mse", sources), test_pit_loss.outputs(sources))
 
 
@@ -78,7 +79,7 @@ CASES: dict[str, tuple[str, Callable[[], Case]]] = {
         lambda: test_mel_mask.forward(test_mel_mask.sample_inputs(torch.float32, (1, 1, 4, 60))),
     ),
     "cuda/pit_loss.cuh": ("pit_loss", pit_loss_case),
-    "common/assignment.h": ("pit_loss", pit_loss_case),
+    "common/assignment.h": ("pit_loss", lambda: pit_loss_case(6)),  # more than are tried one by one
     "cuda/mel_spectrogram.cuh": (
         "mel_spectrogram",
         lambda: test_mel_spectrogram.case(torch.randn(1, 700), {"n_fft": 512, "n_mels": 20}),

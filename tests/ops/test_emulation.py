@@ -98,6 +98,23 @@ def test_reverb_mix_takes_the_shared_memory_that_there_is(shared_memory: None) -
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_detectors_front_end_runs_on_every_gpu(shared_memory: None, dtype: torch.dtype) -> None:
+    waveform = torch.randn(1, 3000, generator=torch.Generator().manual_seed(0))
+    mel = ops.mel_spectrogram(waveform.to(dtype), backend="native")
+    assert error(mel, ops.mel_spectrogram_reference(waveform.double())) < 1e-6
+
+
+def test_a_frame_too_long_for_a_gpu_is_named(emulation: Emulation) -> None:
+    with emulation.shared_memory(64), emulation.installed():
+        with pytest.raises(
+            RuntimeError, match="n_fft is 16384, more than a block of this GPU can hold in its 65536 bytes"
+        ):
+            ops.mel_spectrogram(torch.zeros(1, 9000), n_fft=16384, backend="native")
+        with pytest.raises(RuntimeError, match="n_fft is 32768, more than the CUDA kernels transform"):
+            ops.mel_spectrogram(torch.zeros(1, 17000), n_fft=32768, backend="native")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_glu_pool_of_the_most_channels_runs_on_every_gpu(shared_memory: None, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     C = 128

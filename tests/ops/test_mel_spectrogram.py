@@ -224,6 +224,21 @@ def test_compiles_as_one_graph(device: str) -> None:
     torch.testing.assert_close(*grads)
 
 
+def test_filters_between_two_bins_have_no_gradient(device: str) -> None:
+    waveform = sample_inputs(device).requires_grad_()
+    mel = ops.mel_spectrogram(waveform, n_fft=4, hop=2, n_mels=1, f_min=100.0, f_max=3000.0, backend="native")
+    (grad,) = torch.autograd.grad(mel.sum(), waveform)
+    assert not mel.any() and not grad.any()
+
+
+def test_tables_do_not_depend_on_the_default_device() -> None:
+    roots = importlib.import_module("task_aware.ops._tables").fft_roots
+    waveform = sample_inputs("cpu")
+    with torch.device("meta"):
+        assert ops.mel_spectrogram(waveform, n_mels=25).device.type == "cpu"
+        assert roots((256,), torch.float64, torch.device("cpu")).device.type == "cpu"
+
+
 def test_shapes_without_data_leave_no_tables_behind() -> None:
     with FakeTensorMode():
         assert ops.mel_spectrogram(torch.zeros(2, 3000), n_mels=23).shape == (2, 23, 12)
@@ -287,7 +302,7 @@ def test_tables_stay_where_a_recorded_graph_reads_them() -> None:
     from task_aware.ops.mel_spectrogram import _tables
 
     def tables(n_mels: int) -> object:
-        return _tables(16000, 64, n_mels, 0.0, 8000.0, torch.float32, torch.device("cpu"))
+        return _tables(16000, 64, n_mels, 0.0, 8000.0, torch.float32, torch.device("cpu"), False)
 
     first = tables(1)
     for n_mels in range(2, 40):
