@@ -39,7 +39,6 @@ LIMITS = {
     r"gradient_kernel<float": Limits(64),
     r"gradient_kernel<": Limits(128),
     r"tied_kernel<": Limits(128, 2048),
-    r"mel_spectrogram_kernel<RegisterFft<float, 1024>": Limits(64),
     r"mel_spectrogram_kernel<RegisterFft<float": Limits(80),
     r"mel_spectrogram_kernel<RegisterFft<double": Limits(168),
     r"mel_spectrogram_by_definition_kernel<": Limits(64, stack=8),  # what a float64 root calls

@@ -51,12 +51,20 @@ class Frame {
     last_ = static_cast<int>(min(p.N - 1 - begin, int64_t{p.n_fft}));
   }
 
-  __device__ T operator[](int n) const {
-    const int reflected = first_ + abs(n - first_);
-    return window_[n] * samples_[min(reflected, 2 * last_ - reflected)];
+  __device__ T operator[](int n) const { return window_[n] * sample(n); }
+
+  /// Samples 2 i and 2 i + 1.
+  __device__ Complex<T> pair(int i) const {
+    const Complex<T> window = load(reinterpret_cast<const Complex<T>*>(window_) + i);
+    return {window.re * sample(2 * i), window.im * sample(2 * i + 1)};
   }
 
  private:
+  __device__ T sample(int n) const {
+    const int reflected = first_ + abs(n - first_);
+    return samples_[min(reflected, 2 * last_ - reflected)];
+  }
+
   const T* window_;
   const T* samples_;
   int first_, last_;  // samples of the frame between which the clip lies
@@ -132,7 +140,7 @@ __global__ void __launch_bounds__(Fft::kThreads* kFramesOf<Fft>) mel_spectrogram
                          min(t + own, p.frames - 1));  // the last block may hold one frame several times
   Fft fft(shared + own * Fft::kSharedValues, p.roots, thread);
 
-  fft.begin([&](int i) { return Complex<T>{samples[2 * i], samples[2 * i + 1]}; });
+  fft.begin([&](int i) { return samples.pair(i); });
   __syncthreads();
   Complex<T> bins[Fft::kValues];
   fft.end([&](int v, Complex<T> bin) { bins[v] = bin; });
