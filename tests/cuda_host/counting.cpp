@@ -55,15 +55,15 @@ void count_shared(const WarpAccess& access, unsigned int bytes, Counts& counts) 
 }
 
 void count_global(const WarpAccess& access, Counts& counts) {
-  std::set<uintptr_t> lines, sectors_of_four_bytes;
+  std::set<uintptr_t> lines, words;
   for (const Access& lane : access) {
     for (uintptr_t byte = 0; byte < lane.bytes; byte += kBankBytes) {
       lines.insert((lane.address + byte) / kLineBytes);
-      sectors_of_four_bytes.insert((lane.address + byte) / kBankBytes);
+      words.insert((lane.address + byte) / kBankBytes);
     }
   }
   counts.lines += lines.size();
-  counts.least_lines += (sectors_of_four_bytes.size() * kBankBytes + kLineBytes - 1) / kLineBytes;
+  counts.least_lines += (words.size() * kBankBytes + kLineBytes - 1) / kLineBytes;
 }
 
 void count_warp(unsigned int first_thread, Counts& counts) {
