@@ -109,7 +109,7 @@ def test_the_parts_stay_below_ten_minutes_and_leave_eight_files() -> None:
         (["--fast", "out"], "there is no option --fast"),
         (["--only", "tests,speed", "out"], "there is no part speed; choose among environment build tests"),
         (["out", "--only"], "--only needs the names of parts"),
-        (["one", "two"], "there are two, one and two"),
+        (["one", "two"], "give only one folder for the results; got one and two"),
         (["/dev/null"], "cannot create the folder /dev/null"),
     ],
 )
