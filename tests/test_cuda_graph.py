@@ -213,5 +213,7 @@ def test_a_recording_needs_one_gpu(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     with pytest.raises(ValueError, match="one GPU, and devices is 2"):
         train.main([*command, "--devices=2"])
-    with pytest.raises(ValueError, match="n_sources is 7; with more than 6 sources, --no-fused finds the permutation on the host"):
+    with pytest.raises(
+        ValueError, match="n_sources is 7; with more than 6 sources, --no-fused finds the permutation on the host"
+    ):
         train.main([*command, "--no-fused", "--separator.n_sources=7"])
