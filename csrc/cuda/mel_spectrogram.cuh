@@ -110,9 +110,9 @@ __device__ __forceinline__ void write_mel(const FrameParams<T>& p, const T* ampl
     T sums[kFrames] = {};
     if (f < p.F) {
       const int first = p.bands[3 * f], end = p.bands[3 * f + 1];
-      const T* const weights = p.weights + p.bands[3 * f + 2] - first;
+      const int shift = p.bands[3 * f + 2] - first;  // from a bin to its weight
       for (int k = first + lane; k < end; k += kBandLanes) {
-        const T weight = weights[k];
+        const T weight = p.weights[shift + k];
 #pragma unroll
         for (int i = 0; i < kFrames; ++i) sums[i] += weight * amplitudes[i * apart + k];
       }
