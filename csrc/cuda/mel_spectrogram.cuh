@@ -136,8 +136,8 @@ __global__ void __launch_bounds__(Fft::kThreads* kFramesOf<Fft>) mel_spectrogram
   const int64_t groups = (p.frames + kFrames - 1) / kFrames;
   const int64_t clip = blockIdx.x / groups, t = blockIdx.x % groups * kFrames;
   const int own = threadIdx.x / Fft::kThreads, thread = threadIdx.x % Fft::kThreads;
-  const Frame<T> samples(p, clip,
-                         min(t + own, p.frames - 1));  // the last block may hold one frame several times
+  // The last block may hold the last frame several times.
+  const Frame<T> samples(p, clip, min(t + own, p.frames - 1));
   Fft fft(shared + own * Fft::kSharedValues, p.roots, thread);
 
   fft.begin([&](int i) { return samples.pair(i); });
