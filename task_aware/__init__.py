@@ -7,44 +7,32 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import lazy_loader
+
+from task_aware.base.version import __version__ as __version__
 
 # A command (`python -m task_aware.train`, `task-aware train`) is set up before torch loads OpenMP: its idle threads
 # sleep instead of spinning, which made training several times slower where other programs share the cores.
 if os.path.basename(sys.argv[0] if sys.argv else "") in ("-m", "task-aware"):
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-__version__ = "0.1.0"
-__all__ = ["LiveDetector", "Predictor", "Separator", "load_detector", "ops"]
-
 if TYPE_CHECKING:
-    from task_aware import ops
-    from task_aware.live import LiveDetector
-    from task_aware.models.detector import load_detector
-    from task_aware.models.system import Separator
-    from task_aware.predict import Predictor
+    from task_aware import ops as ops
+    from task_aware.live import LiveDetector as LiveDetector
+    from task_aware.models.detector import load_detector as load_detector
+    from task_aware.models.system import Separator as Separator
+    from task_aware.predict import Predictor as Predictor
 
-
-def __getattr__(name: str) -> Any:
-    """Imports what is asked for only then: `ops` alone needs neither Lightning nor safetensors."""
-    if name == "ops":
-        import task_aware.ops
-
-        return task_aware.ops
-    if name == "load_detector":
-        from task_aware.models.detector import load_detector
-
-        return load_detector
-    if name == "Separator":
-        from task_aware.models.system import Separator
-
-        return Separator
-    if name == "LiveDetector":
-        from task_aware.live import LiveDetector
-
-        return LiveDetector
-    if name == "Predictor":
-        from task_aware.predict import Predictor
-
-        return Predictor
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# Each name is imported when it is first used: `task_aware.ops` alone needs neither Lightning nor safetensors.
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=["ops"],
+    submod_attrs={
+        "live": ["LiveDetector"],
+        "models.detector": ["load_detector"],
+        "models.system": ["Separator"],
+        "predict": ["Predictor"],
+    },
+)

@@ -17,11 +17,11 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from task_aware import cli
+from task_aware.base import cli
+from task_aware.base.errors import CheckpointError, DataError
 from task_aware.config import TrainConfig
 from task_aware.data.corpus import builtin_corpus
 from task_aware.data.desed import read_split
-from task_aware.errors import CheckpointError, DataError
 from task_aware.evaluate import open_model, pick_device
 from task_aware.models.detector import load_detector
 from task_aware.systems import DETECTOR_ALONE, ONLY_DEFAULT_RECIPE, ROWS, RUNS, loss_options

@@ -12,11 +12,11 @@ import torch
 from jsonargparse import ArgumentParser
 from torch import Tensor, nn
 
-from task_aware import cli
+from task_aware.base import cli
+from task_aware.base.errors import CheckpointError
 from task_aware.data.corpus import builtin_corpus
 from task_aware.data.desed import Split, read_split
 from task_aware.data.labels import Event
-from task_aware.errors import CheckpointError
 from task_aware.evaluate import batches_of, events_of, pick_device
 from task_aware.metrics import event_counts
 from task_aware.models.detector import Detector, features_of

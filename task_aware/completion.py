@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from jsonargparse import ArgumentParser, capture_parser
 
-from task_aware import cli
 from task_aware.__main__ import commands
-from task_aware.errors import TaskAwareError
+from task_aware.base import cli
+from task_aware.base.errors import TaskAwareError
 
 
 def script(shell: str) -> str:

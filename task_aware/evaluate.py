@@ -16,14 +16,15 @@ from jsonargparse import ArgumentParser
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from task_aware import checkpoint, cli, ops
+from task_aware import ops
+from task_aware.base import checkpoint, cli
+from task_aware.base.errors import CheckpointError, DataError
+from task_aware.base.files import replacing
 from task_aware.data.audio import read_audio
 from task_aware.data.corpus import builtin_corpus
 from task_aware.data.desed import Clip, Split, read_split
 from task_aware.data.labels import Event
-from task_aware.errors import CheckpointError, DataError
 from task_aware.features import FeatureConfig
-from task_aware.files import replacing
 from task_aware.metrics import Scores, decode, event_f1, segment_f1, write_events
 from task_aware.models.denoiser import DenoisedDetector
 from task_aware.models.detector import Detector, load_detector, median_frames_of

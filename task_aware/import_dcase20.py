@@ -15,8 +15,8 @@ import torch
 from jsonargparse import ArgumentParser
 from torch import Tensor
 
-from task_aware import cli
-from task_aware.errors import CheckpointError
+from task_aware.base import cli
+from task_aware.base.errors import CheckpointError
 from task_aware.features import FeatureConfig
 from task_aware.models.detector import CRNN, CRNNConfig
 

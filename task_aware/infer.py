@@ -17,7 +17,7 @@ import numpy as np
 from jsonargparse import ArgumentParser, Namespace
 from tqdm import tqdm
 
-from task_aware import cli
+from task_aware.base import cli
 from task_aware.config import Precision
 from task_aware.data.audio import RecordingError, audio_seconds
 from task_aware.data.streaming import read_ahead, read_blocks

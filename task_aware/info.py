@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import torch
 from jsonargparse import ArgumentParser
 
-from . import __version__
+from task_aware.base.version import __version__
+
 from ._extension import BUILD_COMMAND, extension
 
 

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from task_aware.base.errors import DataError
 from task_aware.data.audio import AUDIO_SUFFIXES
-from task_aware.errors import DataError
 
 #: What is looked for in folders; other formats of libsndfile are read where they are named.
 SUFFIXES = (*AUDIO_SUFFIXES, ".mp3")

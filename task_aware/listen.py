@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from jsonargparse import ArgumentParser
 
-from task_aware import cli
+from task_aware.base import cli
 from task_aware.data.labels import Event
 from task_aware.data.streaming import read_blocks
 from task_aware.live import LiveDetector

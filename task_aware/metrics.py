@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.ndimage import median_filter
 
+from task_aware.base.files import replacing
 from task_aware.data.labels import Event
-from task_aware.files import replacing
 
 if TYPE_CHECKING:
     from types import ModuleType

@@ -17,7 +17,10 @@ import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser
 from tqdm import tqdm
 
-from task_aware import cli, ops
+from task_aware import ops
+from task_aware.base import cli
+from task_aware.base.errors import DataError
+from task_aware.base.files import replacing
 from task_aware.config import TrainConfig
 from task_aware.data.audio import LARGEST, write_audio
 from task_aware.data.desed import split_paths
@@ -25,9 +28,7 @@ from task_aware.data.labels import Event
 from task_aware.data.mixing import DynamicMixer
 from task_aware.data.module import open_corpus
 from task_aware.data.recipes import MixingConfig
-from task_aware.errors import DataError
 from task_aware.features import FeatureConfig
-from task_aware.files import replacing
 from task_aware.metrics import write_events
 from task_aware.plots import plot_mixture
 

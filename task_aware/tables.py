@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from task_aware.base.files import replacing
 from task_aware.data.audio import read_audio
 from task_aware.data.desed import Clip, Split, read_events
 from task_aware.evaluate import SOURCE_ONLY, detector_of, frame_probabilities
-from task_aware.files import replacing
 from task_aware.metrics import event_counts
 from task_aware.models.denoiser import DenoisedDetector
 from task_aware.plots import Bar, plot_ablation

@@ -14,7 +14,8 @@ import torch
 from lightning import seed_everything
 from torch import nn
 
-from task_aware import cli, ops
+from task_aware import ops
+from task_aware.base import cli
 from task_aware.config import FrozenDetectorConfig, LossConfig, OptimiserConfig, TrainConfig, TrainSedConfig
 from task_aware.data.audio import read_audio
 from task_aware.data.batches import BatchSizes

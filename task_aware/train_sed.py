@@ -8,7 +8,8 @@ from pathlib import Path
 
 from lightning import seed_everything
 
-from task_aware import cli, ops
+from task_aware import ops
+from task_aware.base import cli
 from task_aware.config import BatchConfig, DetectorTrainingConfig, RunConfig, TrainSedConfig
 from task_aware.data.batches import BatchSizes
 from task_aware.data.module import Corpus, StepDataModule, open_corpus

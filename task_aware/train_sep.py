@@ -7,7 +7,8 @@ from functools import partial
 
 from lightning import seed_everything
 
-from task_aware import cli, ops
+from task_aware import ops
+from task_aware.base import cli
 from task_aware.config import TrainSepConfig
 from task_aware.data.batches import BatchSizes
 from task_aware.data.module import StepDataModule, open_corpus

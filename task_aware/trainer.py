@@ -19,9 +19,9 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressB
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from task_aware import checkpoint
+from task_aware.base import checkpoint
+from task_aware.base.errors import CheckpointError
 from task_aware.config import RunConfig
-from task_aware.errors import CheckpointError
 
 _log = logging.getLogger(__name__)
 

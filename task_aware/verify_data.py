@@ -9,7 +9,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
-from task_aware import cli
+from task_aware.base import cli
 from task_aware.config import TrainConfig, TrainSedConfig
 from task_aware.data.labels import DESED_CLASSES
 from task_aware.data.verify import Report, verify

@@ -10,8 +10,8 @@ import pytest
 from matplotlib.image import imread
 
 from task_aware import ablation, load_detector, overlay, plot
+from task_aware.base.errors import CheckpointError, DataError
 from task_aware.config import LossConfig, TrainConfig, TrainSepConfig
-from task_aware.errors import CheckpointError, DataError
 from task_aware.infer import BUILTIN_SEPARATOR
 from task_aware.plots import Bar, plot_ablation
 from task_aware.systems import ROWS, RUNS, TABLES, TERMS, loss_options

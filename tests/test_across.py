@@ -10,8 +10,8 @@ import torch
 
 from task_aware import across
 from task_aware.across import System
+from task_aware.base.errors import CheckpointError, DataError
 from task_aware.data.desed import read_split
-from task_aware.errors import CheckpointError, DataError
 from task_aware.evaluate import DETECTOR_ONLY, SEPARATED, detect_split
 from task_aware.metrics import event_counts
 from task_aware.models.detector import features_of

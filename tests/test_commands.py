@@ -12,7 +12,6 @@ import torch
 from task_aware import (
     Separator,
     ablation,
-    cli,
     completion,
     evaluate,
     import_dcase20,
@@ -27,9 +26,10 @@ from task_aware import (
     train_sep,
     verify_data,
 )
+from task_aware.base import cli
+from task_aware.base.errors import CheckpointError, DataError
 from task_aware.config import TrainConfig
 from task_aware.data.recipes import MixingConfig
-from task_aware.errors import CheckpointError, DataError
 from task_aware.live import LiveDetector
 from task_aware.psds import why_no_psds
 

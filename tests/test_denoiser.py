@@ -7,10 +7,11 @@ import math
 import pytest
 import torch
 
-from task_aware import checkpoint, losses
+from task_aware import losses
+from task_aware.base import checkpoint
+from task_aware.base.errors import CheckpointError
 from task_aware.data.batches import StrongBatch, TrainingBatch
 from task_aware.denoising import DenoisingModule
-from task_aware.errors import CheckpointError
 from task_aware.models.denoiser import (
     BACKGROUND,
     FOREGROUND,

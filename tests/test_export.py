@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from task_aware import export
+from task_aware.base.errors import TaskAwareError
 from task_aware.data.audio import read_audio
-from task_aware.errors import TaskAwareError
 from task_aware.features import FeatureConfig
 from task_aware.models.detector import Detection
 from task_aware.models.separator import MaskNetwork, MaskNetworkConfig

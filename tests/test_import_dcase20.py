@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from task_aware import Predictor, import_dcase20, load_detector
+from task_aware.base.errors import CheckpointError
 from task_aware.data.labels import DESED_CLASSES
-from task_aware.errors import CheckpointError
 from task_aware.evaluate import Heard, decode_all
 from task_aware.models.detector import median_frames_of
 

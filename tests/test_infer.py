@@ -13,10 +13,10 @@ import torch
 from data.recordings import burst, write
 
 from task_aware import infer
+from task_aware.base.errors import CheckpointError, DataError
 from task_aware.data.audio import read_audio
 from task_aware.data.desed import Clip, Split, read_events
 from task_aware.data.labels import DESED_CLASSES
-from task_aware.errors import CheckpointError, DataError
 from task_aware.evaluate import SEPARATED, detect_split
 from task_aware.models.system import Separator
 

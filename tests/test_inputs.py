@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from task_aware.errors import DataError
+from task_aware.base.errors import DataError
 from task_aware.inputs import find_recordings, shard
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from task_aware import __main__ as dispatcher
 from task_aware import completion
-from task_aware.errors import TaskAwareError
+from task_aware.base.errors import TaskAwareError
 
 
 def run(monkeypatch, *arguments: str) -> int:

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from task_aware import overlay
+from task_aware.base.errors import DataError
 from task_aware.data import read_audio, read_split
 from task_aware.data.labels import Event
-from task_aware.errors import DataError
 
 
 def test_events_of_a_class_that_overlap_or_touch_are_one():

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from task_aware import train
+from task_aware.base.errors import CheckpointError
 from task_aware.config import LossConfig, OptimiserConfig
-from task_aware.errors import CheckpointError
 from task_aware.trainer import read_history
 from task_aware.training import TaskAwareModule, split, update_average, warmup
 
@@ -172,7 +172,7 @@ def run(corpus, out, *options: str) -> dict:
 
 
 def weights(out) -> dict[str, torch.Tensor]:
-    from task_aware import checkpoint
+    from task_aware.base import checkpoint
 
     return checkpoint.read(out / "separator.safetensors", "separator")[0]
 

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 import soundfile
 
-from task_aware.errors import DataError
-from task_aware.files import replacing
+from task_aware.base.errors import DataError
+from task_aware.base.files import replacing
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg")
 

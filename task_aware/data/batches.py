@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from task_aware.base.errors import DataError
 from task_aware.data.audio import read_audio
 from task_aware.data.desed import Clip, Split
 from task_aware.data.labels import LabelEncoder
 from task_aware.data.mixing import DynamicMixer
 from task_aware.data.packing import PackedMixtures, Stretch
-from task_aware.errors import DataError
 
 _log = logging.getLogger(__name__)
 

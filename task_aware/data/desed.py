@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from task_aware.base.errors import DataError
 from task_aware.data.audio import AUDIO_SUFFIXES, audio_seconds, find_audio
 from task_aware.data.labels import DESED_CLASSES, Event
-from task_aware.errors import DataError
 
 # name: table below metadata/, folder below audio/, columns
 _LAYOUT: dict[str, tuple[str, str, tuple[str, ...]]] = {

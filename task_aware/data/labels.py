@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from task_aware.errors import DataError
+from task_aware.base.errors import DataError
 
 DESED_CLASSES: tuple[str, ...] = (
     "Alarm_bell_ringing",

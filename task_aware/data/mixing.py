@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from task_aware.base.errors import DataError
 from task_aware.data.labels import Event, LabelEncoder
 from task_aware.data.levels import ActivePart, room_gain
 from task_aware.data.packing import LOOP_FADE_SECONDS, PackedMixtures, Stretch, loop_period
@@ -24,7 +25,6 @@ from task_aware.data.recipes import MixingConfig
 from task_aware.data.recordings import Recording
 from task_aware.data.rirs import RirBank
 from task_aware.data.soundbank import Soundbank
-from task_aware.errors import DataError
 
 
 class MixturePlan(NamedTuple):

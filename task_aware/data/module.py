@@ -10,6 +10,7 @@ from pathlib import Path
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
+from task_aware.base.errors import DataError
 from task_aware.data.batches import BatchSizes, ClipStream, PackedBatch, StepDataset, TrainingBatch
 from task_aware.data.corpus import builtin_corpus
 from task_aware.data.desed import Split, read_split
@@ -18,7 +19,6 @@ from task_aware.data.mixing import DynamicMixer
 from task_aware.data.recipes import MixingConfig
 from task_aware.data.rirs import RirBank
 from task_aware.data.soundbank import Soundbank
-from task_aware.errors import DataError
 
 _log = logging.getLogger(__name__)
 

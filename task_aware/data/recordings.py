@@ -16,9 +16,9 @@ import numpy as np
 from filelock import FileLock
 from tqdm import tqdm
 
+from task_aware.base.errors import DataError
 from task_aware.data.audio import RecordingError, read_audio
 from task_aware.data.levels import SPECTRUM_BINS, Frames, frame_samples, power_spectrum
-from task_aware.errors import DataError
 
 #: Part of the cache's path; another layout of its files is another version.
 VERSION = 1

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+from task_aware.base.errors import DataError
 from task_aware.data.audio import find_audio
 from task_aware.data.recordings import Recording, Recordings
-from task_aware.errors import DataError
 
 
 class RirFiles(NamedTuple):

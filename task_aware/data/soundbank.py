@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from task_aware.base.errors import DataError
 from task_aware.data.audio import find_audio
 from task_aware.data.labels import DESED_CLASSES
 from task_aware.data.recordings import Recording, Recordings
-from task_aware.errors import DataError
 
 # the event starts (nOn) or ends (nOff) cut: no part of its label
 _CUT_SUFFIX = re.compile(r"(_nOn|_nOff)+$")

@@ -12,13 +12,13 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from task_aware.base.errors import DataError
 from task_aware.data.audio import RecordingError, audio_header, read_audio
 from task_aware.data.desed import MAX_MISSING, SPLITS, Split, read_split, split_paths
 from task_aware.data.labels import DESED_CLASSES
 from task_aware.data.recordings import SILENT_PEAK
 from task_aware.data.rirs import RirFiles, list_rirs
 from task_aware.data.soundbank import SoundbankFiles, list_soundbank
-from task_aware.errors import DataError
 
 # Share of a group's recordings that training leaves out when they are broken; scoring needs every clip.
 _MAX_BROKEN = 0.1

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from task_aware import checkpoint, ops
-from task_aware.errors import CheckpointError
+from task_aware import ops
+from task_aware.base import checkpoint
+from task_aware.base.errors import CheckpointError
 from task_aware.models.detector import CRNN, Detection, features_of, freeze
 from task_aware.models.separator import DepthwiseConv1d, GlobalLayerNorm, pointwise
 

@@ -12,8 +12,9 @@ from typing import Any, Literal, NamedTuple, Protocol, cast, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from task_aware import checkpoint, ops
-from task_aware.errors import CheckpointError
+from task_aware import ops
+from task_aware.base import checkpoint
+from task_aware.base.errors import CheckpointError
 from task_aware.features import FeatureConfig
 from task_aware.models.causal import CausalGRU, LeftContext
 

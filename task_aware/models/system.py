@@ -9,8 +9,9 @@ from typing import Any, Literal, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from task_aware import checkpoint, ops
-from task_aware.errors import CheckpointError
+from task_aware import ops
+from task_aware.base import checkpoint
+from task_aware.base.errors import CheckpointError
 from task_aware.features import FeatureConfig
 from task_aware.models.detector import CRNN, Detection, Detector, features_of, freeze
 from task_aware.models.separator import MaskNetwork, MaskNetworkConfig

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from .. import _extension
-from ..errors import BackendError
+from ..base.errors import BackendError
 
 Backend = Literal["auto", "native", "reference"]
 _Reference = TypeVar("_Reference", bound=Callable[..., Any])

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import BackendError
+from ..base.errors import BackendError
 from . import _check
 from ._dispatch import Backend, has_kernels, outside_autocast, register_autograd, use_native
 

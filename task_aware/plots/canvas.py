@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from task_aware.files import replacing
+from task_aware.base.files import replacing
 
 DPI = 120
 WIDTH = 11.7

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from task_aware.base.errors import DataError
 from task_aware.data.audio import (
     RecordingError,
     audio_seconds,
@@ -11,7 +12,6 @@ from task_aware.data.audio import (
     read_audio,
     write_audio,
 )
-from task_aware.errors import DataError
 
 from .recordings import burst, write
 

@@ -5,12 +5,12 @@ import torch
 from torch.utils.data import DataLoader
 
 from task_aware import ops
+from task_aware.base.errors import DataError
 from task_aware.data.batches import BatchSizes, ClipStream, StepDataset, fit_length
 from task_aware.data.desed import Clip, Split
 from task_aware.data.labels import DESED_CLASSES, LabelEncoder
 from task_aware.data.module import Corpus
 from task_aware.data.recipes import MixingConfig
-from task_aware.errors import DataError
 
 
 def make_split(folder, n_clips: int, broken: int = 0) -> Split:

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from task_aware.base.errors import DataError
 from task_aware.data import DESED_CLASSES, Event, LabelEncoder
-from task_aware.errors import DataError
 
 FRAME = 4 * 255 / 16000
 

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 
+from task_aware.base.errors import DataError
 from task_aware.data import DynamicMixer, LabelEncoder, MixingConfig, RirBank, Soundbank, read_audio
 from task_aware.data.levels import active_part
-from task_aware.errors import DataError
 
 from .recordings import burst, write, write_table
 

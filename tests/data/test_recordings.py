@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import soundfile
 
+from task_aware.base.errors import DataError
 from task_aware.data import recordings as module
 from task_aware.data.audio import RecordingError, find_audio, read_audio
 from task_aware.data.levels import Frames, power_spectrum
 from task_aware.data.recordings import Recordings
-from task_aware.errors import DataError
 
 from .recordings import burst, write
 

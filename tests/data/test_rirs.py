@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from task_aware.base.errors import DataError
 from task_aware.data import RirBank, read_audio
-from task_aware.errors import DataError
 
 from .recordings import write, write_table
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from task_aware.base.errors import DataError
 from task_aware.data import Soundbank, read_audio
-from task_aware.errors import DataError
 
 from .recordings import burst, write
 

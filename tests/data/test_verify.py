@@ -5,9 +5,9 @@ import pytest
 import soundfile
 
 from task_aware import verify_data
+from task_aware.base.errors import DataError
 from task_aware.data.desed import read_split
 from task_aware.data.verify import verify
-from task_aware.errors import DataError
 
 from .recordings import burst, write, write_table
 

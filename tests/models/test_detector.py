@@ -4,9 +4,9 @@ import pickle
 import pytest
 import torch
 
-from task_aware import checkpoint
+from task_aware.base import checkpoint
+from task_aware.base.errors import CheckpointError
 from task_aware.data.labels import DESED_CLASSES
-from task_aware.errors import CheckpointError
 from task_aware.features import FeatureConfig
 from task_aware.losses import binary_cross_entropy, deep_feature_loss
 from task_aware.models.detector import CRNN, CRNNConfig, Detector, freeze, load_detector

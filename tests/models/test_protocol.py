@@ -14,9 +14,9 @@ from data.recordings import burst, write
 from torch import nn
 
 from task_aware import Predictor, evaluate, export, infer, plot, train
+from task_aware.base.errors import CheckpointError
 from task_aware.config import LossConfig, OptimiserConfig
 from task_aware.data.batches import StrongBatch, TrainingBatch
-from task_aware.errors import CheckpointError
 from task_aware.models.detector import Detection
 from task_aware.models.protocol import check_protocol, import_detector, output_frames
 from task_aware.models.separator import MaskNetwork, MaskNetworkConfig

@@ -3,8 +3,9 @@ import dataclasses
 import pytest
 import torch
 
-from task_aware import Separator, checkpoint
-from task_aware.errors import CheckpointError
+from task_aware import Separator
+from task_aware.base import checkpoint
+from task_aware.base.errors import CheckpointError
 from task_aware.features import FeatureConfig
 from task_aware.models.detector import CRNN
 from task_aware.models.system import merge_sources

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from task_aware import _extension, _sources, ops
-from task_aware.errors import BackendError
+from task_aware.base.errors import BackendError
 from task_aware.info import report
 from task_aware.ops import _dispatch
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from task_aware import _extension, ops
-from task_aware.errors import BackendError
+from task_aware.base.errors import BackendError
 
 from .accuracy import check_gradients, error
 

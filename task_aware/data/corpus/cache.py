@@ -12,10 +12,10 @@ from pathlib import Path
 import soundfile
 from jsonargparse import ArgumentParser
 
+from task_aware.base.errors import DataError
 from task_aware.data.corpus.build import build, identity
 from task_aware.data.corpus.recipe import SIZES, VERSION
 from task_aware.data.recordings import cache_folder
-from task_aware.errors import DataError
 
 _ABANDONED_SECONDS = 3600.0
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from task_aware.base.errors import DataError
 from task_aware.data.corpus import build as build_module
 from task_aware.data.corpus import builtin_corpus, cache, main
 from task_aware.data.recordings import cache_folder
-from task_aware.errors import DataError
 
 
 def stand_in_build(root: Path, *, seed: int, size: str, progress: bool) -> None:

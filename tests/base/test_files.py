@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from task_aware.files import replacing
+from task_aware.base.files import replacing
 
 
 def test_a_file_takes_its_place_at_the_end(tmp_path):

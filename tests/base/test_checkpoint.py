@@ -4,8 +4,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from task_aware import checkpoint
-from task_aware.errors import CheckpointError
+from task_aware.base import checkpoint
+from task_aware.base.errors import CheckpointError
 
 
 def test_tensors_and_content_come_back(tmp_path):

@@ -12,11 +12,11 @@ from typing import TypeVar
 
 from jsonargparse import ActionConfigFile, ActionYesNo, ArgumentParser
 
-from task_aware.errors import TaskAwareError
+from task_aware.base.errors import TaskAwareError
 
 ConfigType = TypeVar("ConfigType")
 
-CONFIGS = Path(__file__).parent / "configs"
+CONFIGS = Path(__file__).parents[1] / "configs"
 PACKAGED = ", ".join(sorted(path.stem for path in CONFIGS.glob("*.yaml")))
 
 

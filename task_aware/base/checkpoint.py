@@ -16,9 +16,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from task_aware import __version__
-from task_aware.errors import CheckpointError
-from task_aware.files import replacing
+from task_aware.base.errors import CheckpointError
+from task_aware.base.files import replacing
+from task_aware.base.version import __version__
 
 #: Version of the layout below; raised when an older reader would misread a newer file.
 FORMAT = 1
