@@ -8,4 +8,4 @@ sys.path.insert(0, str(Path(__file__).resolve().parent / "build_backend"))
 from native_build import NativeBuild
 from setuptools import Extension, setup
 
-setup(ext_modules=[Extension("task_aware._C", sources=[])], cmdclass={"build_ext": NativeBuild})
+setup(ext_modules=[Extension("task_aware.ops._C", sources=[])], cmdclass={"build_ext": NativeBuild})

@@ -17,7 +17,7 @@ os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
 import pytest
 import torch
 
-from task_aware import _extension
+from task_aware.ops import _extension
 
 from .side_by_side import Report, Row, Settings, SideBySide, measured_seconds, tf32
 

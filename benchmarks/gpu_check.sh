@@ -53,7 +53,7 @@ part_build() {
   export TASK_AWARE_CUDA=1 TORCH_CUDA_ARCH_LIST=9.0 MAX_JOBS
   if ((dry)); then  # beside the checkout, whose own libraries stay
     "$python" setup.py build_ext --build-lib "$temporary/lib" --build-temp "$temporary/build"
-    ls -l "$temporary/lib/task_aware"
+    ls -l "$temporary/lib/task_aware/ops"
     return
   fi
   "$python" -m task_aware.data.corpus --quiet &

@@ -13,7 +13,7 @@ from contextlib import nullcontext
 
 import torch
 
-from task_aware import _extension
+from task_aware.ops import _extension
 
 from . import test_glu_pool, test_mel_mask, test_mel_spectrogram, test_pit_loss, test_reverb_mix
 from .side_by_side import Case, Implementation, prepare

@@ -1,4 +1,4 @@
-"""The setuptools command that runs CMake: `_C` and, with CUDA, `_cuda` land in the package's folder."""
+"""The setuptools command that runs CMake: `_C` and, with CUDA, `_cuda` land in the package's `ops` folder."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from task_aware_build import ROOT, find_torch, torch_version
 
 
 def load_sources_module():  # type: ignore[no-untyped-def]
-    """task_aware/_sources.py, loaded by path: the package itself needs torch to import."""
-    spec = importlib.util.spec_from_file_location("_sources", ROOT / "task_aware" / "_sources.py")
+    """task_aware/ops/_sources.py, loaded by path: the package itself needs torch to import."""
+    spec = importlib.util.spec_from_file_location("_sources", ROOT / "task_aware" / "ops" / "_sources.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -55,7 +55,7 @@ class NativeBuild(build_ext):
         torch = torch_version(torch_folder) or ""
         sources = load_sources_module()
         binary = Path(self.build_temp).resolve() / "cmake"
-        destination = ROOT / "task_aware" if self.inplace else Path(self.build_lib).resolve() / "task_aware"
+        destination = (ROOT if self.inplace else Path(self.build_lib).resolve()) / "task_aware" / "ops"
         destination.mkdir(parents=True, exist_ok=True)
 
         options = {
@@ -92,7 +92,7 @@ class NativeBuild(build_ext):
             raise BuildError(f"`{Path(command[0]).name} {' '.join(command[1:3])} ...` failed; its output stands above.")
 
     def get_outputs(self) -> list[str]:
-        folder = Path(self.build_lib) / "task_aware"
+        folder = Path(self.build_lib) / "task_aware" / "ops"
         return [str(path) for path in sorted(folder.glob("*.so"))]
 
     def get_output_mapping(self) -> dict[str, str]:

@@ -11,7 +11,7 @@ from jsonargparse import ArgumentParser
 
 from task_aware.base.version import __version__
 
-from ._extension import BUILD_COMMAND, extension
+from task_aware.ops._extension import BUILD_COMMAND, extension
 
 
 def cpu_line() -> str:

@@ -9,23 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from task_aware import (
-    Separator,
-    ablation,
-    completion,
-    evaluate,
-    import_dcase20,
-    infer,
-    info,
-    listen,
-    load_detector,
-    mix,
-    plot,
-    train,
-    train_sed,
-    train_sep,
-    verify_data,
-)
+from task_aware import Separator, ablation, completion, evaluate, import_dcase20, infer, info, listen, load_detector, mix, plot, train, train_sed, train_sep, verify_data
 from task_aware.base import cli
 from task_aware.base.errors import CheckpointError, DataError
 from task_aware.config import TrainConfig

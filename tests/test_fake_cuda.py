@@ -16,7 +16,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from task_aware import _extension, ops
+from task_aware import ops
+from task_aware.ops import _extension
 from task_aware.config import LossConfig, OptimiserConfig
 from task_aware.cuda_graph import batch_of, tensors_of
 from task_aware.data.batches import TrainingBatch

@@ -6,7 +6,7 @@ import pytest
 import soundfile
 import torch
 
-from task_aware import _extension
+from task_aware.ops import _extension
 from task_aware.features import FeatureConfig
 
 

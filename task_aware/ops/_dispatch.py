@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from .. import _extension
+from . import _extension
 from ..base.errors import BackendError
 
 Backend = Literal["auto", "native", "reference"]

@@ -9,7 +9,7 @@ import torch
 from cuda_host.compiling import MissingTool
 from cuda_host.emulation import Emulation
 
-from task_aware import _extension
+from task_aware.ops import _extension
 
 # What is asked on a GPU alone, by file and name, and why; tests with a mark of their own and those too slow emulated.
 LEFT_TO_A_CARD = {

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from task_aware import _extension, ops
+from task_aware import ops
+from task_aware.ops import _extension
 
 # Both are settled before a kernel is chosen, so that those of the CPU speak for all.
 pytestmark = pytest.mark.skipif(not _extension.extension.cpu, reason="no CPU kernels")

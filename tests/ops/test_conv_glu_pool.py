@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from task_aware import _extension, ops
+from task_aware import ops
+from task_aware.ops import _extension
 
 from .accuracy import check_gradients, error
 

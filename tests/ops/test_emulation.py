@@ -12,7 +12,8 @@ import torch
 from cuda_host.compiling import CSRC
 from cuda_host.emulation import Emulation
 
-from task_aware import _extension, ops
+from task_aware import ops
+from task_aware.ops import _extension
 
 from .accuracy import error
 from .conftest import LEFT_TO_A_CARD

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from task_aware import _extension, _sources, ops
+from task_aware import ops
+from task_aware.ops import _extension
+from task_aware.ops import _sources
 from task_aware.base.errors import BackendError
 from task_aware.info import report
 from task_aware.ops import _dispatch

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from task_aware import _extension, ops
+from task_aware import ops
+from task_aware.ops import _extension
 
 KINDS = ("mse", "l1", "bce")
 # float32 sums of 512 elements at most (CPU) or 16 (CUDA), then float64: a few 1e-7; bfloat16 inputs are

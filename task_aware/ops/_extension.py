@@ -20,7 +20,8 @@ import torch
 
 from . import _sources
 
-PACKAGE = Path(__file__).resolve().parent
+FOLDER = Path(__file__).resolve().parent
+CSRC = FOLDER.parents[1] / "csrc"
 BUILD_COMMAND = "pip install ."
 
 
@@ -38,10 +39,10 @@ class Extension:
 
 def library_folders() -> list[Path]:
     """Where the libraries may lie: beside this file, then in the installed package."""
-    folders = [PACKAGE]
+    folders = [FOLDER]
     for name in ("platlib", "purelib"):
-        folders.append(Path(sysconfig.get_path(name)) / "task_aware")
-    folders += [Path(entry) / "task_aware" for entry in sys.path if entry]
+        folders.append(Path(sysconfig.get_path(name)) / "task_aware" / "ops")
+    folders += [Path(entry) / "task_aware" / "ops" for entry in sys.path if entry]
     return list(dict.fromkeys(folder.resolve() for folder in folders))
 
 
@@ -117,15 +118,14 @@ def load() -> Extension:
     if not libraries:
         reason = "the native library was not built"
         return Extension(cpu_absent=reason, cuda_absent=reason)
-    csrc = PACKAGE.parent / "csrc"
-    path = choose_library(libraries, csrc)
+    path = choose_library(libraries, CSRC)
     folder = path.parent
     try:
         build = dict(_import_module(path).build_info())
     except ImportError as error:
         reason = f"{path} does not load ({error})"
         return Extension(cpu_absent=reason, cuda_absent=reason)
-    if reason := compare_with_checkout(build, path, csrc):
+    if reason := compare_with_checkout(build, path, CSRC):
         return Extension(folder=folder, cpu_absent=reason, cuda_absent=reason, build=build)
     cuda_absent = _load_cuda(folder, build)
     return Extension(cpu=True, cuda=not cuda_absent, folder=folder, cuda_absent=cuda_absent, build=build)
