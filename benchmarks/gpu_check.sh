@@ -56,7 +56,7 @@ part_build() {
     ls -l "$temporary/lib/task_aware/ops"
     return
   fi
-  "$python" -m task_aware.data.corpus --quiet &
+  "$python" -m task_aware.corpus --quiet &
   corpus=$!
   "$python" setup.py build_ext --inplace
   wait "$corpus"

@@ -14,10 +14,10 @@ from torch import Tensor
 from task_aware import ops
 from task_aware.data.audio import read_audio
 from task_aware.data.mixing import DynamicMixer, MixturePlan
-from task_aware.data.module import open_corpus
+from task_aware.data.mixing_config import MixingConfig
 from task_aware.data.packing import DryMixtures, PackedMixtures, Stretch
-from task_aware.data.recipes import MixingConfig
 from task_aware.features import FeatureConfig
+from task_aware.synthesis import open_corpus
 
 from .side_by_side import HOST_BEHIND, Clock, Report, Settings
 

@@ -19,9 +19,9 @@ class Command(NamedTuple):
 def commands() -> dict[str, Command]:
     """Every command by its name: the modules whose first line says "`python -m task_aware.NAME`: description."."""
     found = {}
-    for path in sorted(Path(__file__).parent.rglob("*.py")):
+    for path in sorted(Path(__file__).parent.glob("*.py")):
         with path.open(encoding="utf-8") as file:
-            line = re.match(r'"""`python -m (task_aware\.[\w.]+)`: (.+?)\.?(""")?$', file.readline().rstrip())
+            line = re.match(r'"""`python -m (task_aware\.\w+)`: (.+?)\.?(""")?$', file.readline().rstrip())
         if line:
             found[line[1].rpartition(".")[2]] = Command(line[1], line[2])
     return found

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from task_aware.data.recipes import MixingConfig
+from task_aware.data.mixing_config import MixingConfig
 from task_aware.features import FeatureConfig
 from task_aware.losses import MSEDomain, Reduction
 from task_aware.models.detector import CRNNConfig

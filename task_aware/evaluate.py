@@ -21,7 +21,6 @@ from task_aware.base import checkpoint, cli
 from task_aware.base.errors import CheckpointError, DataError
 from task_aware.base.files import replacing
 from task_aware.data.audio import read_audio
-from task_aware.data.corpus import builtin_corpus
 from task_aware.data.desed import Clip, Split, read_split
 from task_aware.data.labels import Event
 from task_aware.features import FeatureConfig
@@ -31,6 +30,7 @@ from task_aware.models.detector import Detector, load_detector, median_frames_of
 from task_aware.models.protocol import open_detector
 from task_aware.models.system import Separator, listen
 from task_aware.psds import psds, why_no_psds
+from task_aware.synthesis import builtin_corpus
 
 #: Detected events of each system and file: system -> filename -> events.
 Detections = dict[str, dict[str, list[Event]]]

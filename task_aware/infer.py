@@ -20,7 +20,7 @@ from tqdm import tqdm
 from task_aware.base import cli
 from task_aware.config import Precision
 from task_aware.data.audio import RecordingError, audio_seconds
-from task_aware.data.streaming import read_ahead, read_blocks
+from task_aware.data.blocks import read_ahead, read_blocks
 from task_aware.inputs import Recording, find_recordings, shard
 from task_aware.models.system import Merge
 from task_aware.outputs import (

@@ -10,7 +10,6 @@ import torch
 from jsonargparse import ArgumentParser
 
 from task_aware.base.version import __version__
-
 from task_aware.ops._extension import BUILD_COMMAND, extension
 
 

@@ -14,8 +14,8 @@ import soundfile
 import torch
 
 from task_aware.base.files import replacing
+from task_aware.data.blocks import read_blocks
 from task_aware.data.labels import Event
-from task_aware.data.streaming import read_blocks
 from task_aware.inputs import Recording
 from task_aware.metrics import frame_edges
 from task_aware.models.detector import Detector

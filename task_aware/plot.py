@@ -13,9 +13,9 @@ from jsonargparse import ArgumentParser
 
 from task_aware.base import cli
 from task_aware.base.errors import DataError
+from task_aware.data.blocks import read_blocks
 from task_aware.data.desed import read_events
 from task_aware.data.labels import Event
-from task_aware.data.streaming import read_blocks
 from task_aware.models.system import Separator
 from task_aware.plots import plot_separation
 from task_aware.predict import Predictor

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from task_aware.config import Precision
 from task_aware.data.audio import RecordingError, resample
+from task_aware.data.blocks import read_blocks
 from task_aware.data.labels import Event
-from task_aware.data.streaming import read_blocks
 from task_aware.evaluate import detector_of, open_model, pick_device
 from task_aware.joining import Answer, Join
 from task_aware.metrics import decode

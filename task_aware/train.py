@@ -18,9 +18,9 @@ from task_aware import ops
 from task_aware.base import cli
 from task_aware.config import FrozenDetectorConfig, LossConfig, OptimiserConfig, TrainConfig, TrainSedConfig
 from task_aware.data.audio import read_audio
-from task_aware.data.batches import BatchSizes
+from task_aware.data.batches import BatchSizes, StepDataModule
+from task_aware.data.corpus import Corpus
 from task_aware.data.desed import Clip, Split
-from task_aware.data.module import Corpus, StepDataModule, open_corpus
 from task_aware.evaluate import (
     DETECTOR_ONLY,
     SEPARATED,
@@ -38,6 +38,7 @@ from task_aware.models.system import Separator
 from task_aware.ops.pit_loss import EXHAUSTIVE_UP_TO
 from task_aware.plot import draw_separation
 from task_aware.plots import plot_training
+from task_aware.synthesis import open_corpus
 from task_aware.train_sed import train_detector
 from task_aware.trainer import fit, is_first_process, last_checkpoint, read_history
 from task_aware.training import TaskAwareModule

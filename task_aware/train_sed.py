@@ -11,11 +11,12 @@ from lightning import seed_everything
 from task_aware import ops
 from task_aware.base import cli
 from task_aware.config import BatchConfig, DetectorTrainingConfig, RunConfig, TrainSedConfig
-from task_aware.data.batches import BatchSizes
-from task_aware.data.module import Corpus, StepDataModule, open_corpus
+from task_aware.data.batches import BatchSizes, StepDataModule
+from task_aware.data.corpus import Corpus
 from task_aware.detector_training import DetectorModule, fit_scaler
 from task_aware.evaluate import detect_split, pick_device, score, table, write_results
 from task_aware.models.detector import CRNN
+from task_aware.synthesis import open_corpus
 from task_aware.trainer import fit, is_first_process
 
 #: Steps whose clips set the scaler.

@@ -9,11 +9,27 @@ from dataclasses import replace
 import pytest
 import torch
 
-from task_aware import Separator, ablation, completion, evaluate, import_dcase20, infer, info, listen, load_detector, mix, plot, train, train_sed, train_sep, verify_data
+from task_aware import (
+    Separator,
+    ablation,
+    completion,
+    evaluate,
+    import_dcase20,
+    infer,
+    info,
+    listen,
+    load_detector,
+    mix,
+    plot,
+    train,
+    train_sed,
+    train_sep,
+    verify_data,
+)
 from task_aware.base import cli
 from task_aware.base.errors import CheckpointError, DataError
 from task_aware.config import TrainConfig
-from task_aware.data.recipes import MixingConfig
+from task_aware.data.mixing_config import MixingConfig
 from task_aware.live import LiveDetector
 from task_aware.psds import why_no_psds
 
@@ -25,7 +41,7 @@ def parse(*arguments: str) -> TrainConfig:
 @pytest.fixture
 def cache(tiny_corpus, monkeypatch):
     """The commands' built-in corpus is the one already made."""
-    monkeypatch.setattr("task_aware.data.module.builtin_corpus", lambda **_: tiny_corpus)
+    monkeypatch.setattr("task_aware.synthesis.cache.builtin_corpus", lambda **_: tiny_corpus)
     monkeypatch.setattr("task_aware.evaluate.builtin_corpus", lambda **_: tiny_corpus)
 
 

@@ -13,8 +13,7 @@ from typing import NamedTuple
 
 import pytest
 
-from task_aware.ops import _extension
-from task_aware.ops import _sources
+from task_aware.ops import _extension, _sources
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 ARCHITECTURES = ("sm_80", "sm_90", "sm_120")

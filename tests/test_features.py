@@ -6,8 +6,8 @@ import pytest
 import soundfile
 import torch
 
-from task_aware.ops import _extension
 from task_aware.features import FeatureConfig
+from task_aware.ops import _extension
 
 
 def test_ten_seconds_are_628_frames_and_output_steps_64_ms():

@@ -31,9 +31,8 @@ def test_it_lists_the_commands_with_what_they_do(monkeypatch, capsys):
 
 
 def test_every_command_is_a_module_that_can_be_run():
-    for name, command in dispatcher.commands().items():
-        module = command.module if name != "corpus" else f"{command.module}.__main__"
-        source = importlib.util.find_spec(module).origin
+    for command in dispatcher.commands().values():
+        source = importlib.util.find_spec(command.module).origin
         with open(source, encoding="utf-8") as file:
             assert "main" in file.read().splitlines()[-1]
 

@@ -10,7 +10,7 @@ import pytest
 from task_aware import evaluate, mix, train
 from task_aware.base.errors import DataError
 from task_aware.data import read_audio, read_split
-from task_aware.data.recipes import MixingConfig
+from task_aware.data.mixing_config import MixingConfig
 
 IMAGES = "audio/train/synthetic20/images"
 

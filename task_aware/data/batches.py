@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from lightning import LightningDataModule
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
-from task_aware.base.errors import DataError
-from task_aware.data.audio import read_audio
-from task_aware.data.desed import Clip, Split
+from task_aware.data.clips import ClipStream
 from task_aware.data.labels import LabelEncoder
 from task_aware.data.mixing import DynamicMixer
 from task_aware.data.packing import PackedMixtures, Stretch
-
-_log = logging.getLogger(__name__)
 
 #: Mixtures that one rank may draw in one step; keeps the indices of steps and ranks apart.
 _MIXTURES_PER_STEP = 4096
@@ -79,51 +75,6 @@ class BatchSizes(NamedTuple):
     strong: int
     weak: int
     unlabelled: int
-
-
-def fit_length(waveform: np.ndarray, n_samples: int) -> np.ndarray:
-    """Cuts or zero-pads `[N]` to `n_samples`."""
-    return np.pad(waveform[:n_samples], (0, max(0, n_samples - len(waveform))))
-
-
-class ClipStream:
-    """The clips of a split in an endless order that (seed, position) determine: one shuffle per pass.
-
-    A broken recording is named once and the next clip taken in its place; once more than `max_broken` of the split
-    are broken, `DataError`.
-    """
-
-    def __init__(self, split: Split, seed: int, *, sample_rate: int, n_samples: int, max_broken: float = 0.1) -> None:
-        if not split.clips:
-            raise DataError(f"{split.metadata} names no clip whose recording is there; training needs at least one")
-        self.split = split
-        self.seed = seed
-        self.sample_rate = sample_rate
-        self.n_samples = n_samples
-        self.max_broken = max_broken
-        self.broken: dict[str, str] = {}
-
-    def read(self, position: int) -> tuple[Clip, np.ndarray]:
-        """The clip at `position` of the endless order and its waveform `[n_samples]`."""
-        n_clips = len(self.split.clips)
-        while True:
-            turn, place = divmod(position, n_clips)
-            clip = self.split.clips[np.random.default_rng([self.seed, turn]).permutation(n_clips)[place]]
-            if str(clip.path) not in self.broken:
-                try:
-                    return clip, fit_length(read_audio(clip.path, self.sample_rate), self.n_samples)
-                except DataError as error:
-                    self._reject(clip, error)
-            position += 1
-
-    def _reject(self, clip: Clip, error: DataError) -> None:
-        self.broken[str(clip.path)] = str(error)
-        _log.warning("left out of training: %s", error)
-        if len(self.broken) > self.max_broken * len(self.split.clips):
-            raise DataError(
-                f"{len(self.broken)} of the {len(self.split.clips)} clips in {self.split.metadata} are broken, more "
-                f"than the {self.max_broken:.0%} that training leaves out; the last one: {error}"
-            ) from error
 
 
 class StepDataset(Dataset[PackedBatch]):
@@ -208,3 +159,52 @@ class StepDataset(Dataset[PackedBatch]):
         clips = [stream.read(slot * size + k) for k in range(size)]
         labels = np.stack([self.encoder.weak(clip.labels or ()) for clip, _ in clips])
         return RealBatch(torch.from_numpy(np.stack([samples for _, samples in clips])), torch.from_numpy(labels))
+
+
+class StepDataModule(LightningDataModule):
+    """Feeds a trainer the batches of each step, starting where the trainer stands.
+
+    An epoch is `steps_per_epoch` steps: a data loader is made anew for each, so that a run that resumes at the end of
+    an epoch goes on with the very batches it would have seen.
+
+    Args:
+        sizes: step -> clips of that step, per process.
+        max_steps, steps_per_epoch: length of the run and of an epoch.
+        workers: processes that make batches.
+        streams: the keyword arguments of `StepDataset` that name the sources of clips.
+    """
+
+    def __init__(
+        self,
+        *,
+        sizes: Callable[[int], BatchSizes],
+        max_steps: int,
+        steps_per_epoch: int,
+        workers: int = 0,
+        **streams: object,
+    ) -> None:
+        super().__init__()
+        self.sizes = sizes
+        self.max_steps = max_steps
+        self.steps_per_epoch = steps_per_epoch
+        self.workers = workers
+        self.streams = streams
+
+    def batches(self, steps: range) -> Iterator[TrainingBatch]:
+        """The batches of some steps, outside of any training."""
+        return (batch.unpack() for batch in iter(self._dataset(steps.start, steps.stop, rank=0, world_size=1)))
+
+    def on_after_batch_transfer(self, batch: PackedBatch, dataloader_idx: int) -> TrainingBatch:
+        """Mixtures are put together where they are used."""
+        return batch.unpack()
+
+    def train_dataloader(self) -> DataLoader[PackedBatch]:
+        assert self.trainer is not None
+        first = self.trainer.global_step
+        last = min(first + self.steps_per_epoch, self.max_steps)
+        dataset = self._dataset(first, last, rank=self.trainer.global_rank, world_size=self.trainer.world_size)
+        pin = self.trainer.strategy.root_device.type == "cuda"
+        return DataLoader(dataset, batch_size=None, num_workers=self.workers, pin_memory=pin)
+
+    def _dataset(self, first: int, last: int, **ranks: int) -> StepDataset:
+        return StepDataset(first_step=first, last_step=last, sizes=self.sizes, **ranks, **self.streams)  # type: ignore[arg-type]

@@ -20,8 +20,8 @@ import torch
 from task_aware.base.errors import DataError
 from task_aware.data.labels import Event, LabelEncoder
 from task_aware.data.levels import ActivePart, room_gain
+from task_aware.data.mixing_config import MixingConfig
 from task_aware.data.packing import LOOP_FADE_SECONDS, PackedMixtures, Stretch, loop_period
-from task_aware.data.recipes import MixingConfig
 from task_aware.data.recordings import Recording
 from task_aware.data.rirs import RirBank
 from task_aware.data.soundbank import Soundbank

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from . import _extension
 from ..base.errors import BackendError
+from . import _extension
 
 Backend = Literal["auto", "native", "reference"]
 _Reference = TypeVar("_Reference", bound=Callable[..., Any])

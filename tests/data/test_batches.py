@@ -6,11 +6,12 @@ from torch.utils.data import DataLoader
 
 from task_aware import ops
 from task_aware.base.errors import DataError
-from task_aware.data.batches import BatchSizes, ClipStream, StepDataset, fit_length
+from task_aware.data.batches import BatchSizes, StepDataset
+from task_aware.data.clips import ClipStream, fit_length
+from task_aware.data.corpus import Corpus
 from task_aware.data.desed import Clip, Split
 from task_aware.data.labels import DESED_CLASSES, LabelEncoder
-from task_aware.data.module import Corpus
-from task_aware.data.recipes import MixingConfig
+from task_aware.data.mixing_config import MixingConfig
 
 
 def make_split(folder, n_clips: int, broken: int = 0) -> Split:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from task_aware import ops
-from task_aware.ops import _extension
 from task_aware.models.separator import MaskNetwork, preset
+from task_aware.ops import _extension
 
 from .accuracy import check_gradients, error
 

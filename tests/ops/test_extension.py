@@ -12,11 +12,9 @@ import pytest
 import torch
 
 from task_aware import ops
-from task_aware.ops import _extension
-from task_aware.ops import _sources
 from task_aware.base.errors import BackendError
 from task_aware.info import report
-from task_aware.ops import _dispatch
+from task_aware.ops import _dispatch, _extension, _sources
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 LIBRARIES = [

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from task_aware import ops
-from task_aware.ops import _extension
 from task_aware.base.errors import BackendError
+from task_aware.ops import _extension
 
 from .accuracy import check_gradients, error
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from task_aware.data.corpus.backgrounds import background
-from task_aware.data.corpus.sounds import GENERATORS, SHORTEST_SECONDS, sound
-from task_aware.data.corpus.synthesis import SAMPLE_RATE
 from task_aware.data.labels import DESED_CLASSES
 from task_aware.data.levels import active_part
+from task_aware.synthesis.backgrounds import background
+from task_aware.synthesis.signals import SAMPLE_RATE
+from task_aware.synthesis.sounds import GENERATORS, SHORTEST_SECONDS, sound
 
 LASTING = {"Blender", "Electric_shaver_toothbrush", "Frying", "Running_water", "Vacuum_cleaner"}
 IMPULSIVE = {"Cat", "Dishes", "Dog"}

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from task_aware import corpus
 from task_aware.base.errors import DataError
-from task_aware.data.corpus import build as build_module
-from task_aware.data.corpus import builtin_corpus, cache, main
 from task_aware.data.recordings import cache_folder
+from task_aware.synthesis import build as build_module
+from task_aware.synthesis import builtin_corpus, cache
 
 
 def stand_in_build(root: Path, *, seed: int, size: str, progress: bool) -> None:
@@ -132,9 +133,8 @@ def test_a_damaged_corpus_is_named(quick_build: None, tmp_path: Path) -> None:
 
 def test_a_folder_of_something_else_is_left_alone(quick_build: None, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("precious")
-    with pytest.raises(SystemExit) as caught:
-        main(["--out", str(tmp_path), "--size", "tiny"])
-    assert caught.value.code == 1
+    with pytest.raises(DataError, match="something other than the built-in corpus"):
+        corpus.main(["--out", str(tmp_path), "--size", "tiny"])
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
@@ -144,10 +144,10 @@ def test_wrong_arguments_are_named(tmp_path: Path, arguments: dict) -> None:
         builtin_corpus(tmp_path, **arguments)
 
 
-def test_main_makes_the_corpus_where_it_is_told(
+def test_the_command_makes_the_corpus_where_it_is_told(
     quick_build: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "made"
-    main(["--out", str(out), "--seed", "3", "--size", "tiny", "--quiet"])
+    corpus.main(["--out", str(out), "--seed", "3", "--size", "tiny", "--quiet"])
     assert capsys.readouterr().out.strip() == str(out)
     assert json.loads((out / "manifest.json").read_text())["seed"] == 3

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from task_aware.data.corpus.synthesis import SAMPLE_RATE, Array, fast_length
+from task_aware.synthesis.signals import SAMPLE_RATE, Array, fast_length
 
 SPEED_OF_SOUND = 343.0
 LENGTH = SAMPLE_RATE // 2

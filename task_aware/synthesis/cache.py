@@ -10,12 +10,13 @@ import time
 from pathlib import Path
 
 import soundfile
-from jsonargparse import ArgumentParser
 
 from task_aware.base.errors import DataError
-from task_aware.data.corpus.build import build, identity
-from task_aware.data.corpus.recipe import SIZES, VERSION
+from task_aware.data.corpus import Corpus
+from task_aware.data.labels import DESED_CLASSES
 from task_aware.data.recordings import cache_folder
+from task_aware.synthesis.build import build, identity
+from task_aware.synthesis.contents import SIZES, VERSION
 
 _ABANDONED_SECONDS = 3600.0
 
@@ -37,26 +38,30 @@ def builtin_corpus(cache: Path | None = None, *, seed: int = 0, size: str = "ful
         ValueError: an unknown size or a negative seed.
         DataError: the folder cannot be written, or an earlier corpus in it was damaged.
     """
-    _check_arguments(seed, size)
     folder = cache_folder() if cache is None else Path(cache)
     root = folder / f"corpus-v{VERSION}-seed{seed}-{size}"
     advice = "set TASK_AWARE_CACHE to a folder that can be written and has 200 MB free"
-    return _make(root, seed=seed, size=size, progress=progress, advice=advice)
+    return make_corpus(root, seed=seed, size=size, progress=progress, advice=advice)
 
 
-def _check_arguments(seed: int, size: str) -> None:
+def make_corpus(
+    root: Path,
+    *,
+    seed: int = 0,
+    size: str = "full",
+    progress: bool = True,
+    advice: str = "choose another folder, or free some space",
+) -> Path:
+    """The built-in corpus in the folder `root`, made there unless it is there already.
+
+    It is built in a folder beside `root` and renamed, so a killed build leaves nothing at `root`; of two processes
+    that build at once, the second to finish takes the first one's. Arguments and errors are those of
+    `builtin_corpus`; `advice` ends the error of a folder that cannot be written.
+    """
     if size not in SIZES:
         raise ValueError(f"size must be one of {', '.join(SIZES)}, got {size!r}.")
     if seed < 0:
         raise ValueError(f"seed must not be negative, got {seed}.")
-
-
-def _make(root: Path, *, seed: int, size: str, progress: bool, advice: str) -> Path:
-    """The corpus at `root`, made there unless it is there.
-
-    It is built in a folder beside and renamed, so a killed build leaves nothing at `root`; of two processes
-    that build at once, the second to finish takes the first one's.
-    """
     temporary = None
     try:
         if _is_whole(root, seed, size):
@@ -110,22 +115,14 @@ def _remove_abandoned(root: Path) -> None:
             shutil.rmtree(left, ignore_errors=True)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """`python -m task_aware.data.corpus [--out DIR] [--seed N] [--size S]`: make it, print its folder."""
-    parser = ArgumentParser(prog="python -m task_aware.data.corpus", description="Make the built-in corpus.")
-    parser.add_argument("--out", type=Path | None, help="folder to make it in; default: the cache")
-    parser.add_argument("--seed", type=int, default=0, help="another seed, another corpus")
-    sizes = "large: more validation clips; tiny: for tests"
-    parser.add_argument("--size", choices=sorted(SIZES), default="full", help=sizes)
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
-    given = parser.parse_args(arguments)
-    progress = not given.quiet
-    try:
-        if given.out is None:
-            print(builtin_corpus(seed=given.seed, size=given.size, progress=progress))
-            return
-        _check_arguments(given.seed, given.size)
-        advice = "choose another --out or free some space"
-        print(_make(given.out.absolute(), seed=given.seed, size=given.size, progress=progress, advice=advice))
-    except ValueError as error:
-        parser.exit(1, f"{error}\n")
+def open_corpus(
+    data: Path | None,
+    rirs: Path | None,
+    *,
+    sample_rate: int,
+    labels: tuple[str, ...] = DESED_CLASSES,
+    tiny: bool = False,
+) -> Corpus:
+    """The corpus in `data`, or where that is None the built-in one (`tiny` takes its smallest size)."""
+    root = data or builtin_corpus(size="tiny" if tiny else "full")
+    return Corpus(root, rirs, labels=labels, sample_rate=sample_rate)

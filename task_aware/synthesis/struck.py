@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from task_aware.data.corpus.synthesis import (
+from task_aware.synthesis.signals import (
     SAMPLE_RATE,
     Array,
     log_uniform,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from task_aware.data.corpus import builtin_corpus
+from task_aware.synthesis import builtin_corpus
 
 
 @pytest.fixture(scope="session")

@@ -11,12 +11,12 @@ from functools import lru_cache
 
 import numpy as np
 
-from task_aware.data.corpus.backgrounds import background
-from task_aware.data.corpus.rooms import Room, impulse_response, random_room
-from task_aware.data.corpus.scenes import compose
-from task_aware.data.corpus.sounds import sound
-from task_aware.data.corpus.synthesis import Array, decibels
 from task_aware.data.labels import DESED_CLASSES, Event
+from task_aware.synthesis.backgrounds import background
+from task_aware.synthesis.rooms import Room, impulse_response, random_room
+from task_aware.synthesis.scenes import compose
+from task_aware.synthesis.signals import Array, decibels
+from task_aware.synthesis.sounds import sound
 
 VERSION = 5
 """Part of the folder's name; raise it whenever the same seed gives other samples."""

@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from task_aware.data.corpus.liquids import frying, running_water
-from task_aware.data.corpus.machines import blender, electric_shaver_toothbrush, vacuum_cleaner
-from task_aware.data.corpus.struck import alarm_bell_ringing, dishes
-from task_aware.data.corpus.synthesis import SAMPLE_RATE, Array, ramp, rough_curve, samples, shape
-from task_aware.data.corpus.voices import cat, dog, speech
 from task_aware.data.levels import active_part
+from task_aware.synthesis.liquids import frying, running_water
+from task_aware.synthesis.machines import blender, electric_shaver_toothbrush, vacuum_cleaner
+from task_aware.synthesis.signals import SAMPLE_RATE, Array, ramp, rough_curve, samples, shape
+from task_aware.synthesis.struck import alarm_bell_ringing, dishes
+from task_aware.synthesis.voices import cat, dog, speech
 
 GENERATORS: dict[str, Callable[[np.random.Generator], Array]] = {
     "Alarm_bell_ringing": alarm_bell_ringing,

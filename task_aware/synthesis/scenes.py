@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from task_aware.data.corpus.rooms import Room, impulse_response
-from task_aware.data.corpus.synthesis import SAMPLE_RATE, Array, decibels, fast_length
 from task_aware.data.labels import Event
 from task_aware.data.levels import active_part
+from task_aware.synthesis.rooms import Room, impulse_response
+from task_aware.synthesis.signals import SAMPLE_RATE, Array, decibels, fast_length
 
 CLIP_SECONDS = 10.0
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from task_aware.data.audio import write_audio
-from task_aware.data.corpus.recipe import (
+from task_aware.data.labels import DESED_CLASSES
+from task_aware.synthesis.contents import (
     SIZES,
     VERSION,
     ClipPlan,
@@ -24,10 +25,9 @@ from task_aware.data.corpus.recipe import (
     make_soundbank_event,
     plan_clips,
 )
-from task_aware.data.corpus.rooms import reverberation_time
-from task_aware.data.corpus.scenes import CLIP_SECONDS
-from task_aware.data.corpus.synthesis import SAMPLE_RATE
-from task_aware.data.labels import DESED_CLASSES
+from task_aware.synthesis.rooms import reverberation_time
+from task_aware.synthesis.scenes import CLIP_SECONDS
+from task_aware.synthesis.signals import SAMPLE_RATE
 
 Row = Sequence[str]
 

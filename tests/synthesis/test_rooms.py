@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from task_aware.data.corpus.rooms import (
+from task_aware.synthesis.rooms import (
     LENGTH,
     Room,
     _images,
@@ -13,7 +13,7 @@ from task_aware.data.corpus.rooms import (
     random_room,
     reverberation_time,
 )
-from task_aware.data.corpus.synthesis import SAMPLE_RATE
+from task_aware.synthesis.signals import SAMPLE_RATE
 
 ROOM = Room(np.array([5.0, 4.0, 2.5]), np.full(5, 0.4), np.array([2.0, 1.5, 1.2]))
 

@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 from task_aware.data.audio import RecordingError, read_audio
-from task_aware.data.streaming import read_ahead, read_blocks
+from task_aware.data.blocks import read_ahead, read_blocks
 
 from .recordings import burst, write
 

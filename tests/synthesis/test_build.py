@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 import soundfile
 
-from task_aware.data.corpus import build as build_module
-from task_aware.data.corpus import recipe
-from task_aware.data.corpus.recipe import SIZES, make_clip, make_room, make_soundbank_event, plan_clips
-from task_aware.data.corpus.scenes import CLIP_SECONDS, compose
-from task_aware.data.corpus.synthesis import SAMPLE_RATE, rms
 from task_aware.data.desed import read_split
 from task_aware.data.labels import DESED_CLASSES
 from task_aware.data.levels import active_part
 from task_aware.data.rirs import RirBank
 from task_aware.data.soundbank import Soundbank
+from task_aware.synthesis import build as build_module
+from task_aware.synthesis import contents
+from task_aware.synthesis.contents import SIZES, make_clip, make_room, make_soundbank_event, plan_clips
+from task_aware.synthesis.scenes import CLIP_SECONDS, compose
+from task_aware.synthesis.signals import SAMPLE_RATE, rms
 
 TINY = SIZES["tiny"]
 
@@ -110,7 +110,7 @@ def test_another_seed_gives_other_sounds() -> None:
 def test_parts_share_neither_sounds_nor_rooms_with_validation() -> None:
     states = {
         part: {
-            recipe._generator(0, part, kind, k).bit_generator.state["state"]["state"]
+            contents._generator(0, part, kind, k).bit_generator.state["state"]["state"]
             for kind in range(16)
             for k in range(8)
         }
