@@ -16,7 +16,7 @@ from task_aware.data.audio import read_audio
 from task_aware.data.mixing import DynamicMixer, MixturePlan
 from task_aware.data.mixing_config import MixingConfig
 from task_aware.data.packing import DryMixtures, PackedMixtures, Stretch
-from task_aware.features import FeatureConfig
+from task_aware.models.features import FeatureConfig
 from task_aware.synthesis import open_corpus
 
 from .side_by_side import HOST_BEHIND, Clock, Report, Settings

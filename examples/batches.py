@@ -15,8 +15,8 @@ from multiprocessing import get_context
 import numpy as np
 
 from task_aware import Predictor
-from task_aware.infer import BUILTIN_SEPARATOR
 from task_aware.inputs import find_recordings
+from task_aware.models.opening import BUILTIN_SEPARATOR
 
 
 def main(folder: str, n_processes: int = 2, batch_size: int = 16) -> None:

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from task_aware.data.labels import DESED_CLASSES
-from task_aware.features import FeatureConfig
 from task_aware.models.detector import Detection
+from task_aware.models.features import FeatureConfig
 
 
 class Tagger(nn.Module):

@@ -10,7 +10,7 @@ from pathlib import Path
 import soundfile
 
 import task_aware
-from task_aware.infer import BUILTIN_SEPARATOR
+from task_aware.models.opening import BUILTIN_SEPARATOR
 
 
 def main(recording: str, checkpoint: str | Path = BUILTIN_SEPARATOR) -> None:

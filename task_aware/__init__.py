@@ -21,7 +21,7 @@ if os.path.basename(sys.argv[0] if sys.argv else "") in ("-m", "task-aware"):
 if TYPE_CHECKING:
     from task_aware import ops as ops
     from task_aware.live import LiveDetector as LiveDetector
-    from task_aware.models.detector import load_detector as load_detector
+    from task_aware.models.crnn import load_detector as load_detector
     from task_aware.models.system import Separator as Separator
     from task_aware.predict import Predictor as Predictor
 
@@ -31,7 +31,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submodules=["ops"],
     submod_attrs={
         "live": ["LiveDetector"],
-        "models.detector": ["load_detector"],
+        "models.crnn": ["load_detector"],
         "models.system": ["Separator"],
         "predict": ["Predictor"],
     },

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Literal
 
 from task_aware.data.mixing_config import MixingConfig
-from task_aware.features import FeatureConfig
 from task_aware.losses import MSEDomain, Reduction
-from task_aware.models.detector import CRNNConfig
+from task_aware.models.crnn import CRNNConfig
+from task_aware.models.features import FeatureConfig
+from task_aware.models.opening import Precision
 from task_aware.models.system import Merge
-
-Precision = Literal["32-true", "bf16-mixed"]
 
 
 @dataclass

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch
@@ -17,17 +15,18 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from task_aware import ops
-from task_aware.base import checkpoint, cli
-from task_aware.base.errors import CheckpointError, DataError
+from task_aware.base import cli
+from task_aware.base.errors import DataError
 from task_aware.base.files import replacing
 from task_aware.data.audio import read_audio
-from task_aware.data.desed import Clip, Split, read_split
+from task_aware.data.desed import Clip, Split, read_split, write_events
 from task_aware.data.labels import Event
-from task_aware.features import FeatureConfig
-from task_aware.metrics import Scores, decode, event_f1, segment_f1, write_events
+from task_aware.metrics import Scores, event_f1, segment_f1
+from task_aware.models.decoding import decode
 from task_aware.models.denoiser import DenoisedDetector
-from task_aware.models.detector import Detector, load_detector, median_frames_of
-from task_aware.models.protocol import open_detector
+from task_aware.models.detector import Detector, median_frames_of
+from task_aware.models.features import FeatureConfig
+from task_aware.models.opening import detector_of, open_model, pick_device
 from task_aware.models.system import Separator, listen
 from task_aware.psds import psds, why_no_psds
 from task_aware.synthesis import builtin_corpus
@@ -46,16 +45,6 @@ DISPLAY_NAMES = {
     SEPARATED: "with separation",
     SOURCE_ONLY: "without averaging",
 }
-
-
-def pick_device(accelerator: str) -> torch.device:
-    """The GPU where there is one, unless `accelerator` is cpu."""
-    return torch.device("cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu")
-
-
-def detector_of(model: nn.Module) -> Detector:
-    """The detector behind a separator or a denoiser, or the detector itself."""
-    return model.detector if isinstance(model, (Separator, DenoisedDetector)) else cast(Detector, model)
 
 
 def _batches(clips: Sequence[Clip], sample_rate: int, size: int) -> Iterator[list[tuple[Clip, np.ndarray]]]:
@@ -255,26 +244,6 @@ def write_results(
     content = {name: {**summary(scores), **(psds_of or {}).get(name, {})} for name, scores in results.items()} | more
     with replacing(out / "metrics.json") as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n")
-
-
-def open_model(path: str | os.PathLike[str], detector: str | os.PathLike[str] | None = None) -> nn.Module:
-    """The separator, denoiser or detector in a checkpoint.
-
-    Args:
-        path: the file.
-        detector: of a separator, in place of the one in the file, and needed where that has none: a checkpoint, or
-            `package.module:factory` of one of your own.
-
-    Raises:
-        CheckpointError: the file is missing, broken or of another kind; or it needs another detector, or none.
-        ValueError: there is no such factory, or what it makes does not follow the protocol.
-    """
-    kind = checkpoint.kind_of(path)
-    if kind == "separator":
-        return Separator.from_checkpoint(path, cast(nn.Module, open_detector(detector)) if detector else None)
-    if detector is not None:
-        raise CheckpointError(f"{path} holds a {kind}, and only a separator takes another detector; leave that out")
-    return DenoisedDetector.from_checkpoint(path) if kind == "denoiser" else load_detector(path)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

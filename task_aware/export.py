@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from task_aware.base import cli
 from task_aware.base.errors import TaskAwareError
 from task_aware.base.files import replacing
-from task_aware.evaluate import detector_of, open_model
-from task_aware.models.detector import CRNN
+from task_aware.models.crnn import CRNN
+from task_aware.models.opening import detector_of, open_model
 from task_aware.models.system import listen
 from task_aware.portable import Portable, with_onnx_grus
 from task_aware.predict import Predictor

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from task_aware.base import cli
 from task_aware.base.errors import CheckpointError
-from task_aware.features import FeatureConfig
-from task_aware.models.detector import CRNN, CRNNConfig
+from task_aware.models.crnn import CRNN, CRNNConfig
+from task_aware.models.features import FeatureConfig
 
 _log = logging.getLogger(__name__)
 

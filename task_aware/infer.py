@@ -18,10 +18,10 @@ from jsonargparse import ArgumentParser, Namespace
 from tqdm import tqdm
 
 from task_aware.base import cli
-from task_aware.config import Precision
 from task_aware.data.audio import RecordingError, audio_seconds
 from task_aware.data.blocks import read_ahead, read_blocks
 from task_aware.inputs import Recording, find_recordings, shard
+from task_aware.models.opening import BUILTIN_SEPARATOR, Precision
 from task_aware.models.system import Merge
 from task_aware.outputs import (
     Outputs,
@@ -37,9 +37,6 @@ from task_aware.predict import Predictor, Result
 from task_aware.windows import Window
 
 _log = logging.getLogger(__name__)
-
-#: A small separator for the built-in corpus, as `python -m task_aware.train --fused` makes it (seed 0, 2 threads).
-BUILTIN_SEPARATOR = Path(__file__).parent / "assets" / "separator_builtin.safetensors"
 
 
 def make_parser() -> ArgumentParser:

@@ -19,10 +19,11 @@ from scipy.ndimage import median_filter
 from torch import Tensor, nn
 
 from task_aware.data.labels import Event
-from task_aware.evaluate import detector_of, open_model
 from task_aware.models.causal import start_stream
+from task_aware.models.crnn import CRNN
 from task_aware.models.denoiser import DenoisedDetector
-from task_aware.models.detector import CRNN, median_frames_of
+from task_aware.models.detector import median_frames_of
+from task_aware.models.opening import detector_of, open_model
 from task_aware.models.system import Separator, merge_sources
 
 #: Output frames that the networks hear at once: the activations of a long chunk would fill the memory.

@@ -17,7 +17,7 @@ from task_aware.base.files import replacing
 from task_aware.data.blocks import read_blocks
 from task_aware.data.labels import Event
 from task_aware.inputs import Recording
-from task_aware.metrics import frame_edges
+from task_aware.models.decoding import frame_edges
 from task_aware.models.detector import Detector
 from task_aware.plots import plot_separation
 from task_aware.predict import Result

@@ -12,9 +12,8 @@ from tqdm import tqdm
 from task_aware.base import cli
 from task_aware.base.errors import DataError
 from task_aware.data.audio import LARGEST, read_audio, write_audio
-from task_aware.data.desed import Clip, read_split, split_paths
+from task_aware.data.desed import Clip, read_split, split_paths, write_events
 from task_aware.data.labels import DESED_CLASSES, Event
-from task_aware.metrics import write_events
 from task_aware.synthesis import builtin_corpus
 
 SAMPLE_RATE = 16000

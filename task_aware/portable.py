@@ -12,9 +12,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from task_aware.evaluate import detector_of
-from task_aware.features import FeatureConfig
-from task_aware.models.detector import CRNN
+from task_aware.models.crnn import CRNN
+from task_aware.models.features import FeatureConfig
+from task_aware.models.opening import detector_of
 from task_aware.models.separator import MaskNetwork
 from task_aware.models.system import Separator, listen
 from task_aware.ops.mel_spectrogram import hamming_window, mel_filterbank

@@ -13,17 +13,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from task_aware.config import Precision
 from task_aware.data.audio import RecordingError, resample
 from task_aware.data.blocks import read_blocks
 from task_aware.data.labels import Event
-from task_aware.evaluate import detector_of, open_model, pick_device
 from task_aware.joining import Answer, Join
-from task_aware.metrics import decode
+from task_aware.models.decoding import decode
 from task_aware.models.denoiser import DenoisedDetector
 from task_aware.models.detector import median_frames_of
+from task_aware.models.opening import Precision, detector_of, open_model, pick_device
+from task_aware.models.projection import project
 from task_aware.models.system import Merge, Separator, listen
-from task_aware.projection import project
 from task_aware.windows import Window, Windowing
 
 Key = TypeVar("Key", bound=Hashable)
@@ -123,8 +122,8 @@ class Predictor:
     def separate(self, waveform: Waveform, sample_rate: int) -> Waveform:
         """The sources of a recording `[N]` or `[channels, N]` (averaged): `[S, N]` at the same rate.
 
-        The masks on mel bands are carried to the mixture's Fourier transform: see `task_aware.projection`. Nothing is
-        left above half the detector's rate.
+        The masks on mel bands are carried to the mixture's Fourier transform: see `task_aware.models.projection`.
+        Nothing is left above half the detector's rate.
 
         Raises ValueError for the model of a detector alone.
         """

@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from scipy.ndimage import median_filter
 
-from task_aware.data.labels import Event
-from task_aware.metrics import Events, frame_edges
+from task_aware.data.labels import Event, Events
+from task_aware.models.decoding import frame_edges
 
 #: The two scenarios of DCASE 2021 and 2022 task 4: the first asks for exact times, the second for the right classes.
 #: sed_scores_eval takes no cross-trigger criterion where cross-triggers have no weight.

@@ -21,18 +21,12 @@ from task_aware.data.audio import read_audio
 from task_aware.data.batches import BatchSizes, StepDataModule
 from task_aware.data.corpus import Corpus
 from task_aware.data.desed import Clip, Split
-from task_aware.evaluate import (
-    DETECTOR_ONLY,
-    SEPARATED,
-    detect_split,
-    pick_device,
-    score,
-    table,
-    write_results,
-)
+from task_aware.evaluate import DETECTOR_ONLY, SEPARATED, detect_split, score, table, write_results
 from task_aware.metrics import Scores
-from task_aware.models.detector import Detector, load_detector
-from task_aware.models.protocol import open_detector, output_frames
+from task_aware.models.crnn import load_detector
+from task_aware.models.detector import Detector
+from task_aware.models.opening import BUILTIN_DETECTOR, open_detector, pick_device
+from task_aware.models.protocol import output_frames
 from task_aware.models.separator import MaskNetwork, preset
 from task_aware.models.system import Separator
 from task_aware.ops.pit_loss import EXHAUSTIVE_UP_TO
@@ -45,8 +39,6 @@ from task_aware.training import TaskAwareModule
 
 _log = logging.getLogger(__name__)
 
-#: The detector of the built-in corpus, as `python -m task_aware.train_sed` makes it.
-BUILTIN_DETECTOR = Path(__file__).parent / "assets" / "detector_builtin.safetensors"
 
 #: Steps and, for the detector, steps of a `--fast-dev-run`.
 FAST_STEPS = 6

@@ -14,8 +14,9 @@ from task_aware.config import BatchConfig, DetectorTrainingConfig, RunConfig, Tr
 from task_aware.data.batches import BatchSizes, StepDataModule
 from task_aware.data.corpus import Corpus
 from task_aware.detector_training import DetectorModule, fit_scaler
-from task_aware.evaluate import detect_split, pick_device, score, table, write_results
-from task_aware.models.detector import CRNN
+from task_aware.evaluate import detect_split, score, table, write_results
+from task_aware.models.crnn import CRNN
+from task_aware.models.opening import pick_device
 from task_aware.synthesis import open_corpus
 from task_aware.trainer import fit, is_first_process
 

@@ -12,9 +12,10 @@ from task_aware.base import cli
 from task_aware.config import TrainSepConfig
 from task_aware.data.batches import BatchSizes, StepDataModule
 from task_aware.denoising import DenoisingModule
-from task_aware.evaluate import detect_split, pick_device, score, table, write_results
+from task_aware.evaluate import detect_split, score, table, write_results
+from task_aware.models.crnn import CRNN
 from task_aware.models.denoiser import PRESETS, DenoisedDetector, Denoiser, DenoiserConfig
-from task_aware.models.detector import CRNN
+from task_aware.models.opening import pick_device
 from task_aware.plots import plot_training
 from task_aware.synthesis import open_corpus
 from task_aware.train import FAST_STEPS, get_detector

@@ -10,8 +10,8 @@ import torch
 
 from task_aware.data.batches import RealBatch, StrongBatch, TrainingBatch
 from task_aware.data.labels import DESED_CLASSES
-from task_aware.features import FeatureConfig
-from task_aware.models.detector import CRNN, CRNNConfig
+from task_aware.models.crnn import CRNN, CRNNConfig
+from task_aware.models.features import FeatureConfig
 from task_aware.models.separator import ChannelLayerNorm, MaskNetwork, MaskNetworkConfig
 from task_aware.models.system import Separator
 from task_aware.synthesis import builtin_corpus

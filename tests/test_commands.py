@@ -31,6 +31,7 @@ from task_aware.base.errors import CheckpointError, DataError
 from task_aware.config import TrainConfig
 from task_aware.data.mixing_config import MixingConfig
 from task_aware.live import LiveDetector
+from task_aware.models.opening import BUILTIN_DETECTOR
 from task_aware.psds import why_no_psds
 
 
@@ -99,7 +100,7 @@ def test_real_recordings_with_absent_classes(minidesed, tmp_path, caplog):
         [
             f"--data={minidesed}",
             f"--rirs={minidesed / 'rirs'}",
-            f"--detector={train.BUILTIN_DETECTOR}",
+            f"--detector={BUILTIN_DETECTOR}",
             "--fast-dev-run",
             f"--out={tmp_path}",
             "--accelerator=cpu",
@@ -187,11 +188,11 @@ def test_help(command, capsys):
 
 def test_mistakes_are_one_sentence(tmp_path, tiny_corpus):
     with pytest.raises(DataError, match="is not a folder"):
-        train.main([f"--data={tmp_path / 'absent'}", f"--detector={train.BUILTIN_DETECTOR}", "--fast-dev-run"])
+        train.main([f"--data={tmp_path / 'absent'}", f"--detector={BUILTIN_DETECTOR}", "--fast-dev-run"])
     with pytest.raises(CheckpointError, match="there is no checkpoint"):
         train.main([f"--detector={tmp_path / 'absent.safetensors'}"])
     cut = tmp_path / "cut.safetensors"
-    cut.write_bytes(train.BUILTIN_DETECTOR.read_bytes()[:5000])
+    cut.write_bytes(BUILTIN_DETECTOR.read_bytes()[:5000])
     with pytest.raises(CheckpointError, match="not a whole safetensors file"):
         train.main([f"--detector={cut}"])
     with pytest.raises(ValueError, match="at least one above 0"):
@@ -203,7 +204,7 @@ def test_mistakes_are_one_sentence(tmp_path, tiny_corpus):
                 f"--out={tmp_path / 'none'}",
                 f"--data={tiny_corpus}",
                 "--detector",
-                str(train.BUILTIN_DETECTOR),
+                str(BUILTIN_DETECTOR),
             ]
         )
     with pytest.raises(ValueError, match="they would train nothing; give it a weight, or the shares 0"):
@@ -215,7 +216,7 @@ def test_an_empty_split_is_one_sentence(tiny_corpus, tmp_path):
     shutil.copytree(tiny_corpus, root)
     (root / "metadata/validation/validation.tsv").write_text("filename\tonset\toffset\tevent_label\n")
     with pytest.raises(DataError, match=r"validation.tsv"):
-        train.main([f"--data={root}", f"--detector={train.BUILTIN_DETECTOR}", "--fast-dev-run"])
+        train.main([f"--data={root}", f"--detector={BUILTIN_DETECTOR}", "--fast-dev-run"])
 
 
 def test_run_turns_errors_into_a_line_and_a_status(capsys):

@@ -10,8 +10,8 @@ import torch
 from task_aware import export
 from task_aware.base.errors import TaskAwareError
 from task_aware.data.audio import read_audio
-from task_aware.features import FeatureConfig
 from task_aware.models.detector import Detection
+from task_aware.models.features import FeatureConfig
 from task_aware.models.separator import MaskNetwork, MaskNetworkConfig
 from task_aware.models.system import Separator
 from task_aware.portable import FrontEnd

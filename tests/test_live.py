@@ -9,12 +9,12 @@ import torch
 from task_aware import LiveDetector
 from task_aware.data.labels import DESED_CLASSES, Event
 from task_aware.evaluate import frame_probabilities
-from task_aware.infer import BUILTIN_SEPARATOR
 from task_aware.live import EventStream, FrameStream
-from task_aware.metrics import decode
+from task_aware.models.crnn import CRNN
+from task_aware.models.decoding import decode
 from task_aware.models.denoiser import PRESETS as DENOISERS
 from task_aware.models.denoiser import DenoisedDetector, Denoiser, DenoiserConfig
-from task_aware.models.detector import CRNN
+from task_aware.models.opening import BUILTIN_SEPARATOR
 from task_aware.models.separator import MaskNetwork
 from task_aware.models.system import Separator
 

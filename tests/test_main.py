@@ -87,4 +87,4 @@ def test_completion_without_shtab_says_what_to_install(monkeypatch):
 def test_as_a_program_with_the_command_s_exit_status(tmp_path):
     command = [sys.executable, "-m", "task_aware", "corpus", "--seed=-1", f"--out={tmp_path}"]
     answer = subprocess.run(command, capture_output=True, text=True)
-    assert (answer.returncode, answer.stderr) == (1, "seed must not be negative, got -1.\n")
+    assert (answer.returncode, answer.stderr) == (2, "error: seed must not be negative, got -1.\n")

@@ -13,8 +13,10 @@ import pytest
 import torch
 from scipy.ndimage import median_filter
 
+from task_aware.data.desed import write_events
 from task_aware.data.labels import Event
-from task_aware.metrics import decode, event_f1, segment_f1, write_events
+from task_aware.metrics import event_f1, segment_f1
+from task_aware.models.decoding import decode
 
 FIXTURES = Path(__file__).parents[1] / ".." / "shared" / "metrics"
 FRAME_SECONDS = 4 * 255 / 16000

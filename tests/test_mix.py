@@ -7,10 +7,11 @@ import json
 import numpy as np
 import pytest
 
-from task_aware import evaluate, mix, train
+from task_aware import evaluate, mix
 from task_aware.base.errors import DataError
 from task_aware.data import read_audio, read_split
 from task_aware.data.mixing_config import MixingConfig
+from task_aware.models.opening import BUILTIN_DETECTOR
 
 IMAGES = "audio/train/synthetic20/images"
 
@@ -74,7 +75,7 @@ def test_recipes_and_pictures(tiny_corpus, tmp_path):
 
 def test_other_commands_take_the_folder(tiny_corpus, tmp_path):
     mix.main([f"--data={tiny_corpus}", f"--out={tmp_path}", "-n=2"])
-    evaluate.main([str(train.BUILTIN_DETECTOR), f"--data={tmp_path}", "--split=synthetic", f"--out={tmp_path / 'e'}"])
+    evaluate.main([str(BUILTIN_DETECTOR), f"--data={tmp_path}", "--split=synthetic", f"--out={tmp_path / 'e'}"])
     assert (tmp_path / "e/metrics.json").is_file()
 
 

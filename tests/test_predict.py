@@ -11,7 +11,7 @@ from task_aware import Predictor
 from task_aware.data.audio import read_audio
 from task_aware.data.desed import Clip, Split, read_split
 from task_aware.evaluate import DETECTOR_ONLY, SEPARATED, detect_split
-from task_aware.infer import BUILTIN_SEPARATOR
+from task_aware.models.opening import BUILTIN_SEPARATOR
 
 
 def waveform(seconds: float, rate: int = 16000) -> np.ndarray:

@@ -7,6 +7,7 @@ import torch
 from task_aware import train
 from task_aware.base.errors import CheckpointError
 from task_aware.config import LossConfig, OptimiserConfig
+from task_aware.models.opening import BUILTIN_DETECTOR
 from task_aware.trainer import read_history
 from task_aware.training import TaskAwareModule, split, update_average, warmup
 
@@ -167,7 +168,7 @@ ALL_TERMS = [f"--losses.{name}=1" for name in ("mse", "deep_feature", "weak", "t
 
 
 def run(corpus, out, *options: str) -> dict:
-    train.main([f"--data={corpus}", f"--detector={train.BUILTIN_DETECTOR}", f"--out={out}", *SMALL, *options])
+    train.main([f"--data={corpus}", f"--detector={BUILTIN_DETECTOR}", f"--out={out}", *SMALL, *options])
     return json.loads((out / "metrics.json").read_text())
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import csv
 import logging
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from task_aware.base.errors import DataError
+from task_aware.base.files import replacing
 from task_aware.data.audio import AUDIO_SUFFIXES, audio_seconds, find_audio
-from task_aware.data.labels import DESED_CLASSES, Event
+from task_aware.data.labels import DESED_CLASSES, Event, Events
 
 # name: table below metadata/, folder below audio/, columns
 _LAYOUT: dict[str, tuple[str, str, tuple[str, ...]]] = {
@@ -250,3 +253,19 @@ def _check_end(event: Event, path: Path | None, where: str, clip_seconds: float)
             f"{where} has the offset {event.offset:g} s and the clip ends at {length:g} s; correct the row "
             f"(up to {_LATE_OFFSET_SECONDS:g} s past the end are accepted and cut)."
         )
+
+
+def write_events(path: str | os.PathLike[str], events: Events) -> None:
+    """Writes the events of each file as a DESED table (filename, onset, offset, event_label; tab-separated).
+
+    Times are in seconds with three decimals; a file without events has one row with empty fields. The file is
+    replaced as a whole or not at all.
+    """
+    with replacing(Path(path)) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, delimiter="\t", lineterminator="\n")
+        writer.writerow(("filename", "onset", "offset", "event_label"))
+        for name, of_file in events.items():
+            for event in of_file:
+                writer.writerow((name, f"{event.onset:.3f}", f"{event.offset:.3f}", event.label))
+            if not of_file:
+                writer.writerow((name, "", "", ""))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,6 +34,10 @@ class Event:
     onset: float
     offset: float
     label: str
+
+
+#: The events of each file, by file name; a file without events has an empty sequence.
+Events = Mapping[str, Sequence[Event]]
 
 
 class LabelEncoder:

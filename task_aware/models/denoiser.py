@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from task_aware import ops
 from task_aware.base import checkpoint
 from task_aware.base.errors import CheckpointError
-from task_aware.models.detector import CRNN, Detection, features_of, freeze
+from task_aware.models.crnn import CRNN
+from task_aware.models.detector import Detection, features_of, freeze
 from task_aware.models.separator import DepthwiseConv1d, GlobalLayerNorm, pointwise
 
 #: The two outputs, which are fixed: no permutation is searched.

@@ -2,57 +2,20 @@
 
 from __future__ import annotations
 
-import importlib
 import math
-import os
-import sys
-from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from task_aware.features import FeatureConfig
-from task_aware.models.detector import Detection, Detector, freeze, load_detector
+from task_aware.models.detector import Detection, Detector, freeze
+from task_aware.models.features import FeatureConfig
 
 #: What a detector must have besides `forward`.
 ATTRIBUTES = ("labels", "feature_config", "mean", "std", "frame_seconds")
 
 #: Length of the features that a detector is tried with, seconds.
 PROBE_SECONDS = 10.0
-
-
-def open_detector(name: str | os.PathLike[str]) -> Detector:
-    """What `--detector` names: the detector in a checkpoint, or the one that `package.module:factory` makes.
-
-    Raises:
-        CheckpointError: the file is missing, cut off, foreign, of a newer format or of another kind.
-        ValueError: there is no such factory, or what it makes does not follow the protocol.
-    """
-    name = os.fspath(name)
-    return import_detector(name) if ":" in name and not Path(name).exists() else load_detector(name)
-
-
-def import_detector(name: str) -> Detector:
-    """The detector that `package.module:factory` makes, frozen.
-
-    The factory is called without arguments; it may lie in the working folder.
-
-    Raises ValueError where there is none, or what it makes does not follow the protocol.
-    """
-    module_name, _, factory_name = name.partition(":")
-    if str(Path.cwd()) not in sys.path and "" not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        factory = getattr(importlib.import_module(module_name), factory_name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(
-            f"there is no detector {name!r} ({error}); give a checkpoint, or package.module:factory with a function "
-            "that makes a detector"
-        ) from error
-    detector = factory()
-    check_protocol(detector, name)
-    return cast(Detector, freeze(detector))
 
 
 def check_protocol(detector: Any, name: str) -> None:

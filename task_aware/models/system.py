@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from task_aware import ops
 from task_aware.base import checkpoint
 from task_aware.base.errors import CheckpointError
-from task_aware.features import FeatureConfig
-from task_aware.models.detector import CRNN, Detection, Detector, features_of, freeze
+from task_aware.models.crnn import CRNN
+from task_aware.models.detector import Detection, Detector, features_of, freeze
+from task_aware.models.features import FeatureConfig
 from task_aware.models.separator import MaskNetwork, MaskNetworkConfig
 
 Merge = Literal["max", "average", "noisy_or", "mean"]

@@ -18,7 +18,8 @@ from task_aware.base.errors import CheckpointError
 from task_aware.config import LossConfig, OptimiserConfig
 from task_aware.data.batches import StrongBatch, TrainingBatch
 from task_aware.models.detector import Detection
-from task_aware.models.protocol import check_protocol, import_detector, output_frames
+from task_aware.models.opening import import_detector
+from task_aware.models.protocol import check_protocol, output_frames
 from task_aware.models.separator import MaskNetwork, MaskNetworkConfig
 from task_aware.models.system import Separator
 from task_aware.training import TaskAwareModule

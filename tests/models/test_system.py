@@ -6,8 +6,8 @@ import torch
 from task_aware import Separator
 from task_aware.base import checkpoint
 from task_aware.base.errors import CheckpointError
-from task_aware.features import FeatureConfig
-from task_aware.models.detector import CRNN
+from task_aware.models.crnn import CRNN
+from task_aware.models.features import FeatureConfig
 from task_aware.models.system import merge_sources
 
 

@@ -6,7 +6,7 @@ import pytest
 import soundfile
 import torch
 
-from task_aware.features import FeatureConfig
+from task_aware.models.features import FeatureConfig
 from task_aware.ops import _extension
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from task_aware.features import FeatureConfig
+from task_aware.models.features import FeatureConfig
 from task_aware.ops.mel_spectrogram import hamming_window, mel_filterbank
 
 

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from task_aware.features import FeatureConfig
-from task_aware.projection import band_weights, project
+from task_aware.models.features import FeatureConfig
+from task_aware.models.projection import band_weights, project
 
 SMALL = FeatureConfig(n_fft=512, hop=320, n_mels=32)
 

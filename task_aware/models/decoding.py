@@ -1,0 +1,76 @@
+"""From frame probabilities to events, as the DCASE 2020 task 4 baseline decodes them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.ndimage import median_filter
+
+from task_aware.data.labels import Event
+
+if TYPE_CHECKING:
+    import torch
+
+
+def decode(
+    frame: np.ndarray | torch.Tensor,
+    labels: Sequence[str],
+    frame_seconds: float,
+    *,
+    threshold: float = 0.5,
+    median_frames: int = 7,
+    duration: float = 10.0,
+) -> list[Event]:
+    """The events in the frame probabilities of one clip, as the DCASE 2020 task 4 baseline decodes them.
+
+    Probabilities at or above `threshold` are active; a median filter of `median_frames` output frames
+    (reflected at both ends) smooths the binary track of each class; each run of active frames is an event.
+
+    frame: [T', C] probabilities, one column per label; a tensor of any device and floating type, or an array.
+    frame_seconds: length of one of the T' frames; frame t covers [t, t + 1) * frame_seconds.
+    duration: seconds at which events are cut (the last frame may reach past the end of the clip).
+
+    Returns the events sorted by onset, then label. Raises ValueError for another shape or for NaN.
+    """
+    probabilities = _array(frame)
+    if probabilities.ndim != 2 or probabilities.shape[1] != len(labels):
+        raise ValueError(
+            f"frame has the shape {list(probabilities.shape)}, but [T', {len(labels)}] is wanted: "
+            "pass the frame probabilities of one clip with a column per label."
+        )
+    if np.isnan(probabilities).any():
+        raise ValueError("frame holds NaN, but probabilities are wanted: check the detector's input and weights.")
+    if median_frames < 1:
+        raise ValueError(f"median_frames is {median_frames}, but 1 (no filter) or more is wanted.")
+    if not frame_seconds > 0:
+        raise ValueError(f"frame_seconds is {frame_seconds}, but a positive number of seconds is wanted.")
+    if len(probabilities) == 0:
+        return []
+    active = (probabilities >= threshold).astype(np.uint8)
+    active = median_filter(active, size=(median_frames, 1), mode="reflect")
+    silence = np.zeros((1, len(labels)), dtype=np.int8)
+    steps = np.diff(active.astype(np.int8), axis=0, prepend=silence, append=silence)
+    events = []
+    for index, label in enumerate(labels):
+        onsets = np.flatnonzero(steps[:, index] == 1) * frame_seconds
+        offsets = np.flatnonzero(steps[:, index] == -1) * frame_seconds
+        for onset, offset in zip(onsets, offsets, strict=True):
+            if onset < duration:
+                events.append(Event(float(onset), min(float(offset), float(duration)), label))
+    return sorted(events, key=lambda event: (event.onset, event.label))
+
+
+def frame_edges(n_frames: int, frame_seconds: float, seconds: float) -> np.ndarray:
+    """Where frames begin and the last one ends, `[n_frames + 1]` seconds; none is past the end of the recording."""
+    return np.minimum(np.arange(n_frames + 1) * frame_seconds, seconds)
+
+
+def _array(frame: Any) -> np.ndarray:
+    if hasattr(frame, "detach"):
+        frame = frame.detach().cpu()
+        if frame.element_size() < 4:  # numpy has no bfloat16
+            frame = frame.float()
+        return frame.numpy()
+    return np.asarray(frame)
