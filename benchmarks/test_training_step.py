@@ -13,14 +13,14 @@ from torch import Tensor
 from torch.autograd import DeviceType
 
 from task_aware import ops
-from task_aware.config import LossConfig, OptimiserConfig
 from task_aware.data.batches import RealBatch, StrongBatch, TrainingBatch
 from task_aware.data.labels import DESED_CLASSES
 from task_aware.models.crnn import CRNN, CRNNConfig
 from task_aware.models.features import FeatureConfig
 from task_aware.models.separator import MaskNetwork, preset
 from task_aware.models.system import Separator
-from task_aware.training import TaskAwareModule
+from task_aware.training.config import LossConfig, OptimiserConfig
+from task_aware.training.separator import TaskAwareModule
 
 from .side_by_side import Report, Settings, SideBySide, tf32
 

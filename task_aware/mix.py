@@ -21,7 +21,6 @@ from task_aware import ops
 from task_aware.base import cli
 from task_aware.base.errors import DataError
 from task_aware.base.files import replacing
-from task_aware.config import TrainConfig
 from task_aware.data.audio import LARGEST, write_audio
 from task_aware.data.desed import split_paths, write_events
 from task_aware.data.labels import Event
@@ -30,6 +29,7 @@ from task_aware.data.mixing_config import MixingConfig
 from task_aware.models.features import FeatureConfig
 from task_aware.plots import plot_mixture
 from task_aware.synthesis import open_corpus
+from task_aware.training.config import TrainConfig
 
 SAMPLE_RATE = 16000
 

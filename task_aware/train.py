@@ -16,7 +16,6 @@ from torch import nn
 
 from task_aware import ops
 from task_aware.base import cli
-from task_aware.config import FrozenDetectorConfig, LossConfig, OptimiserConfig, TrainConfig, TrainSedConfig
 from task_aware.data.audio import read_audio
 from task_aware.data.batches import BatchSizes, StepDataModule
 from task_aware.data.corpus import Corpus
@@ -34,8 +33,9 @@ from task_aware.plot import draw_separation
 from task_aware.plots import plot_training
 from task_aware.synthesis import open_corpus
 from task_aware.train_sed import train_detector
-from task_aware.trainer import fit, is_first_process, last_checkpoint, read_history
-from task_aware.training import TaskAwareModule
+from task_aware.training.config import FrozenDetectorConfig, LossConfig, OptimiserConfig, TrainConfig, TrainSedConfig
+from task_aware.training.loop import fit, is_first_process, last_checkpoint, read_history
+from task_aware.training.separator import TaskAwareModule
 
 _log = logging.getLogger(__name__)
 

@@ -10,15 +10,15 @@ from lightning import seed_everything
 
 from task_aware import ops
 from task_aware.base import cli
-from task_aware.config import BatchConfig, DetectorTrainingConfig, RunConfig, TrainSedConfig
 from task_aware.data.batches import BatchSizes, StepDataModule
 from task_aware.data.corpus import Corpus
-from task_aware.detector_training import DetectorModule, fit_scaler
 from task_aware.evaluate import detect_split, score, table, write_results
 from task_aware.models.crnn import CRNN
 from task_aware.models.opening import pick_device
 from task_aware.synthesis import open_corpus
-from task_aware.trainer import fit, is_first_process
+from task_aware.training.config import BatchConfig, DetectorTrainingConfig, RunConfig, TrainSedConfig
+from task_aware.training.detector import DetectorModule, fit_scaler
+from task_aware.training.loop import fit, is_first_process
 
 #: Steps whose clips set the scaler.
 SCALER_STEPS = 12

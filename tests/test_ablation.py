@@ -11,10 +11,10 @@ from matplotlib.image import imread
 
 from task_aware import ablation, load_detector, overlay, plot
 from task_aware.base.errors import CheckpointError, DataError
-from task_aware.config import LossConfig, TrainConfig, TrainSepConfig
 from task_aware.models.opening import BUILTIN_DETECTOR, BUILTIN_SEPARATOR
 from task_aware.plots import Bar, plot_ablation
 from task_aware.systems import ROWS, RUNS, TABLES, TERMS, loss_options
+from task_aware.training.config import LossConfig, TrainConfig, TrainSepConfig
 
 SMALL = """
 batch: {strong: 2, weak: 1, unlabelled: 1, strong_seconds: 2.0, real_seconds: 2.0}

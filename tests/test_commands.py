@@ -28,11 +28,11 @@ from task_aware import (
 )
 from task_aware.base import cli
 from task_aware.base.errors import CheckpointError, DataError
-from task_aware.config import TrainConfig
 from task_aware.data.mixing_config import MixingConfig
 from task_aware.live import LiveDetector
 from task_aware.models.opening import BUILTIN_DETECTOR
 from task_aware.psds import why_no_psds
+from task_aware.training.config import TrainConfig
 
 
 def parse(*arguments: str) -> TrainConfig:

@@ -17,13 +17,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from task_aware import ops
-from task_aware.config import LossConfig, OptimiserConfig
-from task_aware.cuda_graph import batch_of, tensors_of
 from task_aware.data.batches import TrainingBatch
 from task_aware.models.causal import start_stream
 from task_aware.models.detector import freeze
 from task_aware.ops import _dispatch, _extension
-from task_aware.training import Stage, TaskAwareModule
+from task_aware.training.config import LossConfig, OptimiserConfig
+from task_aware.training.objectives import Stage
+from task_aware.training.recorded import batch_of, tensors_of
+from task_aware.training.separator import TaskAwareModule
 
 STAGES = [Stage(anchored=True, through_detector=False), Stage(False, False), Stage(False, True)]
 

@@ -7,10 +7,10 @@ import torch
 from task_aware.base import checkpoint
 from task_aware.base.errors import CheckpointError
 from task_aware.data.labels import DESED_CLASSES
-from task_aware.losses import binary_cross_entropy, deep_feature_loss
 from task_aware.models.crnn import CRNN, CRNNConfig, load_detector
 from task_aware.models.detector import Detector, freeze
 from task_aware.models.features import FeatureConfig
+from task_aware.training.losses import binary_cross_entropy, deep_feature_loss
 
 
 def count(module: torch.nn.Module) -> int:

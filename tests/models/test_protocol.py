@@ -15,14 +15,14 @@ from torch import nn
 
 from task_aware import Predictor, evaluate, export, infer, plot, train
 from task_aware.base.errors import CheckpointError
-from task_aware.config import LossConfig, OptimiserConfig
 from task_aware.data.batches import StrongBatch, TrainingBatch
 from task_aware.models.detector import Detection
 from task_aware.models.opening import import_detector
 from task_aware.models.protocol import check_protocol, output_frames
 from task_aware.models.separator import MaskNetwork, MaskNetworkConfig
 from task_aware.models.system import Separator
-from task_aware.training import TaskAwareModule
+from task_aware.training.config import LossConfig, OptimiserConfig
+from task_aware.training.separator import TaskAwareModule
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

@@ -21,7 +21,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from task_aware.base import checkpoint
 from task_aware.base.errors import CheckpointError
-from task_aware.config import RunConfig
+from task_aware.training.config import RunConfig
 
 _log = logging.getLogger(__name__)
 

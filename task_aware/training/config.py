@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Literal
 
 from task_aware.data.mixing_config import MixingConfig
-from task_aware.losses import MSEDomain, Reduction
 from task_aware.models.crnn import CRNNConfig
 from task_aware.models.features import FeatureConfig
 from task_aware.models.opening import Precision
 from task_aware.models.system import Merge
+from task_aware.training.losses import MSEDomain, Reduction
 
 
 @dataclass

@@ -1,44 +1,19 @@
-"""The LightningModule that trains a mask network through a frozen detector."""
+"""The losses of a step: what the separator says of its batch, what the detector hears in that, and their terms."""
 
 from __future__ import annotations
 
-import copy
-import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
-from lightning import LightningModule
 from torch import Tensor
 
-from task_aware import losses, ops
-from task_aware.config import LossConfig, OptimiserConfig
-from task_aware.cuda_graph import RecordedObjectives
+from task_aware import ops
 from task_aware.data.batches import RealBatch, StrongBatch, TrainingBatch
 from task_aware.models.separator import MaskNetwork
 from task_aware.models.system import Separation, Separator, SourceDetection
-
-#: Steps between two measurements of how well the slots have separated.
-MONITOR_EVERY = 10
-
-
-def warmup(step: int, n_steps: int) -> float:
-    """The exponential ramp `exp(-5 (1 - step / n_steps)^2)` from near 0 to 1 (Delphin-Poulat and Plapous, 2019)."""
-    return 1.0 if step >= n_steps else math.exp(-5 * (1 - step / n_steps) ** 2)
-
-
-def cosine(step: int, n_steps: int) -> float:
-    """Half a cosine from 1 at step 0 to 0 at `n_steps`, and from there on."""
-    return 0.0 if step >= n_steps else 0.5 * (1 + math.cos(math.pi * step / n_steps))
-
-
-@torch.no_grad()
-def update_average(average: torch.nn.Module, current: torch.nn.Module, step: int, decay: float) -> None:
-    """Moves `average` towards `current`, decay `min(1 - 1 / (step + 1), decay)` (Tarvainen and Valpola, 2017)."""
-    alpha = min(1 - 1 / (step + 1), decay)
-    torch._foreach_lerp_(list(average.parameters()), list(current.parameters()), 1 - alpha)
-    for kept, buffer in zip(average.buffers(), current.buffers(), strict=True):
-        kept.copy_(buffer)
+from task_aware.training import losses
+from task_aware.training.config import LossConfig
 
 
 def split(activation: Tensor, sizes: list[int]) -> list[Tensor]:
@@ -60,78 +35,37 @@ class Stage(NamedTuple):
     through_detector: bool
 
 
-class Objectives(NamedTuple):
+class StepLoss(NamedTuple):
     """The weighted sum of a step's terms, and each term without weight and gradient; scalars."""
 
     total: Tensor
     terms: dict[str, Tensor]
 
 
-class TaskAwareModule(LightningModule):
-    """Trains the mask network of `system`; the weights of its detector never change.
+class Objectives:
+    """What a step minimises, as a function of its batch and of the weights of the mask network.
 
-    A step sums, each with its weight: PIT-MSE and deep feature loss of dynamic mixtures (Eq. 4), weak PIT-BCE of weakly
+    It sums, each with its weight: PIT-MSE and deep feature loss of dynamic mixtures (Eq. 4), weak PIT-BCE of weakly
     labelled clips (Eq. 5), consistency with the mean teacher on weak and unlabelled clips (Eq. 6), and the
     cross-entropy of the mixtures' merged frame detections.
 
     Args:
         system: mask network and frozen detector.
-        loss_config: weights and forms of the terms.
-        optimiser_config: schedule.
-        cuda_graph: record the objectives and their gradients as CUDA graphs, on one GPU.
+        teacher: the mean teacher of the mask network.
+        weights: weights and forms of the terms.
     """
 
-    def __init__(
-        self,
-        system: Separator,
-        loss_config: LossConfig,
-        optimiser_config: OptimiserConfig,
-        *,
-        cuda_graph: bool = False,
-    ) -> None:
-        super().__init__()
+    def __init__(self, system: Separator, teacher: MaskNetwork, weights: LossConfig) -> None:
         self.system = system
-        self.teacher: MaskNetwork = copy.deepcopy(system.mask_network).requires_grad_(False)
-        self.weights = loss_config
-        self.schedule = optimiser_config
-        self.recorded = RecordedObjectives(self) if cuda_graph else None
+        self.teacher = teacher
+        self.weights = weights
 
     @property
     def backend(self) -> ops.Backend:
         return self.system.backend
 
-    def configure_optimizers(self):  # type: ignore[no-untyped-def]
-        schedule = self.schedule
-
-        def factor(step: int) -> float:
-            rate, first, last = 1.0, 0, schedule.separation_steps
-            if self.stage(step).through_detector:
-                rate = schedule.task_learning_rate / schedule.learning_rate if last else 1.0
-                first, last = last, schedule.max_steps
-            if schedule.cosine_decay:
-                rate *= cosine(step - first, last - first)
-            return rate * warmup(step, schedule.warmup_steps)
-
-        optimiser = torch.optim.Adam(self.system.mask_network.parameters(), schedule.learning_rate, foreach=True)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
-        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-    def stage(self, step: int) -> Stage:
-        """What this step of the schedule trains on."""
-        return Stage(
-            anchored=step < self.schedule.anchor_steps, through_detector=step >= self.schedule.separation_steps
-        )
-
-    def training_step(self, batch: TrainingBatch, batch_idx: int) -> Tensor:
-        total, terms = (self.recorded or self.objectives)(batch, self.stage(self.global_step))
-        self.log_dict({f"train/{name}": value for name, value in terms.items()})
-        self.log("train/loss", total.detach(), prog_bar=True)
-        if batch.strong is not None and self.global_step % MONITOR_EVERY == 0:
-            self.log_dict({f"separation/{name}": value for name, value in self.measure(batch.strong).items()})
-        return total
-
-    def objectives(self, batch: TrainingBatch, stage: Stage) -> Objectives:
-        """What a step minimises: a function of batch and weights that never waits for their values."""
+    def __call__(self, batch: TrainingBatch, stage: Stage) -> StepLoss:
+        """The loss of a step. It never waits for values on the device, so that a CUDA graph can record it."""
         strong, real = batch.strong, [part.waveform for part in (batch.weak, batch.unlabelled) if part is not None]
         mixtures: dict[str, Tensor] = {}
         if strong is not None:
@@ -167,7 +101,7 @@ class TaskAwareModule(LightningModule):
             terms |= self.real_terms(batch.weak, said["real"], expected.get("teacher"))
 
         weighted = [getattr(self.weights, name) * value for name, value in terms.items()]
-        return Objectives(torch.stack(weighted).sum(), {name: value.detach() for name, value in terms.items()})
+        return StepLoss(torch.stack(weighted).sum(), {name: value.detach() for name, value in terms.items()})
 
     @torch.no_grad()
     def mel(self, waveform: Tensor) -> Tensor:
@@ -252,38 +186,3 @@ class TaskAwareModule(LightningModule):
         if teacher is not None:
             terms["teacher"] = losses.teacher_loss(student[:2], teacher[:2], backend=self.backend).loss.mean()
         return terms
-
-    @torch.no_grad()
-    def measure(self, batch: StrongBatch) -> dict[str, Tensor]:
-        """How far the slots have separated.
-
-        `relative_loss`: the loss over that of the clean sum in one slot, 1 for a denoiser that separates nothing.
-        `spread`: the energy outside of each clip's largest slot, over the same of the targets; 0 for a denoiser, 1 for
-        a perfect separation. `slot_k_energy`: share of the k-th largest slot. The plateau on which training may
-        collapse has a spread near 0.
-        """
-        mixture, mixture_mel, images = self.images(batch)
-        floor = self.system.mask_floor * mixture_mel[:, None]
-        targets = images + floor
-        estimates = self.system.separate(mixture_mel).mel
-        clean_mel = self.mel(mixture.images.sum(1))
-        denoised = floor.expand_as(targets).clone()
-        denoised[:, 0] += clean_mel
-        loss, plateau = (
-            losses.pit_mse(x, targets, mixture_mel, domain=self.weights.domain, backend=self.backend).loss.mean()
-            for x in (estimates, denoised)
-        )
-        shares = losses.slot_shares(estimates)
-        outside = 1 - losses.slot_shares(targets)[0]
-        return {
-            "relative_loss": loss / plateau.clamp_min(1e-12),
-            "spread": (1 - shares[0]) / outside.clamp_min(1e-6),
-        } | {f"slot_{k + 1}_energy": share for k, share in enumerate(shares)}
-
-    def on_train_batch_end(self, *_: object) -> None:
-        update_average(self.teacher, self.system.mask_network, self.global_step, self.schedule.ema_decay)
-
-    def on_train_end(self) -> None:
-        if self.recorded is not None:
-            self.recorded.forget()  # its memory is for those who come after
-            self.recorded = None

@@ -7,11 +7,9 @@ import math
 import pytest
 import torch
 
-from task_aware import losses
 from task_aware.base import checkpoint
 from task_aware.base.errors import CheckpointError
 from task_aware.data.batches import StrongBatch, TrainingBatch
-from task_aware.denoising import DenoisingModule
 from task_aware.models.denoiser import (
     BACKGROUND,
     FOREGROUND,
@@ -22,6 +20,8 @@ from task_aware.models.denoiser import (
     mixture_consistency,
 )
 from task_aware.predict import Predictor
+from task_aware.training.denoiser import DenoisingModule
+from task_aware.training.separator import losses
 
 
 @pytest.fixture

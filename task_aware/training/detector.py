@@ -10,12 +10,12 @@ from lightning import LightningModule
 from torch import Tensor, nn
 
 from task_aware import ops
-from task_aware.config import DetectorTrainingConfig
 from task_aware.data.batches import RealBatch, StrongBatch, TrainingBatch
-from task_aware.losses import binary_cross_entropy
 from task_aware.models.crnn import CRNN
 from task_aware.models.detector import Detection, features_of
-from task_aware.training import cosine, update_average, warmup
+from task_aware.training.config import DetectorTrainingConfig
+from task_aware.training.losses import binary_cross_entropy
+from task_aware.training.schedule import cosine, update_average, warmup
 
 
 class DetectorModule(LightningModule):

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from task_aware.config import LossConfig, OptimiserConfig
 from task_aware.data.batches import RealBatch, StrongBatch, TrainingBatch
 from task_aware.models.system import Separator
-from task_aware.training import TaskAwareModule
+from task_aware.training.config import LossConfig, OptimiserConfig
+from task_aware.training.separator import TaskAwareModule
 
 PROCESSES = 2
 

@@ -11,9 +11,10 @@ import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from task_aware import train
-from task_aware.config import LossConfig, OptimiserConfig
-from task_aware.cuda_graph import RecordedObjectives, batch_of, tensors_of
-from task_aware.training import Stage, TaskAwareModule
+from task_aware.training.config import LossConfig, OptimiserConfig
+from task_aware.training.objectives import Stage
+from task_aware.training.recorded import RecordedObjectives, batch_of, tensors_of
+from task_aware.training.separator import TaskAwareModule
 
 STAGES = [Stage(anchored=True, through_detector=False), Stage(False, False), Stage(False, True)]
 ALL_TERMS = LossConfig(mse=1.0, deep_feature=1.0, weak=1.0, teacher=1.0, frame=1.0)
@@ -27,6 +28,10 @@ def make_module(separator, device: str = "cpu") -> TaskAwareModule:
         for weight in module.teacher.parameters():
             weight.add_(0.05)  # a teacher that differs
     return module
+
+
+def record_steps(module: TaskAwareModule) -> RecordedObjectives:
+    return RecordedObjectives(module.objectives, module.system.mask_network)
 
 
 class Recorder:
@@ -83,7 +88,7 @@ def check_same_steps(separator, make_batch, device: str) -> None:
     batches = [batch_of([tensor.to(device) for tensor in tensors_of(batch)], batch) for batch in made]
     plain, recorded = make_module(separator, device), make_module(separator, device)
     expected = steps(plain, plain.objectives, batches, stages)
-    found = steps(recorded, RecordedObjectives(recorded), batches, stages)
+    found = steps(recorded, record_steps(recorded), batches, stages)
     for (total, terms), (other_total, other_terms) in zip(expected, found, strict=True):
         assert other_total == pytest.approx(total, rel=1e-4)
         assert other_terms == pytest.approx(terms, rel=1e-4)
@@ -109,7 +114,7 @@ def test_recorded_steps_are_those_of_the_module_on_a_gpu(small_separator, make_b
 
 
 def test_another_shape_is_recorded_anew(small_separator, make_batch, recorder):
-    objectives = RecordedObjectives(make_module(small_separator))
+    objectives = record_steps(make_module(small_separator))
     for seconds in (0.5, 0.5, 1.0, 1.0, 0.5):
         objectives(make_batch(seconds=seconds), STAGES[1])
     assert recorder.recordings == 3
@@ -140,7 +145,7 @@ def memories(monkeypatch) -> list[weakref.ref[Memory]]:
 
 
 def test_one_recording_s_memory_is_the_next_one_s(small_separator, make_batch, memories):
-    objectives = RecordedObjectives(make_module(small_separator))
+    objectives = record_steps(make_module(small_separator))
     for count, stage in enumerate(STAGES):
         assert sum(memory() is not None for memory in memories) == min(count, 1)
         objectives(make_batch(), stage)
@@ -156,7 +161,7 @@ def test_what_follows_the_training_has_the_recording_s_memory(small_separator, m
 
 
 def test_a_recording_that_failed_is_made_again(small_separator, make_batch, recorder, monkeypatch):
-    objectives = RecordedObjectives(make_module(small_separator))
+    objectives = record_steps(make_module(small_separator))
     objectives(make_batch(), STAGES[1])
     with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
         patch.setattr(torch.cuda, "make_graphed_callables", lambda *_, **__: 1 / 0)
@@ -185,7 +190,7 @@ def test_the_forward_is_recorded_in_the_step_s_precision_and_the_backward_outsid
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
     with torch.autocast("cuda", dtype, enabled=dtype is not None):
-        RecordedObjectives(module)(make_batch(), STAGES[2])
+        record_steps(module)(make_batch(), STAGES[2])
         assert precision() == dtype
     assert seen == [dtype] * 2  # recorded, and the step itself
 

@@ -6,9 +6,10 @@ import torch
 from lightning import LightningModule
 from torch import Tensor
 
-from task_aware import losses, ops
+from task_aware import ops
 from task_aware.data.batches import StrongBatch, TrainingBatch
 from task_aware.models.denoiser import BACKGROUND, FOREGROUND, Denoiser
+from task_aware.training.separator import losses
 
 
 class DenoisingModule(LightningModule):

@@ -6,10 +6,12 @@ import torch
 
 from task_aware import train
 from task_aware.base.errors import CheckpointError
-from task_aware.config import LossConfig, OptimiserConfig
 from task_aware.models.opening import BUILTIN_DETECTOR
-from task_aware.trainer import read_history
-from task_aware.training import TaskAwareModule, split, update_average, warmup
+from task_aware.training.config import LossConfig, OptimiserConfig
+from task_aware.training.loop import read_history
+from task_aware.training.objectives import split
+from task_aware.training.schedule import update_average, warmup
+from task_aware.training.separator import TaskAwareModule
 
 
 def make_module(separator, **weights) -> TaskAwareModule:
@@ -64,8 +66,8 @@ def test_batches_are_separated_and_detected_as_they_are_alone(small_separator, m
     for function in ("separate", "detect_sources"):
         plain = getattr(small_separator, function)
         monkeypatch.setattr(small_separator, function, lambda x, plain=plain: calls.append(len(x)) or plain(x))
-    together = module.separate(mixtures)
-    detections = module.detect({name: sources.features for name, sources in together.items()})
+    together = module.objectives.separate(mixtures)
+    detections = module.objectives.detect({name: sources.features for name, sources in together.items()})
     assert calls == ([5, 5] if frames == (16, 16) else [2, 3, 2, 3])
     for name in "ab":
         torch.testing.assert_close(tuple(together[name]), tuple(alone[name]))
@@ -87,7 +89,7 @@ def test_gradients_of_parts_have_the_layout_of_the_whole(layout):
 def test_images_are_what_the_sources_sound_like_in_their_room(small_separator, make_batch):
     module = make_module(small_separator)
     batch = make_batch().strong
-    mixture, mixture_mel, images = module.images(batch)
+    mixture, mixture_mel, images = module.objectives.images(batch)
     front_end = small_separator.detector.feature_config
     torch.testing.assert_close(mixture.mixture, batch.sources.sum(1), atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(
@@ -207,7 +209,7 @@ def test_a_killed_and_resumed_run_ends_with_the_same_weights(tiny_corpus, tmp_pa
 
 
 def test_fused_and_reference_operators_log_the_same_losses(tiny_corpus, tmp_path, monkeypatch):
-    monkeypatch.setattr("task_aware.trainer.LOG_EVERY", 1)
+    monkeypatch.setattr("task_aware.training.loop.LOG_EVERY", 1)
     options = ["--max-steps=20", "--optimiser.separation_share=0.5", "--optimiser.anchor_share=0.2", *ALL_TERMS]
     options += ["--optimiser.warmup_steps=50"]  # the default: the first steps are small
     curves = []

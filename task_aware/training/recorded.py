@@ -5,15 +5,13 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from task_aware.data.batches import TrainingBatch
-
-if TYPE_CHECKING:
-    from task_aware.training import Objectives, Stage, TaskAwareModule
+from task_aware.training.objectives import Objectives, Stage, StepLoss
 
 
 def tensors_of(batch: TrainingBatch) -> list[Tensor]:
@@ -29,32 +27,41 @@ def batch_of(tensors: Sequence[Tensor], like: TrainingBatch) -> TrainingBatch:
 
 
 class _OfTensors(nn.Module):
-    """`module.objectives` as a function of a batch's tensors, within the autocast of when this was made."""
+    """`objectives` as a function of a batch's tensors, within the autocast of when this was made.
 
-    def __init__(self, module: TaskAwareModule, like: TrainingBatch, stage: Stage) -> None:
+    A module, since what becomes a graph has to name the weights that get gradients.
+    """
+
+    def __init__(self, objectives: Objectives, trained: nn.Module, like: TrainingBatch, stage: Stage) -> None:
         super().__init__()
-        self.module = module
+        self.objectives = objectives
+        self.trained = trained
         self.like = like
         self.stage = stage
         dtype, enabled = torch.get_autocast_dtype("cuda"), torch.is_autocast_enabled("cuda")
         self.autocast = torch.autocast("cuda", dtype, enabled, cache_enabled=False)
 
-    def forward(self, *tensors: Tensor) -> Objectives:
+    def forward(self, *tensors: Tensor) -> StepLoss:
         with self.autocast:
-            return self.module.objectives(batch_of(tensors, self.like), self.stage)
+            return self.objectives(batch_of(tensors, self.like), self.stage)
 
 
 class RecordedObjectives:
-    """Calls `module.objectives` as two CUDA graphs, one forward and one backward.
+    """Calls `objectives` as two CUDA graphs, one forward and one backward.
 
     The host then launches two graphs a step in place of thousands of kernels: a gain where the GPU waits for it, on
     small batches and networks. Each batch is copied into the one of the recording, which is made at the first call and
     anew where the stage or a shape changes; what it takes of the GPU's memory stays taken until then. The weights must
     stay where they are, as optimisers leave them.
+
+    Args:
+        objectives: a function of batch and stage that never waits for values on the device.
+        trained: the module whose weights get gradients.
     """
 
-    def __init__(self, module: TaskAwareModule) -> None:
-        self.module = module
+    def __init__(self, objectives: Objectives, trained: nn.Module) -> None:
+        self.objectives = objectives
+        self.trained = trained
         self._recorded_for: object = None
         self._replay: Callable[..., Any] | None = None
 
@@ -63,12 +70,12 @@ class RecordedObjectives:
         self._recorded_for = self._replay = None
         gc.collect()
 
-    def __call__(self, batch: TrainingBatch, stage: Stage) -> Objectives:
+    def __call__(self, batch: TrainingBatch, stage: Stage) -> StepLoss:
         shapes = [None if part is None else [tensor.shape for tensor in part] for part in batch]
         if (stage, shapes) != self._recorded_for:
             self.forget()
             kept = batch_of([tensor.clone() for tensor in tensors_of(batch)], batch)
-            objectives = _OfTensors(self.module, kept, stage)
+            objectives = _OfTensors(self.objectives, self.trained, kept, stage)
             with torch.autocast("cuda", enabled=False):  # forward, `objectives` has its own; backward, there is none
                 self._replay = torch.cuda.make_graphed_callables(
                     objectives, tuple(tensors_of(kept)), allow_unused_input=True

@@ -1,0 +1,117 @@
+"""The LightningModule that trains a mask network through a frozen detector."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from lightning import LightningModule
+from torch import Tensor
+
+from task_aware.data.batches import StrongBatch, TrainingBatch
+from task_aware.models.separator import MaskNetwork
+from task_aware.models.system import Separator
+from task_aware.training import losses
+from task_aware.training.config import LossConfig, OptimiserConfig
+from task_aware.training.objectives import Objectives, Stage
+from task_aware.training.recorded import RecordedObjectives
+from task_aware.training.schedule import cosine, update_average, warmup
+
+#: Steps between two measurements of how well the slots have separated.
+MONITOR_EVERY = 10
+
+
+class TaskAwareModule(LightningModule):
+    """Trains the mask network of `system`; the weights of its detector never change.
+
+    What a step minimises is `Objectives`; here are its schedule, the mean teacher and what is logged.
+
+    Args:
+        system: mask network and frozen detector.
+        loss_config: weights and forms of the terms.
+        optimiser_config: schedule.
+        cuda_graph: record the objectives and their gradients as CUDA graphs, on one GPU.
+    """
+
+    def __init__(
+        self,
+        system: Separator,
+        loss_config: LossConfig,
+        optimiser_config: OptimiserConfig,
+        *,
+        cuda_graph: bool = False,
+    ) -> None:
+        super().__init__()
+        self.system = system
+        self.teacher: MaskNetwork = copy.deepcopy(system.mask_network).requires_grad_(False)
+        self.objectives = Objectives(system, self.teacher, loss_config)
+        self.schedule = optimiser_config
+        self.recorded = RecordedObjectives(self.objectives, system.mask_network) if cuda_graph else None
+
+    def configure_optimizers(self):  # type: ignore[no-untyped-def]
+        schedule = self.schedule
+
+        def factor(step: int) -> float:
+            rate, first, last = 1.0, 0, schedule.separation_steps
+            if self.stage(step).through_detector:
+                rate = schedule.task_learning_rate / schedule.learning_rate if last else 1.0
+                first, last = last, schedule.max_steps
+            if schedule.cosine_decay:
+                rate *= cosine(step - first, last - first)
+            return rate * warmup(step, schedule.warmup_steps)
+
+        optimiser = torch.optim.Adam(self.system.mask_network.parameters(), schedule.learning_rate, foreach=True)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def stage(self, step: int) -> Stage:
+        """What this step of the schedule trains on."""
+        return Stage(
+            anchored=step < self.schedule.anchor_steps, through_detector=step >= self.schedule.separation_steps
+        )
+
+    def training_step(self, batch: TrainingBatch, batch_idx: int) -> Tensor:
+        total, terms = (self.recorded or self.objectives)(batch, self.stage(self.global_step))
+        self.log_dict({f"train/{name}": value for name, value in terms.items()})
+        self.log("train/loss", total.detach(), prog_bar=True)
+        if batch.strong is not None and self.global_step % MONITOR_EVERY == 0:
+            self.log_dict({f"separation/{name}": value for name, value in self.measure(batch.strong).items()})
+        return total
+
+    @torch.no_grad()
+    def measure(self, batch: StrongBatch) -> dict[str, Tensor]:
+        """How far the slots have separated.
+
+        `relative_loss`: the loss over that of the clean sum in one slot, 1 for a denoiser that separates nothing.
+        `spread`: the energy outside of each clip's largest slot, over the same of the targets; 0 for a denoiser, 1 for
+        a perfect separation. `slot_k_energy`: share of the k-th largest slot. The plateau on which training may
+        collapse has a spread near 0.
+        """
+        objectives = self.objectives
+        mixture, mixture_mel, images = objectives.images(batch)
+        floor = self.system.mask_floor * mixture_mel[:, None]
+        targets = images + floor
+        estimates = self.system.separate(mixture_mel).mel
+        clean_mel = objectives.mel(mixture.images.sum(1))
+        denoised = floor.expand_as(targets).clone()
+        denoised[:, 0] += clean_mel
+        loss, plateau = (
+            losses.pit_mse(
+                x, targets, mixture_mel, domain=objectives.weights.domain, backend=objectives.backend
+            ).loss.mean()
+            for x in (estimates, denoised)
+        )
+        shares = losses.slot_shares(estimates)
+        outside = 1 - losses.slot_shares(targets)[0]
+        return {
+            "relative_loss": loss / plateau.clamp_min(1e-12),
+            "spread": (1 - shares[0]) / outside.clamp_min(1e-6),
+        } | {f"slot_{k + 1}_energy": share for k, share in enumerate(shares)}
+
+    def on_train_batch_end(self, *_: object) -> None:
+        update_average(self.teacher, self.system.mask_network, self.global_step, self.schedule.ema_decay)
+
+    def on_train_end(self) -> None:
+        if self.recorded is not None:
+            self.recorded.forget()  # its memory is for those who come after
+            self.recorded = None
