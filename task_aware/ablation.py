@@ -22,11 +22,12 @@ from task_aware.base.errors import CheckpointError, DataError
 from task_aware.data.desed import read_split
 from task_aware.models.crnn import load_detector
 from task_aware.models.opening import BUILTIN_DETECTOR, open_model, pick_device
+from task_aware.scoring.separation import has_separated
 from task_aware.synthesis import builtin_corpus
 from task_aware.systems import DETECTOR_ALONE, ONLY_DEFAULT_RECIPE, ROWS, RUNS, loss_options
 from task_aware.tables import Comparison, Result, n_parameters, read_counts, real_time_factor
-from task_aware.train import comes_along, has_separated
 from task_aware.training.config import TrainConfig
+from task_aware.training.frozen import comes_along
 from task_aware.training.loop import last_checkpoint
 
 #: The options that decide the numbers of a run.

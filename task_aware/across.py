@@ -16,12 +16,12 @@ from task_aware.base import cli
 from task_aware.base.errors import CheckpointError
 from task_aware.data.desed import Split, read_split
 from task_aware.data.labels import Event
-from task_aware.evaluate import batches_of, events_of
-from task_aware.metrics import event_counts
 from task_aware.models.detector import Detector, features_of
 from task_aware.models.opening import open_detector, pick_device
 from task_aware.models.system import Merge, Separator, check_detector, merge_sources
-from task_aware.significance import bootstrap, interval, macro_f1
+from task_aware.scoring.evaluation import batches_of, events_of
+from task_aware.scoring.metrics import event_counts
+from task_aware.scoring.significance import bootstrap, interval, macro_f1
 from task_aware.synthesis import builtin_corpus
 from task_aware.tables import aligned, change_cell, score_cell
 

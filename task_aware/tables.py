@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from task_aware.base.files import replacing
 from task_aware.data.audio import read_audio
 from task_aware.data.desed import Clip, Split, read_events
-from task_aware.evaluate import SOURCE_ONLY, frame_probabilities
-from task_aware.metrics import event_counts
 from task_aware.models.denoiser import DenoisedDetector
 from task_aware.models.opening import detector_of
 from task_aware.plots import Bar, plot_ablation
-from task_aware.significance import bootstrap, interval, macro_f1
+from task_aware.scoring.evaluation import SOURCE_ONLY, frame_probabilities
+from task_aware.scoring.metrics import event_counts
+from task_aware.scoring.significance import bootstrap, interval, macro_f1
 from task_aware.systems import DETECTOR_ALONE, ROWS, TABLES
 
 #: How often the speed of a system is measured, after once to warm up; the median counts.

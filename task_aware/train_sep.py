@@ -10,16 +10,18 @@ from lightning import seed_everything
 from task_aware import ops
 from task_aware.base import cli
 from task_aware.data.batches import BatchSizes, StepDataModule
-from task_aware.evaluate import detect_split, score, table, write_results
 from task_aware.models.crnn import CRNN
 from task_aware.models.denoiser import PRESETS, DenoisedDetector, Denoiser, DenoiserConfig
 from task_aware.models.opening import pick_device
 from task_aware.plots import plot_training
+from task_aware.scoring.evaluation import detect_split, score
+from task_aware.scoring.report import table, write_results
 from task_aware.synthesis import open_corpus
-from task_aware.train import FAST_STEPS, get_detector
 from task_aware.training.config import TrainSepConfig
 from task_aware.training.denoiser import DenoisingModule
+from task_aware.training.frozen import get_detector
 from task_aware.training.loop import fit, is_first_process, read_history
+from task_aware.training.setup import FAST_STEPS
 
 
 def batch_sizes(mixtures: int, step: int) -> BatchSizes:

@@ -12,8 +12,8 @@ from jsonargparse import ArgumentParser
 from task_aware.base import cli
 from task_aware.data.labels import DESED_CLASSES
 from task_aware.data.verify import Report, verify
-from task_aware.train import batch_sizes
 from task_aware.training.config import TrainConfig, TrainSedConfig
+from task_aware.training.setup import batch_sizes
 
 #: Options that do without a split.
 TRAIN_WITHOUT = {"weak": "--losses.weak 0 --losses.teacher 0", "unlabelled": "--losses.teacher 0"}

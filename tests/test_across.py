@@ -12,9 +12,9 @@ from task_aware import across
 from task_aware.across import System
 from task_aware.base.errors import CheckpointError, DataError
 from task_aware.data.desed import read_split
-from task_aware.evaluate import DETECTOR_ONLY, SEPARATED, detect_split
-from task_aware.metrics import event_counts
 from task_aware.models.detector import features_of
+from task_aware.scoring.evaluation import DETECTOR_ONLY, SEPARATED, detect_split
+from task_aware.scoring.metrics import event_counts
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from torch import nn
 from task_aware import Predictor, import_dcase20, load_detector
 from task_aware.base.errors import CheckpointError
 from task_aware.data.labels import DESED_CLASSES
-from task_aware.evaluate import Heard, decode_all
 from task_aware.models.detector import median_frames_of
+from task_aware.scoring.evaluation import Heard, decode_all
 
 FILTERS = (16, 32, 64, 128, 128, 128, 128)
 POOLING = [[2, 2], [2, 2], [1, 2], [1, 2], [1, 2], [1, 2], [1, 2]]

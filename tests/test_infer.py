@@ -17,8 +17,8 @@ from task_aware.base.errors import CheckpointError, DataError
 from task_aware.data.audio import read_audio
 from task_aware.data.desed import Clip, Split, read_events
 from task_aware.data.labels import DESED_CLASSES
-from task_aware.evaluate import SEPARATED, detect_split
 from task_aware.models.system import Separator
+from task_aware.scoring.evaluation import SEPARATED, detect_split
 
 BROKEN = {"broken/absent.wav", "broken/cut.flac", "broken/empty.wav"}
 WHOLE = {"high.wav", "a.wav", "a.flac", "deep/b.ogg", "deep/c.mp3", "long.wav"}

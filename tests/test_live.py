@@ -8,7 +8,6 @@ import torch
 
 from task_aware import LiveDetector
 from task_aware.data.labels import DESED_CLASSES, Event
-from task_aware.evaluate import frame_probabilities
 from task_aware.live import EventStream, FrameStream
 from task_aware.models.crnn import CRNN
 from task_aware.models.decoding import decode
@@ -17,6 +16,7 @@ from task_aware.models.denoiser import DenoisedDetector, Denoiser, DenoiserConfi
 from task_aware.models.opening import BUILTIN_SEPARATOR
 from task_aware.models.separator import MaskNetwork
 from task_aware.models.system import Separator
+from task_aware.scoring.evaluation import frame_probabilities
 
 RATE = 16000
 HOP = 320

@@ -10,8 +10,8 @@ from data.recordings import burst, write
 from task_aware import Predictor
 from task_aware.data.audio import read_audio
 from task_aware.data.desed import Clip, Split, read_split
-from task_aware.evaluate import DETECTOR_ONLY, SEPARATED, detect_split
 from task_aware.models.opening import BUILTIN_SEPARATOR
+from task_aware.scoring.evaluation import DETECTOR_ONLY, SEPARATED, detect_split
 
 
 def waveform(seconds: float, rate: int = 16000) -> np.ndarray:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+from collections import defaultdict
 
+import numpy as np
 import torch
 from lightning import LightningModule
 from torch import Tensor
 
-from task_aware.data.batches import StrongBatch, TrainingBatch
+from task_aware.data.batches import StepDataModule, StrongBatch, TrainingBatch
 from task_aware.models.separator import MaskNetwork
 from task_aware.models.system import Separator
 from task_aware.training import losses
@@ -115,3 +117,15 @@ class TaskAwareModule(LightningModule):
         if self.recorded is not None:
             self.recorded.forget()  # its memory is for those who come after
             self.recorded = None
+
+
+@torch.no_grad()
+def measure_separation(module: TaskAwareModule, data: StepDataModule, steps: range) -> dict[str, float]:
+    """`TaskAwareModule.measure`, averaged over mixtures that training has not seen."""
+    measured: dict[str, list[float]] = defaultdict(list)
+    for batch in data.batches(steps):
+        assert batch.strong is not None
+        strong = type(batch.strong)(*(x.to(module.device) for x in batch.strong))
+        for name, value in module.measure(strong).items():
+            measured[name].append(float(value))
+    return {name: float(np.mean(values)) for name, values in measured.items()}

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from task_aware.base.errors import DataError
@@ -130,3 +132,10 @@ def test_real_corpus_is_read_whole(minidesed):
     assert sum(map(len, reference.values())) == 120
     assert sum(not events for events in reference.values()) == 2
     assert {event.label for events in reference.values() for event in events} <= set(DESED_CLASSES)
+
+
+def test_write_events(tmp_path: Path):
+    path = tmp_path / "deep" / "events.tsv"
+    write_events(path, {"a.wav": [Event(0.12345, 10.0, "Dog")], "b.wav": []})
+    assert path.read_text() == "filename\tonset\toffset\tevent_label\na.wav\t0.123\t10.000\tDog\nb.wav\t\t\t\n"
+    assert list(path.parent.iterdir()) == [path]

@@ -9,10 +9,11 @@ from importlib.metadata import PackageNotFoundError
 
 import numpy as np
 import pytest
-from test_metrics import FIXTURES, needs_fixtures, read_tsv
 
 from task_aware.data.labels import Event
-from task_aware.psds import psds, why_no_psds
+from task_aware.scoring.psds import psds, why_no_psds
+
+from .measured import FIXTURES, needs_fixtures, read_tsv
 
 needs_psds = pytest.mark.skipif(why_no_psds() is not None, reason=why_no_psds() or "")
 
@@ -79,10 +80,10 @@ def test_without_the_library_it_says_what_to_install(monkeypatch):
     def absent(name: str):
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr("task_aware.psds.importlib.metadata.version", absent)
+    monkeypatch.setattr("task_aware.scoring.psds.importlib.metadata.version", absent)
     with pytest.raises(ImportError, match=r"pip install 'task_aware\[psds\]'"):
         psds(*clips(), LABELS, 0.1)
-    monkeypatch.setattr("task_aware.psds.importlib.metadata.version", lambda _: "3.1.1")
+    monkeypatch.setattr("task_aware.scoring.psds.importlib.metadata.version", lambda _: "3.1.1")
     with pytest.raises(ImportError, match="does not work with pandas 3.1.1"):
         psds(*clips(), LABELS, 0.1)
 

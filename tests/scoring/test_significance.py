@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from task_aware.data.labels import DESED_CLASSES, Event
-from task_aware.metrics import event_counts, event_f1
-from task_aware.significance import bootstrap, interval, macro_f1
+from task_aware.scoring.metrics import event_counts, event_f1
+from task_aware.scoring.significance import bootstrap, interval, macro_f1
 
 
 def soundscapes(n_clips: int) -> tuple[dict[str, list[Event]], dict[str, list[Event]]]:

@@ -1,0 +1,174 @@
+"""What a model detects in the clips of a split, and how that compares with their labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from task_aware import ops
+from task_aware.base.errors import DataError
+from task_aware.data.audio import read_audio
+from task_aware.data.desed import Clip, Split
+from task_aware.data.labels import Event
+from task_aware.models.decoding import decode
+from task_aware.models.denoiser import DenoisedDetector
+from task_aware.models.detector import Detector, median_frames_of
+from task_aware.models.features import FeatureConfig
+from task_aware.models.opening import detector_of
+from task_aware.models.system import Separator, listen
+from task_aware.scoring.metrics import Scores, event_f1, segment_f1
+from task_aware.scoring.psds import psds
+
+#: Detected events of each system and file: system -> filename -> events.
+Detections = dict[str, dict[str, list[Event]]]
+
+DETECTOR_ONLY = "detector_only"
+SEPARATED = "separated"
+SOURCE_ONLY = "source_only"
+
+
+def _batches(clips: Sequence[Clip], sample_rate: int, size: int) -> Iterator[list[tuple[Clip, np.ndarray]]]:
+    """Clips of one length together, at most `size` at a time; networks of any length need no padding."""
+    recordings = ((clip, read_audio(clip.path, sample_rate)) for clip in clips)
+    for _, same_length in groupby(recordings, key=lambda item: len(item[1])):
+        batch: list[tuple[Clip, np.ndarray]] = []
+        for item in same_length:
+            batch.append(item)
+            if len(batch) == size:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
+
+
+def batches_of(
+    split: Split, front_end: FeatureConfig, *, device: torch.device, batch_size: int = 8, progress: bool = True
+) -> Iterator[tuple[list[Clip], Tensor]]:
+    """The clips of a split, those of one length together, and their waveforms `[B, N]` on the device."""
+    with tqdm(total=len(split.clips), desc=f"detect {split.name}", unit="clip", disable=not progress) as bar:
+        for batch in _batches(split.clips, front_end.sample_rate, batch_size):
+            waveform = torch.from_numpy(np.stack([samples for _, samples in batch])).to(device)
+            if waveform.shape[-1] <= front_end.n_fft // 2:
+                raise DataError(f"{batch[0][0].path} is shorter than half a window of {front_end.n_fft} samples")
+            yield [clip for clip, _ in batch], waveform
+            bar.update(len(batch))
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What the systems hear in a clip: its length, and of each system the frame probabilities `[T', C]`."""
+
+    filename: str
+    seconds: float
+    frames: dict[str, np.ndarray]
+
+
+@torch.no_grad()
+def hear_split(
+    model: nn.Module,
+    split: Split,
+    *,
+    device: torch.device,
+    backend: ops.Backend = "auto",
+    batch_size: int = 8,
+    progress: bool = True,
+) -> Iterator[Heard]:
+    """The frame probabilities of every clip of a split.
+
+    Args:
+        model: a detector, or a `Separator` or `DenoisedDetector`, which also answer for their detector alone.
+        split: the clips.
+        device: where to compute.
+        backend: of the operators.
+        batch_size: clips at a time.
+
+    Yields:
+        Each clip with the systems `detector_only`; of a separator also `separated`; of a denoiser `separated` (the
+        average of mixture and foreground) and `source_only` (the foreground).
+    """
+    model = model.to(device).eval()
+    detector = detector_of(model)
+    front_end = detector.feature_config
+    for clips, waveform in batches_of(split, front_end, device=device, batch_size=batch_size, progress=progress):
+        frames = frame_probabilities(model, waveform, backend)
+        arrays = {name: probabilities.float().cpu().numpy() for name, probabilities in frames.items()}
+        for index, clip in enumerate(clips):
+            own = {name: array[index] for name, array in arrays.items()}
+            yield Heard(clip.filename, waveform.shape[1] / front_end.sample_rate, own)
+
+
+def events_of(frame: np.ndarray, detector: Detector, seconds: float) -> list[Event]:
+    """The events in frame probabilities `[T', C]` of a clip, by the detector's own median filter."""
+    return decode(
+        frame,
+        detector.labels,
+        detector.frame_seconds,
+        median_frames=median_frames_of(detector),
+        duration=seconds,
+    )
+
+
+def decode_all(heard: Iterable[Heard], detector: Detector) -> Detections:
+    """The events of each system: system -> filename -> events."""
+    detections: Detections = {}
+    for clip in heard:
+        for name, frame in clip.frames.items():
+            detections.setdefault(name, {})[clip.filename] = events_of(frame, detector, clip.seconds)
+    return detections
+
+
+def detect_split(
+    model: nn.Module,
+    split: Split,
+    *,
+    device: torch.device,
+    backend: ops.Backend = "auto",
+    batch_size: int = 8,
+    progress: bool = True,
+) -> Detections:
+    """Detects the events of every clip of a split; the arguments are those of `hear_split`."""
+    heard = hear_split(model, split, device=device, backend=backend, batch_size=batch_size, progress=progress)
+    return decode_all(heard, detector_of(model))
+
+
+def score_psds(split: Split, heard: Sequence[Heard], detector: Detector) -> dict[str, dict[str, float]]:
+    """`psds1` and `psds2` of each system."""
+    seconds = {clip.filename: clip.seconds for clip in heard}
+    return {
+        name: psds(
+            split.reference,
+            {clip.filename: clip.frames[name] for clip in heard},
+            seconds,
+            detector.labels,
+            detector.frame_seconds,
+            median_frames=median_frames_of(detector),
+        )
+        for name in heard[0].frames
+    }
+
+
+def frame_probabilities(model: nn.Module, waveform: Tensor, backend: ops.Backend) -> dict[str, Tensor]:
+    """What each system in `model` says of `[B, N]`: system -> frame probabilities `[B, T', C]`."""
+    if isinstance(model, DenoisedDetector):
+        late = model.detect(waveform)
+        return {DETECTOR_ONLY: late.mixture, SOURCE_ONLY: late.foreground, SEPARATED: late.average}
+    mel = detector_of(model).feature_config.mel(waveform, backend=backend)
+    if isinstance(model, Separator):
+        alone, _, merged = model.detect(mel)
+        return {DETECTOR_ONLY: alone.frame, SEPARATED: merged}
+    return {DETECTOR_ONLY: listen(model, mel)}
+
+
+def score(split: Split, detections: Detections, labels: Sequence[str]) -> dict[str, dict[str, Scores]]:
+    """Event- and segment-based scores of each system: system -> {"event", "segment"} -> scores."""
+    reference = split.reference
+    return {
+        name: {"event": event_f1(reference, events, labels), "segment": segment_f1(reference, events, labels)}
+        for name, events in detections.items()
+    }

@@ -1,0 +1,79 @@
+"""Scores as a table to read and as files to keep."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from task_aware.base.files import replacing
+from task_aware.data.desed import write_events
+from task_aware.scoring.evaluation import DETECTOR_ONLY, SEPARATED, SOURCE_ONLY, Detections
+from task_aware.scoring.metrics import Scores
+
+#: Of each system `psds1` and `psds2`.
+PSDS = Mapping[str, Mapping[str, float]]
+
+DISPLAY_NAMES = {
+    DETECTOR_ONLY: "detector alone",
+    SEPARATED: "with separation",
+    SOURCE_ONLY: "without averaging",
+}
+
+
+def summary(scores: Mapping[str, Scores]) -> dict[str, object]:
+    """The numbers of one system, as `metrics.json` has them."""
+    event, segment = scores["event"], scores["segment"]
+    return {
+        "event_f1_macro": event.macro,
+        "event_f1_micro": event.micro,
+        "segment_f1_macro": segment.macro,
+        "segment_f1_micro": segment.micro,
+        "event_f1": event.per_class,
+        "classes_averaged": list(event.averaged),
+    }
+
+
+def table(results: Mapping[str, Mapping[str, Scores]], psds_of: PSDS | None = None) -> str:
+    """A table of all systems: event F1 of each class, then the averages and PSDS, in percent."""
+    names = [DISPLAY_NAMES.get(name, name) for name in results]
+    classes = sorted({label for scores in results.values() for label in scores["event"].averaged})
+    width = max(len(label) for label in (*classes, "segment F1, macro")) + 2
+    columns = [max(len(name), 7) for name in names]
+
+    def row(title: str, values: Sequence[str]) -> str:
+        cells = "  ".join(f"{value:>{column}}" for value, column in zip(values, columns, strict=True))
+        return f"{title:<{width}}{cells}"
+
+    def percent(values: Sequence[float | None]) -> list[str]:
+        return ["-" if value is None else f"{100 * value:.1f}" for value in values]
+
+    every = list(results.values())
+    rule = "-" * (width + sum(columns) + 2 * (len(columns) - 1))
+    lines = [row("event F1 (%)", names), rule]
+    lines += [row(label, percent([scores["event"].per_class.get(label) for scores in every])) for label in classes]
+    lines.append(rule)
+    for kind in ("event", "segment"):
+        lines.append(row(f"{kind} F1, macro", percent([scores[kind].macro for scores in every])))
+        lines.append(row(f"{kind} F1, micro", percent([scores[kind].micro for scores in every])))
+    if psds_of is not None:
+        for key in ("psds1", "psds2"):
+            lines.append(row(f"{key[:-1].upper()} {key[-1]}", percent([psds_of[name][key] for name in results])))
+    return "\n".join(lines)
+
+
+def write_results(
+    out: Path,
+    results: Mapping[str, Mapping[str, Scores]],
+    detections: Detections,
+    psds_of: PSDS | None = None,
+    /,
+    **more: object,
+) -> None:
+    """Writes `metrics.json`, and a DESED table of the detected events of each system."""
+    out.mkdir(parents=True, exist_ok=True)
+    for name, events in detections.items():
+        write_events(out / f"{name}.tsv", events)
+    content = {name: {**summary(scores), **(psds_of or {}).get(name, {})} for name, scores in results.items()} | more
+    with replacing(out / "metrics.json") as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n")
