@@ -4,6 +4,7 @@ import pytest
 
 from task_aware.base.errors import DataError
 from task_aware.data import DESED_CLASSES, SPLITS, Event, read_events, read_split
+from task_aware.data.desed import write_events
 
 from .recordings import burst, write, write_table
 
