@@ -15,7 +15,7 @@ from multiprocessing import get_context
 import numpy as np
 
 from task_aware import Predictor
-from task_aware.inputs import find_recordings
+from task_aware.inference.recordings import find_recordings
 from task_aware.models.opening import BUILTIN_SEPARATOR
 
 

@@ -20,19 +20,19 @@ if os.path.basename(sys.argv[0] if sys.argv else "") in ("-m", "task-aware"):
 
 if TYPE_CHECKING:
     from task_aware import ops as ops
-    from task_aware.live import LiveDetector as LiveDetector
+    from task_aware.inference.live import LiveDetector as LiveDetector
+    from task_aware.inference.predictor import Predictor as Predictor
     from task_aware.models.crnn import load_detector as load_detector
     from task_aware.models.system import Separator as Separator
-    from task_aware.predict import Predictor as Predictor
 
 # Each name is imported when it is first used: `task_aware.ops` alone needs neither Lightning nor safetensors.
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submodules=["ops"],
     submod_attrs={
-        "live": ["LiveDetector"],
+        "inference.live": ["LiveDetector"],
         "models.crnn": ["load_detector"],
         "models.system": ["Separator"],
-        "predict": ["Predictor"],
+        "inference.predictor": ["Predictor"],
     },
 )

@@ -23,9 +23,9 @@ from task_aware.data.desed import read_split
 from task_aware.models.crnn import load_detector
 from task_aware.models.opening import BUILTIN_DETECTOR, open_model, pick_device
 from task_aware.scoring.separation import has_separated
+from task_aware.study.systems import DETECTOR_ALONE, ONLY_DEFAULT_RECIPE, ROWS, RUNS, loss_options
+from task_aware.study.tables import Comparison, Result, n_parameters, read_counts, real_time_factor
 from task_aware.synthesis import builtin_corpus
-from task_aware.systems import DETECTOR_ALONE, ONLY_DEFAULT_RECIPE, ROWS, RUNS, loss_options
-from task_aware.tables import Comparison, Result, n_parameters, read_counts, real_time_factor
 from task_aware.training.config import TrainConfig
 from task_aware.training.frozen import comes_along
 from task_aware.training.loop import last_checkpoint
@@ -38,7 +38,7 @@ FAST_STEPS = 2
 
 #: Started once, with everything imported; each run is a process that splits off from it, and may fail alone.
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["task_aware.train_sep", "task_aware.tables"])
+PROCESSES.set_forkserver_preload(["task_aware.train_sep", "task_aware.study.tables"])
 
 
 def make_parser() -> ArgumentParser:

@@ -22,8 +22,8 @@ from task_aware.models.system import Merge, Separator, check_detector, merge_sou
 from task_aware.scoring.evaluation import batches_of, events_of
 from task_aware.scoring.metrics import event_counts
 from task_aware.scoring.significance import bootstrap, interval, macro_f1
+from task_aware.study.tables import aligned, change_cell, score_cell
 from task_aware.synthesis import builtin_corpus
-from task_aware.tables import aligned, change_cell, score_cell
 
 
 class System(NamedTuple):

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from task_aware.base import cli
 from task_aware.base.errors import TaskAwareError
 from task_aware.base.files import replacing
+from task_aware.inference.predictor import Predictor
 from task_aware.models.crnn import CRNN
 from task_aware.models.opening import detector_of, open_model
 from task_aware.models.system import listen
-from task_aware.portable import Portable, with_onnx_grus
-from task_aware.predict import Predictor
+from task_aware.portable.model import Portable, with_onnx_grus
 
 #: Largest difference to the model's own probabilities that an exported file may have.
 TOLERANCE = 1e-4

@@ -14,7 +14,7 @@ from jsonargparse import ArgumentParser
 from task_aware.base import cli
 from task_aware.data.blocks import read_blocks
 from task_aware.data.labels import Event
-from task_aware.live import LiveDetector
+from task_aware.inference.live import LiveDetector
 
 #: In place of a recording: samples on standard input.
 STANDARD_INPUT = "-"

@@ -16,9 +16,9 @@ from task_aware.base.errors import DataError
 from task_aware.data.blocks import read_blocks
 from task_aware.data.desed import read_events
 from task_aware.data.labels import Event
+from task_aware.inference.predictor import Predictor
 from task_aware.models.system import Separator
 from task_aware.plots import plot_separation
-from task_aware.predict import Predictor
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ from task_aware import ablation, load_detector, overlay, plot
 from task_aware.base.errors import CheckpointError, DataError
 from task_aware.models.opening import BUILTIN_DETECTOR, BUILTIN_SEPARATOR
 from task_aware.plots import Bar, plot_ablation
-from task_aware.systems import ROWS, RUNS, TABLES, TERMS, loss_options
+from task_aware.study.systems import ROWS, RUNS, TABLES, TERMS, loss_options
 from task_aware.training.config import LossConfig, TrainConfig, TrainSepConfig
 
 SMALL = """

@@ -29,7 +29,7 @@ from task_aware import (
 from task_aware.base import cli
 from task_aware.base.errors import CheckpointError, DataError
 from task_aware.data.mixing_config import MixingConfig
-from task_aware.live import LiveDetector
+from task_aware.inference.live import LiveDetector
 from task_aware.models.opening import BUILTIN_DETECTOR
 from task_aware.scoring.psds import why_no_psds
 from task_aware.training.config import TrainConfig

@@ -14,7 +14,7 @@ from task_aware.models.detector import Detection
 from task_aware.models.features import FeatureConfig
 from task_aware.models.separator import MaskNetwork, MaskNetworkConfig
 from task_aware.models.system import Separator
-from task_aware.portable import FrontEnd
+from task_aware.portable.model import FrontEnd
 
 #: As the command holds its files to.
 CLOSE = {"rtol": 0, "atol": export.TOLERANCE}

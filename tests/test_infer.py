@@ -17,6 +17,7 @@ from task_aware.base.errors import CheckpointError, DataError
 from task_aware.data.audio import read_audio
 from task_aware.data.desed import Clip, Split, read_events
 from task_aware.data.labels import DESED_CLASSES
+from task_aware.inference import batch
 from task_aware.models.system import Separator
 from task_aware.scoring.evaluation import SEPARATED, detect_split
 
@@ -114,19 +115,21 @@ def test_an_interrupted_run_goes_on_to_the_same_files(checkpoint, recordings, tm
     inputs = [recordings / name for name in ("a.wav", "high.wav", "deep", "broken/cut.flac")]
     assert run(checkpoint, *inputs, f"--out={tmp_path / 'unbroken'}", *options) == 1
 
-    write_events, written = infer.write_events, []
+    write_event_table, written = batch.write_event_table, []
 
     def stop_at_the_third(path, events):
         if len(written) == 2:
             raise KeyboardInterrupt
         written.append(path)
-        write_events(path, events)
+        write_event_table(path, events)
 
-    monkeypatch.setattr(infer, "write_events", stop_at_the_third)
+    monkeypatch.setattr(batch, "write_event_table", stop_at_the_third)
     broken = [checkpoint, *inputs, f"--out={tmp_path / 'broken'}", "--skip-existing", *options]
     with pytest.raises(KeyboardInterrupt):
         run(*broken)
-    monkeypatch.setattr(infer, "write_events", lambda path, events: (written.append(path), write_events(path, events)))
+    monkeypatch.setattr(
+        batch, "write_event_table", lambda path, events: (written.append(path), write_event_table(path, events))
+    )
     assert run(*broken) == 1
     assert len(written) == len(set(written)) == 4  # nothing done twice, nothing left out
     unbroken = contents(tmp_path / "unbroken")

@@ -10,6 +10,7 @@ import torch
 from task_aware.base import checkpoint
 from task_aware.base.errors import CheckpointError
 from task_aware.data.batches import StrongBatch, TrainingBatch
+from task_aware.inference.predictor import Predictor
 from task_aware.models.denoiser import (
     BACKGROUND,
     FOREGROUND,
@@ -19,7 +20,6 @@ from task_aware.models.denoiser import (
     DenoiserConfig,
     mixture_consistency,
 )
-from task_aware.predict import Predictor
 from task_aware.training.denoiser import DenoisingModule
 from task_aware.training.separator import losses
 

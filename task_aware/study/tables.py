@@ -21,7 +21,7 @@ from task_aware.plots import Bar, plot_ablation
 from task_aware.scoring.evaluation import SOURCE_ONLY, frame_probabilities
 from task_aware.scoring.metrics import event_counts
 from task_aware.scoring.significance import bootstrap, interval, macro_f1
-from task_aware.systems import DETECTOR_ALONE, ROWS, TABLES
+from task_aware.study.systems import DETECTOR_ALONE, ROWS, TABLES
 
 #: How often the speed of a system is measured, after once to warm up; the median counts.
 TIMED = 5

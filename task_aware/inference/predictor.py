@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -16,14 +15,14 @@ from torch import Tensor, nn
 from task_aware.data.audio import RecordingError, resample
 from task_aware.data.blocks import read_blocks
 from task_aware.data.labels import Event
-from task_aware.joining import Answer, Join
+from task_aware.inference.joining import Join
+from task_aware.inference.runner import Runner
+from task_aware.inference.windows import Window, Windowing
 from task_aware.models.decoding import decode
 from task_aware.models.denoiser import DenoisedDetector
 from task_aware.models.detector import median_frames_of
 from task_aware.models.opening import Precision, detector_of, open_model, pick_device
-from task_aware.models.projection import project
-from task_aware.models.system import Merge, Separator, listen
-from task_aware.windows import Window, Windowing
+from task_aware.models.system import Merge, Separator
 
 Key = TypeVar("Key", bound=Hashable)
 Waveform = TypeVar("Waveform", np.ndarray, Tensor)
@@ -195,13 +194,16 @@ class Predictor:
             windows: the windows of each recording in order, or the error that ended it.
             sink: gets the next samples `[S, n]` of a recording's separated sources at the detector's rate.
         """
+        runner = Runner(self.model, self.windowing, self.device, self.precision, self.batch_size)
         joins: dict[Key, Join] = {}
-        for key, answer in self._answers(windows, joins, with_sources=sink is not None):
+        failed: set[Key] = set()
+        for key, answer in runner.answers(windows, with_sources=sink is not None):
             if isinstance(answer, RecordingError):
+                failed.add(key)
                 joins.pop(key, None)
                 yield key, answer
-            elif key in joins:  # a recording may have failed since
-                join = joins[key]
+            elif key not in failed:  # windows read before the error may be answered after it
+                join = joins.setdefault(key, Join(self.windowing))
                 for sources in join.add(answer):
                     if sink is not None:
                         sink(key, sources)
@@ -219,57 +221,6 @@ class Predictor:
             duration=seconds,
         )
         return Result(events, scores, seconds)
-
-    def _answers(
-        self, windows: Iterable[tuple[Key, Window | RecordingError]], joins: dict[Key, Join], *, with_sources: bool
-    ) -> Iterator[tuple[Key, Answer | RecordingError]]:
-        """Windows of one length together, whatever recordings they are of."""
-        waiting: dict[int, list[tuple[Key, Window]]] = {}
-        for key, item in windows:
-            if isinstance(item, RecordingError):
-                yield key, item
-                continue
-            joins.setdefault(key, Join(self.windowing))
-            group = waiting.setdefault(len(item.samples), [])
-            group.append((key, item))
-            if len(group) == self.batch_size:
-                yield from self._run(waiting.pop(len(item.samples)), with_sources)
-            elif sum(map(len, waiting.values())) > 4 * self.batch_size:
-                yield from self._run(waiting.pop(next(iter(waiting))), with_sources)
-        for group in waiting.values():
-            yield from self._run(group, with_sources)
-
-    @torch.inference_mode()
-    def _run(self, group: list[tuple[Key, Window]], with_sources: bool) -> list[tuple[Key, Answer]]:
-        front_end = self.detector.feature_config
-        lead = group[0][1].lead
-        waveform = torch.from_numpy(np.stack([window.samples for _, window in group])).to(self.device)
-        mel = front_end.mel(waveform, backend="auto" if self.separator is None else self.separator.backend)
-        if lead:
-            begin = lead // front_end.hop
-            mel = mel[..., begin : begin + self.windowing.n_frames].contiguous()
-        with self._autocast():
-            frame = listen(self.model, mel)
-            sources = self._separator("separating").separate(mel).mel if with_sources else None
-        frames = frame.transpose(1, 2).float().cpu().numpy()
-        if sources is None:
-            return [(key, Answer(window, frames[i])) for i, (key, window) in enumerate(group)]
-        mask = sources / mel[:, None].clamp_min(torch.finfo(torch.float32).tiny)
-        waveforms = project(waveform, mask, front_end, lead=lead).cpu().numpy()
-        return [
-            (
-                key,
-                Answer(
-                    window, frames[i], waveforms[i, :, lead : window.stop - window.first * front_end.hop + lead], mel_i
-                ),
-            )
-            for i, ((key, window), mel_i) in enumerate(zip(group, sources.float(), strict=True))
-        ]
-
-    def _autocast(self) -> Any:
-        if self.precision == "32-true":
-            return nullcontext()
-        return torch.autocast(self.device.type, torch.bfloat16)
 
     def _separator(self, purpose: str) -> Separator:
         if self.separator is None:

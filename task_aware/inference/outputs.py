@@ -16,11 +16,11 @@ import torch
 from task_aware.base.files import replacing
 from task_aware.data.blocks import read_blocks
 from task_aware.data.labels import Event
-from task_aware.inputs import Recording
+from task_aware.inference.predictor import Result
+from task_aware.inference.recordings import Recording
 from task_aware.models.decoding import frame_edges
 from task_aware.models.detector import Detector
 from task_aware.plots import plot_separation
-from task_aware.predict import Result
 
 #: A WAV header counts up to 4 GiB; longer sources are written as RF64, its extension.
 WAV_BYTES = 2**32 - 2**16
@@ -76,14 +76,14 @@ def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]
         writer.writerows(rows)
 
 
-def write_events(path: Path, events: Iterable[Event]) -> None:
+def write_event_table(path: Path, events: Iterable[Event]) -> None:
     """The events of one recording (onset, offset, event_label), in seconds with three decimals."""
     rows = ((f"{event.onset:.3f}", f"{event.offset:.3f}", event.label) for event in events)
     write_table(path, ("onset", "offset", "event_label"), rows)
 
 
-def write_all_events(path: Path, tables: Mapping[str, Path]) -> None:
-    """Tables of `write_events` as DESED's one (filename, onset, offset, event_label).
+def join_event_tables(path: Path, tables: Mapping[str, Path]) -> None:
+    """Tables of `write_event_table` as DESED's one (filename, onset, offset, event_label).
 
     A recording without events has a row with empty fields.
     """

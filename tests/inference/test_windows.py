@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from task_aware.data.audio import RecordingError
-from task_aware.joining import Answer, Join, OverlapAdd
-from task_aware.windows import Window, Windowing
+from task_aware.inference.joining import Answer, Join, OverlapAdd
+from task_aware.inference.windows import Window, Windowing
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import torch
 
 from task_aware import LiveDetector
 from task_aware.data.labels import DESED_CLASSES, Event
-from task_aware.live import EventStream, FrameStream
+from task_aware.inference.live import EventStream, FrameStream
 from task_aware.models.crnn import CRNN
 from task_aware.models.decoding import decode
 from task_aware.models.denoiser import PRESETS as DENOISERS
@@ -82,7 +82,7 @@ def test_chunks_of_any_size_give_what_the_whole_signal_gives(model, size):
 
 def test_a_long_chunk_is_heard_in_parts(causal_separator, monkeypatch):
     samples = signal(40000)
-    monkeypatch.setattr("task_aware.live.MOST_FRAMES", 3)
+    monkeypatch.setattr("task_aware.inference.live.MOST_FRAMES", 3)
     np.testing.assert_allclose(
         FrameStream(causal_separator).push(samples), whole(causal_separator, samples)[:29], atol=1e-5
     )

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from task_aware.base.errors import DataError
-from task_aware.inputs import find_recordings, shard
+from task_aware.inference.recordings import find_recordings, shard
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from task_aware import ops
-from task_aware.windows import Window, Windowing
+from task_aware.inference.windows import Window, Windowing
 
 
 class OverlapAdd:

@@ -1,0 +1,102 @@
+"""Many recordings analysed one after another: decoded ahead in threads, their results written as they come."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+
+import numpy as np
+from tqdm import tqdm
+
+from task_aware.data.audio import RecordingError, audio_seconds
+from task_aware.data.blocks import read_ahead, read_blocks
+from task_aware.inference.outputs import Outputs, SourceFiles, draw, write_event_table, write_scores
+from task_aware.inference.predictor import Predictor, Result
+from task_aware.inference.recordings import Recording
+from task_aware.inference.windows import Window
+
+
+def seconds_of(recordings: Sequence[Recording], jobs: int) -> dict[str, float]:
+    """Lengths by name, from the headers alone; 0 for what cannot be opened."""
+
+    def seconds(recording: Recording) -> float:
+        with suppress(RecordingError):
+            return audio_seconds(recording.path)
+        return 0.0
+
+    with ThreadPoolExecutor(jobs) as pool:
+        return dict(zip((recording.name for recording in recordings), pool.map(seconds, recordings), strict=True))
+
+
+class Writer:
+    """Writes the results of recordings as they come."""
+
+    def __init__(self, outputs: Outputs, predictor: Predictor, seconds: dict[str, float], plot_minutes: float) -> None:
+        self.outputs = outputs
+        self.predictor = predictor
+        self.seconds = seconds
+        self.plot_minutes = plot_minutes
+        self._sources: dict[Recording, SourceFiles] = {}
+
+    def write_sources(self, recording: Recording, sources: np.ndarray) -> None:
+        """Appends to a recording's sources `[S, n]`."""
+        if recording not in self._sources:
+            paths, rate = self.outputs.sources(recording), self.predictor.sample_rate
+            self._sources[recording] = SourceFiles(paths, rate, self.seconds[recording.name])
+        self._sources[recording].write(sources)
+
+    def finish(self, recording: Recording, result: Result) -> None:
+        """Writes all else that is wanted of a recording; its events last, since they say that it is complete."""
+        wanted, detector = self.outputs.wanted, self.predictor.detector
+        if wanted.scores:
+            write_scores(self.outputs.scores(recording), result, detector.labels, detector.frame_seconds)
+        if wanted.plot:
+            path, threshold = self.outputs.plot(recording), self.predictor.threshold
+            draw(path, recording, result, detector, threshold, self.plot_minutes)
+        if wanted.audio:
+            self._sources.pop(recording).close(keep=True)
+        write_event_table(self.outputs.events(recording), result.events)
+
+    def discard(self, recording: Recording) -> None:
+        """Forgets a recording that failed."""
+        if recording in self._sources:
+            self._sources.pop(recording).close(keep=False)
+
+
+def windows_of(predictor: Predictor, recording: Recording) -> Iterator[Window]:
+    """A recording's windows, read as they are asked for."""
+    return predictor.windowing.cut(read_blocks(recording.path, predictor.sample_rate), str(recording.path))
+
+
+def analyse(predictor: Predictor, recordings: Sequence[Recording], writer: Writer, jobs: int) -> dict[str, str]:
+    """Analyses and writes the recordings; returns the errors of those that failed, by name."""
+    errors: dict[str, str] = {}
+    total = round(sum(writer.seconds.values()))
+    with tqdm(total=total, unit="s", desc="audio", disable=None, smoothing=0.05) as bar:
+
+        def heard(
+            items: Iterable[tuple[Recording, Window | RecordingError]],
+        ) -> Iterator[tuple[Recording, Window | RecordingError]]:
+            done = 0.0
+            for recording, item in items:
+                if isinstance(item, Window):
+                    seconds = item.stop / predictor.sample_rate
+                    bar.update(round(seconds - done, 2))
+                    done = 0.0 if item.last else seconds
+                else:
+                    done = 0.0
+                yield recording, item
+
+        items = read_ahead(recordings, partial(windows_of, predictor), jobs)
+        sink = writer.write_sources if writer.outputs.wanted.audio else None
+        for recording, result in predictor.analyse(heard(items), sink):
+            if isinstance(result, RecordingError):
+                errors[recording.name] = str(result)
+                writer.discard(recording)
+                tqdm.write(f"left out: {result}", file=sys.stderr)
+            else:
+                writer.finish(recording, result)
+    return errors

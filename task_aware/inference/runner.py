@@ -1,0 +1,93 @@
+"""Windows of many recordings through the networks, as many at a time as the device takes."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Iterator
+from contextlib import nullcontext
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from task_aware.data.audio import RecordingError
+from task_aware.inference.joining import Answer
+from task_aware.inference.windows import Window, Windowing
+from task_aware.models.opening import Precision, detector_of
+from task_aware.models.projection import project
+from task_aware.models.system import Separator, listen
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+class Runner:
+    """Answers windows with frame probabilities and, where asked for, with the sources' waveforms.
+
+    Args:
+        model: a separator or a detector, on its device and in evaluation mode.
+        windowing: how the windows were cut.
+        device: where the model is.
+        precision: of the networks.
+        batch_size: windows at a time.
+    """
+
+    def __init__(
+        self, model: nn.Module, windowing: Windowing, device: torch.device, precision: Precision, batch_size: int
+    ) -> None:
+        self.model = model
+        self.separator = model if isinstance(model, Separator) else None
+        self.front_end = detector_of(model).feature_config
+        self.windowing = windowing
+        self.device = device
+        self.precision = precision
+        self.batch_size = batch_size
+
+    def answers(
+        self, windows: Iterable[tuple[Key, Window | RecordingError]], *, with_sources: bool
+    ) -> Iterator[tuple[Key, Answer | RecordingError]]:
+        """The answer of each window, in order within a recording; windows of one length run together.
+
+        An error is passed on at once, before the answers of windows that still wait for others of their length.
+        """
+        waiting: dict[int, list[tuple[Key, Window]]] = {}
+        for key, item in windows:
+            if isinstance(item, RecordingError):
+                yield key, item
+                continue
+            group = waiting.setdefault(len(item.samples), [])
+            group.append((key, item))
+            if len(group) == self.batch_size:
+                yield from self._run(waiting.pop(len(item.samples)), with_sources)
+            elif sum(map(len, waiting.values())) > 4 * self.batch_size:
+                yield from self._run(waiting.pop(next(iter(waiting))), with_sources)
+        for group in waiting.values():
+            yield from self._run(group, with_sources)
+
+    @torch.inference_mode()
+    def _run(self, group: list[tuple[Key, Window]], with_sources: bool) -> list[tuple[Key, Answer]]:
+        hop, lead = self.front_end.hop, group[0][1].lead
+        waveform = torch.from_numpy(np.stack([window.samples for _, window in group])).to(self.device)
+        mel = self.front_end.mel(waveform, backend="auto" if self.separator is None else self.separator.backend)
+        if lead:
+            begin = lead // hop
+            mel = mel[..., begin : begin + self.windowing.n_frames].contiguous()
+        with self._autocast():
+            frame = listen(self.model, mel)
+            sources = self.separator.separate(mel).mel if with_sources and self.separator is not None else None
+        frames = frame.transpose(1, 2).float().cpu().numpy()
+        if sources is None:
+            return [(key, Answer(window, frames[i])) for i, (key, window) in enumerate(group)]
+        mask = sources / mel[:, None].clamp_min(torch.finfo(torch.float32).tiny)
+        waveforms = project(waveform, mask, self.front_end, lead=lead).cpu().numpy()
+        answers = []
+        for i, (key, window) in enumerate(group):
+            n_samples = window.stop - window.first * hop
+            answers.append(
+                (key, Answer(window, frames[i], waveforms[i, :, lead : lead + n_samples], sources[i].float()))
+            )
+        return answers
+
+    def _autocast(self) -> Any:
+        if self.precision == "32-true":
+            return nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16)
