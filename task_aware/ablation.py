@@ -2,43 +2,25 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import multiprocessing
-import os
-import shlex
 import sys
-import threading
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
 from task_aware.base import cli
-from task_aware.base.errors import CheckpointError, DataError
-from task_aware.data.desed import read_split
-from task_aware.models.crnn import load_detector
-from task_aware.models.opening import BUILTIN_DETECTOR, open_model, pick_device
+from task_aware.models.opening import pick_device
 from task_aware.scoring.separation import has_separated
-from task_aware.study.systems import DETECTOR_ALONE, ONLY_DEFAULT_RECIPE, ROWS, RUNS, loss_options
-from task_aware.study.tables import Comparison, Result, n_parameters, read_counts, real_time_factor
+from task_aware.study.jobs import Job, run_all
+from task_aware.study.plan import common_options, make_jobs, scores_folder, shared_detector, train_config
+from task_aware.study.results import check_same, collect
+from task_aware.study.systems import DETECTOR_ALONE, ONLY_DEFAULT_RECIPE, ROWS
+from task_aware.study.tables import Comparison
 from task_aware.synthesis import builtin_corpus
-from task_aware.training.config import TrainConfig
-from task_aware.training.frozen import comes_along
-from task_aware.training.loop import last_checkpoint
-
-#: The options that decide the numbers of a run.
-DECISIVE = ("data", "rirs", "detector", "config", "denoiser_config", "recipe", "max_steps", "fast_dev_run")
 
 #: Steps of a run in a `--fast-dev-run`: one of each stage.
 FAST_STEPS = 2
-
-#: Started once, with everything imported; each run is a process that splits off from it, and may fail alone.
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["task_aware.train_sep", "task_aware.study.tables"])
 
 
 def make_parser() -> ArgumentParser:
@@ -70,187 +52,6 @@ def make_parser() -> ArgumentParser:
     return parser
 
 
-@dataclass(frozen=True)
-class Job:
-    """A command to run until `folder` has its `metrics.json`.
-
-    Attributes:
-        run: the key of `RUNS` that it trains or scores.
-        test: name of the further folder that it scores the run on; empty for the run itself.
-    """
-
-    title: str
-    folder: Path
-    command: str
-    arguments: tuple[str, ...]
-    run: str = ""
-    test: str = ""
-
-    @property
-    def is_done(self) -> bool:
-        return (self.folder / "metrics.json").is_file()
-
-    def work(self) -> str:
-        """Runs the command, or goes on with it; returns why it failed, empty where it did not.
-
-        Its output goes to `folder/log.txt`.
-        """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        log = self.folder / "log.txt"
-        log.touch()  # also where the process dies before it writes
-        resume = ["--resume"] if last_checkpoint(self.folder).is_file() else []
-        process = PROCESSES.Process(target=_work, args=(self.command, [*self.arguments, *resume], log))
-        process.start()
-        try:
-            process.join()
-        except KeyboardInterrupt:
-            process.join()  # the terminal has interrupted it too
-            raise
-        if self.is_done:
-            return ""
-        if process.exitcode == 130:
-            raise KeyboardInterrupt
-        lines = log.read_text(errors="replace").strip().splitlines()
-        return f"exit status {process.exitcode}: {lines[-1][:300] if lines else 'no output'} (see {log})"
-
-
-def _work(command: str, arguments: list[str], log: Path) -> None:
-    """A process' work: `python -m task_aware.COMMAND ARGUMENTS`, its output at the end of `log`."""
-    with log.open("ab") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    print("$", shlex.join(["python", "-m", f"task_aware.{command}", *arguments]), flush=True)
-    module = importlib.import_module(f"task_aware.{command}")
-    sys.argv = [str(module.__file__), *arguments]
-    sys.modules["__main__"] = module  # what Lightning starts again for further devices
-    cli.run(module.main)
-
-
-def _end_with_parent() -> None:
-    """Two processes must not write to one folder: where the command is killed, its run ends too."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
-
-
-def shared_detector(options: Namespace, detector_config: str, common: Sequence[str]) -> Path:
-    """The detector of all runs, as for `train`: given, the built-in corpus' own, or trained here once."""
-    if options.detector is not None:
-        return Path(options.detector)
-    if comes_along(options.data, detector_config):
-        return BUILTIN_DETECTOR
-    folder = options.out / "detector"
-    arguments = [f"--config={detector_config}", f"--out={folder}", *common]
-    job = Job("detector", folder, "train_sed", tuple(arguments + _if_given(options, "rirs")))
-    if not job.is_done:
-        print(f"the detector is trained first: {folder / 'log.txt'}", flush=True)
-        if reason := job.work():
-            raise DataError(f"the detector, which all rows need, could not be trained; {reason}")
-    return folder / "detector.safetensors"
-
-
-def _if_given(options: Namespace, *names: str) -> list[str]:
-    return [f"--{name.replace('_', '-')}={options[name]}" for name in names if options[name] is not None]
-
-
-def train_config(configs: Sequence[str]) -> TrainConfig:
-    """The options that `configs` give to train."""
-    return cli.parse(TrainConfig, "", configs, base="builtin")
-
-
-def make_jobs(options: Namespace, configs: list[str], detector: Path, data: Path) -> Iterator[Job]:
-    """The jobs that the rows need; one seed of all before the next."""
-    config = train_config(configs)
-    common = _common(options, data)
-    training = [*common, f"--detector={detector}", *_if_given(options, "rirs", "max_steps")]
-    training += ["--fast-dev-run"] if options.fast_dev_run else []
-    begin: dict[str, list[str]] = {
-        "evaluate": [str(detector), *common],
-        "train": [*configs, *training],
-        "train_sep": [
-            f"--config={options.denoiser_config}",
-            f"--mixing={json.dumps(asdict(config.mixing))}",
-            *training,
-        ],
-    }
-    needed = dict.fromkeys(ROWS[name].run for name in options.rows)
-    for seed in range(options.seeds):
-        for name in needed:
-            run, folder = RUNS[name], options.out / name / f"seed{seed}"
-            if name == DETECTOR_ALONE and seed > 0:
-                continue
-            losses = loss_options(run.losses, config.losses) if run.losses else []
-            arguments = [*begin[run.command], *losses, *run.options, f"--out={folder}"]
-            arguments += [f"--seed={seed}"] if name != DETECTOR_ALONE else []
-            title = f"{name}, seed {seed}"
-            yield Job(title, folder, run.command, tuple(arguments), name)
-            model = str(folder / run.checkpoint if run.checkpoint else detector)
-            for test in options.test:
-                out = folder / _test_folder(test)
-                scoring = (model, *_common(options, test), f"--out={out}")
-                yield Job(f"{title}, on {test.name}", out, "evaluate", scoring, name, test.name)
-
-
-def _common(options: Namespace, data: Path) -> list[str]:
-    return [f"--data={data}", f"--accelerator={options.accelerator}"]
-
-
-def _test_folder(test: Path) -> str:
-    return f"on_{test.name}"
-
-
-def run_all(jobs: Sequence[Job]) -> list[str]:
-    """Runs the jobs one after another, whatever becomes of each; returns what failed and why."""
-    failed = []
-    for number, job in enumerate(jobs, start=1):
-        print(f"[{number}/{len(jobs)}] {job.title}: ", end="", flush=True)
-        if job.is_done:
-            print("done before", flush=True)
-            continue
-        start = time.monotonic()
-        reason = job.work()
-        print(f"failed, {reason}" if reason else f"{(time.monotonic() - start) / 60:.1f} min", flush=True)
-        if reason:
-            failed.append(f"{job.title}: {reason}")
-    return failed
-
-
-def collect(options: Namespace, jobs: Sequence[Job], detector: Path, data: Path, test: str = "") -> dict[str, Result]:
-    """The results, on the validation clips of `data`, of the rows whose runs are done, at least with one seed."""
-    labels = load_detector(detector).labels
-    split = read_split(data, "validation", labels)
-    device = pick_device(options.accelerator)
-    results = {}
-    for name in options.rows:
-        row = ROWS[name]
-        folders = [job.folder for job in jobs if (job.run, job.test) == (row.run, test) and job.is_done]
-        if folders:
-            counts = [read_counts(folder, row.system, split, labels) for folder in folders]
-            checkpoint = RUNS[row.run].checkpoint
-            home = folders[0].parent if test else folders[0]
-            model = open_model(home / checkpoint if checkpoint else detector)
-            speed = real_time_factor(model, row.system, split.clips[0], device)
-            results[name] = Result(counts, n_parameters(model), speed)
-    return results
-
-
-def check_same(path: Path, options: Namespace) -> None:
-    """Keeps the decisive options beside the runs; CheckpointError where `path` has those of other runs."""
-    given: dict[str, Any] = {name: options[name] for name in DECISIVE}
-    given = json.loads(json.dumps(given, default=str))
-    if path.is_file():
-        kept = json.loads(path.read_text())
-        other = [f"{name} was {kept.get(name)} and is {given[name]}" for name in given if kept.get(name) != given[name]]
-        if other:
-            raise CheckpointError(
-                f"the runs in {path.parent} began with other options ({'; '.join(other)}); give those, or another --out"
-            )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(given, indent=2) + "\n")
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Trains and scores the systems of the paper's Tables 1 and 2 and prints the tables.
 
@@ -272,13 +73,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     data = options.data or builtin_corpus(size="tiny" if options.fast_dev_run else "full")
     check_same(options.out / "ablation.json", options)
     fast = ["--fast-dev-run"] if options.fast_dev_run else []
-    detector = shared_detector(options, train_config(configs).detector_config, [*_common(options, data), *fast])
+    detector = shared_detector(options, train_config(configs).detector_config, [*common_options(options, data), *fast])
     jobs = list(make_jobs(options, configs, detector, data))
     failed = run_all(jobs)
     unseparated = warn_unseparated([job for job in jobs if job.is_done])
     for name, folder, out in [
         ("", data, options.out),
-        *((t.name, t, options.out / _test_folder(t)) for t in options.test),
+        *((t.name, t, options.out / scores_folder(t)) for t in options.test),
     ]:
         results = collect(options, jobs, detector, folder, name)
         if DETECTOR_ALONE in results:

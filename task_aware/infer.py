@@ -17,8 +17,6 @@ from task_aware.inference.batch import Writer, analyse, seconds_of
 from task_aware.inference.outputs import (
     Outputs,
     Wanted,
-    join_event_tables,
-    write_table,
 )
 from task_aware.inference.predictor import Predictor
 from task_aware.inference.recordings import find_recordings, shard
@@ -63,9 +61,7 @@ def make_parser() -> ArgumentParser:
 
 def open_predictor(options: Namespace) -> tuple[Predictor, list[str]]:
     """The model, and the inputs that are recordings."""
-    checkpoint, inputs = (
-        (BUILTIN_SEPARATOR, options.inputs) if options.demo else (options.inputs[0], options.inputs[1:])
-    )
+    checkpoint, *inputs = [str(BUILTIN_SEPARATOR)] * options.demo + options.inputs
     if not inputs:
         raise ValueError("recordings are missing; give a checkpoint (or --demo) and then files or folders")
     predictor = Predictor(
@@ -89,10 +85,9 @@ def check_numbers(options: Namespace) -> None:
     """Raises ValueError for an option out of its range."""
     if not 0 < options.threshold <= 1:
         raise ValueError(f"--threshold is {options.threshold}; give a probability above 0 and up to 1")
-    for name in ("jobs", "median", "batch_size"):
-        value = getattr(options, name)
+    for option, value in (("jobs", options.jobs), ("median", options.median), ("batch-size", options.batch_size)):
         if value is not None and value < 1:
-            raise ValueError(f"--{name.replace('_', '-')} is {value}; give 1 or more")
+            raise ValueError(f"--{option} is {value}; give 1 or more")
     if options.plot_minutes <= 0:
         raise ValueError(f"--plot-minutes is {options.plot_minutes}; give more than 0")
 
@@ -120,10 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     seconds = seconds_of(todo, options.jobs)
     errors = analyse(predictor, todo, Writer(outputs, predictor, seconds, options.plot_minutes), options.jobs)
     elapsed = time.perf_counter() - start
-
-    done = {recording.name: outputs.events(recording) for recording in recordings if recording.name not in errors}
-    join_event_tables(options.out / f"events{ending}.tsv", done)
-    write_table(options.out / f"errors{ending}.tsv", ("filename", "error"), errors.items())
+    outputs.write_tables(recordings, errors, ending)
     heard = sum(length for name, length in seconds.items() if name not in errors)
     print(
         f"{len(todo) - len(errors)} recordings, {heard / 60:.1f} min of audio in {elapsed:.1f} s "

@@ -5,85 +5,25 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-import torch
 import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser
 from tqdm import tqdm
 
-from task_aware import ops
 from task_aware.base import cli
 from task_aware.base.errors import DataError
 from task_aware.base.files import replacing
-from task_aware.data.audio import LARGEST, write_audio
 from task_aware.data.desed import split_paths, write_events
-from task_aware.data.labels import Event
-from task_aware.data.mixing import DynamicMixer
 from task_aware.data.mixing_config import MixingConfig
-from task_aware.models.features import FeatureConfig
-from task_aware.plots import plot_mixture
+from task_aware.data.soundscapes import BATCH, SAMPLE_RATE, Soundscape, soundscapes, write_soundscape
+from task_aware.plots.mixture import draw_soundscape
 from task_aware.synthesis import open_corpus
 from task_aware.training.config import TrainConfig
-
-SAMPLE_RATE = 16000
-
-#: Soundscapes that are mixed together.
-BATCH = 4
-
-
-class Soundscape(NamedTuple):
-    """A mixture [N], full scale 1 at 16 bit, and its events.
-
-    Attributes:
-        parts: what it is exactly the sum of: the image of each class by its label, and `background`.
-        gain: below 1 where all of it was turned down to stay within full scale.
-    """
-
-    mixture: np.ndarray
-    parts: dict[str, np.ndarray]
-    events: tuple[Event, ...]
-    gain: float
-
-
-@torch.no_grad()
-def soundscapes(mixer: DynamicMixer, count: int, labels: Sequence[str]) -> Iterator[Soundscape]:
-    """The first mixtures of a mixer."""
-    for first in range(0, count, BATCH):
-        plans = [mixer.plan(index) for index in range(first, min(first + BATCH, count))]
-        dry = mixer.pack(plans).unpack()
-        mixed = ops.reverb_mix(*dry)
-        for b, plan in enumerate(plans):
-            rows = [labels[label] for label in plan.labels if label >= 0]
-            parts = dict(zip([*rows, "background"], [*mixed.images[b, : len(rows)], dry.background[b]], strict=True))
-            peak = max(float(part.abs().max()) for part in (mixed.mixture[b], *parts.values()))
-            gain = LARGEST / max(peak, LARGEST)
-            rounded = {name: np.rint(gain * 32768 * part.numpy()) / 32768 for name, part in parts.items()}
-            yield Soundscape(sum(rounded.values(), np.zeros(1)), rounded, plan.events, gain)
-
-
-def write_soundscape(folder: Path, name: str, soundscape: Soundscape, plot: bool) -> None:
-    """Writes the mixture `folder/soundscapes/NAME.wav`, its parts below `folder/images/NAME`, and a picture there."""
-    for part, samples in soundscape.parts.items():
-        write_audio(folder / "images" / name / f"{part}.wav", samples, SAMPLE_RATE)
-    write_audio(folder / "soundscapes" / f"{name}.wav", soundscape.mixture, SAMPLE_RATE)
-    if plot:
-        front_end = FeatureConfig(sample_rate=SAMPLE_RATE)
-        waveforms = np.stack([soundscape.mixture, *soundscape.parts.values()])
-        plot_mixture(
-            folder / "images" / name / "mixture.png",
-            front_end.mel(torch.from_numpy(waveforms)).numpy(),
-            ["mixture", *soundscape.parts],
-            soundscape.events,
-            seconds=waveforms.shape[1] / SAMPLE_RATE,
-            f_max=front_end.f_max,
-            title=name,
-        )
 
 
 def _own_options(path: Path) -> str:
@@ -124,6 +64,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     corpus = open_corpus(options.data, options.rirs, sample_rate=SAMPLE_RATE)
     mixing = MixingConfig(**vars(options.mixing))
     mixer = corpus.mixer(mixing, n_sources=mixing.n_events[1], seconds=options.seconds, seed=options.seed)
+
+    def write(name: str, soundscape: Soundscape) -> None:
+        write_soundscape(folder.parent, name, soundscape)
+        if options.plot:
+            draw_soundscape(folder.parent / "images" / name / "mixture.png", soundscape, title=name)
+
     labelled = {}
     gains = []
     threads = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
@@ -133,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             pending = []
             for index, soundscape in made:
                 name = f"{index:05d}"
-                pending.append(threads.submit(write_soundscape, folder.parent, name, soundscape, options.plot))
+                pending.append(threads.submit(write, name, soundscape))
                 labelled[f"{name}.wav"] = soundscape.events
                 gains.append(soundscape.gain)
                 while len(pending) > (2 * BATCH if index + 1 < options.number else 0):

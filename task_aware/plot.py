@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import torch
 from jsonargparse import ArgumentParser
 
 from task_aware.base import cli
@@ -17,40 +15,7 @@ from task_aware.data.blocks import read_blocks
 from task_aware.data.desed import read_events
 from task_aware.data.labels import Event
 from task_aware.inference.predictor import Predictor
-from task_aware.models.system import Separator
-from task_aware.plots import plot_separation
-
-
-@torch.no_grad()
-def draw_separation(
-    path: str | os.PathLike[str],
-    system: Separator,
-    samples: np.ndarray,
-    *,
-    reference: Sequence[Event] | None,
-    estimated: Sequence[Event] | None,
-    title: str,
-) -> None:
-    """Draws samples `[N]` at the detector's rate, as mixture and sources, with what the detector hears in each."""
-    detector = system.detector
-    front_end = detector.feature_config
-    waveform = torch.from_numpy(samples).to(detector.mean.device)[None]
-    mel = front_end.mel(waveform, backend=system.backend)
-    alone, sources, _ = system.detect(mel)
-    plot_separation(
-        path,
-        mel[0].cpu().numpy(),
-        system.separate(mel).mel[0].cpu().numpy(),
-        alone.frame[0].cpu().numpy(),
-        sources.frame[0].cpu().numpy(),
-        detector.labels,
-        frame_seconds=front_end.frame_seconds,
-        output_frame_seconds=detector.frame_seconds,
-        f_max=front_end.f_max,
-        reference=reference,
-        estimated=estimated,
-        title=title,
-    )
+from task_aware.plots.separation import draw_separation
 
 
 def true_events(table: Path, recording: Path, labels: Sequence[str], seconds: float) -> list[Event]:

@@ -15,8 +15,8 @@ from task_aware.data.desed import Clip, Split
 from task_aware.models.opening import pick_device
 from task_aware.models.separator import MaskNetwork, preset
 from task_aware.models.system import Separator
-from task_aware.plot import draw_separation
 from task_aware.plots import plot_training
+from task_aware.plots.separation import draw_separation
 from task_aware.scoring.evaluation import SEPARATED, detect_split, score
 from task_aware.scoring.report import table, write_results
 from task_aware.scoring.separation import verdict

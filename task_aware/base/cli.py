@@ -16,8 +16,8 @@ from task_aware.base.errors import TaskAwareError
 
 ConfigType = TypeVar("ConfigType")
 
-CONFIGS = Path(__file__).parents[1] / "configs"
-PACKAGED = ", ".join(sorted(path.stem for path in CONFIGS.glob("*.yaml")))
+RECIPES = Path(__file__).parents[1] / "recipes"
+PACKAGED = ", ".join(sorted(path.stem for path in RECIPES.glob("*.yaml")))
 
 
 def set_up_logging() -> None:
@@ -115,8 +115,8 @@ def packaged_configs(arguments: list[str], base: str, read: Callable[[Path], str
         if flag == "--config" or (resolved and resolved[-1] == "--config"):
             named = True
             path = Path(value if equals else argument)
-            if not path.exists() and (CONFIGS / f"{path}.yaml").is_file():
-                path = CONFIGS / f"{path}.yaml"
+            if not path.exists() and (RECIPES / f"{path}.yaml").is_file():
+                path = RECIPES / f"{path}.yaml"
             argument = f"--config={read(path)}" if equals else read(path)
         resolved.append(argument)
-    return resolved if named else ["--config", read(CONFIGS / f"{base}.yaml"), *resolved]
+    return resolved if named else ["--config", read(RECIPES / f"{base}.yaml"), *resolved]

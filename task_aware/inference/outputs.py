@@ -67,6 +67,12 @@ class Outputs:
             paths += self.sources(recording)
         return all(path.is_file() for path in paths)
 
+    def write_tables(self, recordings: Sequence[Recording], errors: Mapping[str, str], ending: str = "") -> None:
+        """The events of all recordings as one table, and what could not be read, by name, as another."""
+        done = {recording.name: self.events(recording) for recording in recordings if recording.name not in errors}
+        join_event_tables(self.root / f"events{ending}.tsv", done)
+        write_table(self.root / f"errors{ending}.tsv", ("filename", "error"), errors.items())
+
 
 def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """A tab-separated table."""

@@ -6,10 +6,13 @@ import os
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from task_aware.data.labels import Event
+from task_aware.data.soundscapes import SAMPLE_RATE, Soundscape
+from task_aware.models.features import FeatureConfig
 from task_aware.plots.canvas import COLORS, DPI, INK, WIDTH, draw_mel, save, style
 
 
@@ -54,3 +57,18 @@ def plot_mixture(
     bar.ax.tick_params(labelsize=8)
     figure.suptitle(title, fontsize=12, x=0.01, ha="left")
     save(figure, path)
+
+
+def draw_soundscape(path: str | os.PathLike[str], soundscape: Soundscape, *, title: str) -> None:
+    """Draws a soundscape and its parts by the default front end."""
+    front_end = FeatureConfig(sample_rate=SAMPLE_RATE)
+    waveforms = np.stack([soundscape.mixture, *soundscape.parts.values()])
+    plot_mixture(
+        path,
+        front_end.mel(torch.from_numpy(waveforms)).numpy(),
+        ["mixture", *soundscape.parts],
+        soundscape.events,
+        seconds=waveforms.shape[1] / SAMPLE_RATE,
+        f_max=front_end.f_max,
+        title=title,
+    )

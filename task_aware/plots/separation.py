@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from task_aware.data.labels import Event
+from task_aware.models.system import Separator
 from task_aware.plots.canvas import COLORS, DPI, GREY, INK, WIDTH, draw_mel, save, style
 
-if TYPE_CHECKING:
-    import torch
-
-    Array = np.ndarray | torch.Tensor
+Array = np.ndarray | torch.Tensor
 
 DASHES = ("-", "--", ":", "-.")
 """With more labels than colours, the colours repeat with the next dash."""
@@ -234,3 +233,35 @@ def _draw_events(
     axes.set_yticks(range(len(shown)), [_name(label) for label in shown])
     axes.tick_params(axis="y", length=0, pad=22)
     axes.spines["left"].set_visible(False)
+
+
+@torch.no_grad()
+def draw_separation(
+    path: str | os.PathLike[str],
+    system: Separator,
+    samples: np.ndarray,
+    *,
+    reference: Sequence[Event] | None,
+    estimated: Sequence[Event] | None,
+    title: str,
+) -> None:
+    """Draws samples `[N]` at the detector's rate, as mixture and sources, with what the detector hears in each."""
+    detector = system.detector
+    front_end = detector.feature_config
+    waveform = torch.from_numpy(samples).to(detector.mean.device)[None]
+    mel = front_end.mel(waveform, backend=system.backend)
+    alone, sources, _ = system.detect(mel)
+    plot_separation(
+        path,
+        mel[0].cpu().numpy(),
+        system.separate(mel).mel[0].cpu().numpy(),
+        alone.frame[0].cpu().numpy(),
+        sources.frame[0].cpu().numpy(),
+        detector.labels,
+        frame_seconds=front_end.frame_seconds,
+        output_frame_seconds=detector.frame_seconds,
+        f_max=front_end.f_max,
+        reference=reference,
+        estimated=estimated,
+        title=title,
+    )

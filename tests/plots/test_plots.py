@@ -13,6 +13,7 @@ import torch
 
 from task_aware.data.labels import DESED_CLASSES, Event
 from task_aware.plots import plot_mixture, plot_separation, plot_training
+from task_aware.plots.ablation import Bar, plot_ablation
 from task_aware.plots.canvas import COLORS
 from task_aware.plots.training import _noise, _panels, _running_mean
 
@@ -195,4 +196,13 @@ class TestPlotTraining:
 
 def test_pyplot_stays_out():
     code = "import sys, task_aware.plots; sys.exit('matplotlib.pyplot' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+
+
+def test_bars(tmp_path):
+    bars = [Bar("alone", [30.0], (25.0, 36.0)), Bar("separated", [33.0, 35.0], (29.0, 40.0))]
+    assert bars[1].mean == 34.0
+    plot_ablation(tmp_path / "two.png", bars, label="F1")
+    plot_ablation(tmp_path / "four.png", bars * 2, label="F1")
+    two, four = (matplotlib.image.imread(tmp_path / f"{name}.png").shape for name in ("two", "four"))
+    assert two[1] == 1404 and four[0] > two[0]

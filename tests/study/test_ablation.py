@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 from matplotlib.image import imread
 
-from task_aware import ablation, load_detector, overlay, plot
+from task_aware import ablation, load_detector, overlay
+from task_aware.base import cli
 from task_aware.base.errors import CheckpointError, DataError
-from task_aware.models.opening import BUILTIN_DETECTOR, BUILTIN_SEPARATOR
-from task_aware.plots import Bar, plot_ablation
+from task_aware.models.opening import BUILTIN_DETECTOR
+from task_aware.study import jobs as running
+from task_aware.study.plan import make_jobs, shared_detector
 from task_aware.study.systems import ROWS, RUNS, TABLES, TERMS, loss_options
 from task_aware.training.config import LossConfig, TrainConfig, TrainSepConfig
 
@@ -98,9 +100,9 @@ def test_a_process_that_dies_at_once_is_a_failed_run(tmp_path, monkeypatch):
         def start(self) -> None: ...
         def join(self) -> None: ...
 
-    monkeypatch.setattr(ablation.PROCESSES, "Process", Killed)
-    job = ablation.Job("weak, seed 0", tmp_path / "weak", "train", ())
-    assert ablation.run_all([job]) == [f"weak, seed 0: exit status -9: no output (see {tmp_path / 'weak' / 'log.txt'})"]
+    monkeypatch.setattr(running.PROCESSES, "Process", Killed)
+    job = running.Job("weak, seed 0", tmp_path / "weak", "train", ())
+    assert running.run_all([job]) == [f"weak, seed 0: exit status -9: no output (see {tmp_path / 'weak' / 'log.txt'})"]
 
 
 def test_rows_keep_the_weights_of_the_config():
@@ -117,14 +119,14 @@ def test_jobs_of_all_rows(tmp_path):
     options = ablation.make_parser().parse_args([f"--out={tmp_path}", "--seeds=2", "--max-steps=9", "--recipe=paper"])
     options.rows = list(ROWS)
     configs = ["--config=desed", "--config=paper"]
-    jobs = list(ablation.make_jobs(options, configs, Path("detector.safetensors"), Path("corpus")))
+    jobs = list(make_jobs(options, configs, Path("detector.safetensors"), Path("corpus")))
     assert [job.run for job in jobs] == [*RUNS, *(name for name in RUNS if name != "detector_alone")]
     assert len({job.folder for job in jobs}) == len(jobs)
     by_title = {job.title: job for job in jobs}
     terms = {}
     for name in ("strong_mse", "weak", "weak_dfl", "proposed"):
         job = by_title[f"{name}, seed 1"]
-        config = ablation.cli.parse(TrainConfig, "", job.arguments, base="builtin")
+        config = cli.parse(TrainConfig, "", job.arguments, base="builtin")
         assert config.seed == 1 and config.optimiser.max_steps == 9 and config.losses.domain == "linear"
         terms[name] = {x for x in ("mse", "deep_feature", "weak", "teacher", "frame") if getattr(config.losses, x)}
     assert terms == {
@@ -133,7 +135,7 @@ def test_jobs_of_all_rows(tmp_path):
         "weak_dfl": {"mse", "weak", "deep_feature"},
         "proposed": {"mse", "weak", "deep_feature", "teacher"},
     }
-    denoiser = ablation.cli.parse(TrainSepConfig, "", by_title["sep_sed, seed 0"].arguments, base="denoiser_builtin")
+    denoiser = cli.parse(TrainSepConfig, "", by_title["sep_sed, seed 0"].arguments, base="denoiser_builtin")
     assert denoiser.mixing == config.mixing and denoiser.mixing.reference_db == 0  # the paper's levels for both
     assert denoiser.denoiser.max_steps == 9
 
@@ -147,45 +149,17 @@ def test_a_detector_is_trained_once(tiny_corpus, tmp_path, monkeypatch):
     options = ablation.make_parser().parse_args([f"--out={tmp_path}", f"--data={tiny_corpus}"])
     started = []
 
-    def run(job: ablation.Job) -> str:
+    def run(job: running.Job) -> str:
         started.append(job)
         (job.folder).mkdir()
         (job.folder / "metrics.json").touch()
         return ""
 
-    monkeypatch.setattr(ablation.Job, "work", run)
-    first, second = (ablation.shared_detector(options, "detector_desed", []) for _ in range(2))
+    monkeypatch.setattr(running.Job, "work", run)
+    first, second = (shared_detector(options, "detector_desed", []) for _ in range(2))
     assert first == second == tmp_path / "detector" / "detector.safetensors"
     assert [(job.command, job.arguments[0]) for job in started] == [("train_sed", "--config=detector_desed")]
-    monkeypatch.setattr(ablation.Job, "work", lambda _: "exit status 2: error: no disk")
+    monkeypatch.setattr(running.Job, "work", lambda _: "exit status 2: error: no disk")
     (tmp_path / "detector" / "metrics.json").unlink()
     with pytest.raises(DataError, match="could not be trained; exit status 2"):
-        ablation.shared_detector(options, "detector_desed", [])
-
-
-def test_bars(tmp_path):
-    bars = [Bar("alone", [30.0], (25.0, 36.0)), Bar("separated", [33.0, 35.0], (29.0, 40.0))]
-    assert bars[1].mean == 34.0
-    plot_ablation(tmp_path / "two.png", bars, label="F1")
-    plot_ablation(tmp_path / "four.png", bars * 2, label="F1")
-    two, four = (imread(tmp_path / f"{name}.png").shape for name in ("two", "four"))
-    assert two[1] == 1404 and four[0] > two[0]
-
-
-def test_the_plot_command(tiny_corpus, tmp_path, capsys):
-    recording = sorted((tiny_corpus / "audio/validation").iterdir())[0]
-    table = tiny_corpus / "metadata/validation/validation.tsv"
-    pictures = []
-    for name, options in (("short", ["--seconds=3"]), ("true", ["--seconds=3", f"--events={table}"])):
-        path = tmp_path / f"{name}.png"
-        plot.main([str(BUILTIN_SEPARATOR), str(recording), f"--out={path}", "--device=cpu", *options])
-        pictures.append(imread(path))
-    assert str(tmp_path / "short.png") in capsys.readouterr().out
-    assert all(picture.shape[1] == 1404 for picture in pictures)
-    assert pictures[0].shape != pictures[1].shape or (pictures[0] != pictures[1]).any()
-
-    (tmp_path / "other.tsv").write_text("filename\tonset\toffset\tevent_label\nother.wav\t0\t1\tDog\n")
-    with pytest.raises(DataError, match=f"has no row of {recording.name}"):
-        plot.main([str(BUILTIN_SEPARATOR), str(recording), "--out=x.png", f"--events={tmp_path / 'other.tsv'}"])
-    with pytest.raises(ValueError, match="holds a detector alone"):
-        plot.main([str(BUILTIN_DETECTOR), str(recording), "--out=x.png"])
+        shared_detector(options, "detector_desed", [])

@@ -14,10 +14,12 @@ from task_aware.models.detector import Detection
 from task_aware.models.features import FeatureConfig
 from task_aware.models.separator import MaskNetwork, MaskNetworkConfig
 from task_aware.models.system import Separator
+from task_aware.portable.check import TOLERANCE, own_run
+from task_aware.portable.formats import export_onnx, export_torch, noise, open_onnx, open_torch
 from task_aware.portable.model import FrontEnd
 
 #: As the command holds its files to.
-CLOSE = {"rtol": 0, "atol": export.TOLERANCE}
+CLOSE = {"rtol": 0, "atol": TOLERANCE}
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +32,7 @@ def clips(tiny_corpus) -> torch.Tensor:
 @torch.no_grad()
 def check(run, model, clips: torch.Tensor) -> None:
     """Other batches and lengths than the one that was traced; silence too."""
-    own = export.own_run(model)
+    own = own_run(model)
     silent = torch.zeros(1, 20000)
     for waveform in (clips, clips[:1, :47777], silent):
         answer = run(waveform)
@@ -45,15 +47,15 @@ def test_the_front_end_is_the_operators(clips):
 
 
 def test_a_torch_program_of_any_length(small_separator, clips, tmp_path):
-    export.export_torch(small_separator, tmp_path / "model.pt2")
-    check(export.open_torch(tmp_path / "model.pt2"), small_separator, clips)
+    export_torch(small_separator, tmp_path / "model.pt2")
+    check(open_torch(tmp_path / "model.pt2"), small_separator, clips)
 
 
 def test_an_onnx_file_of_any_length(small_separator, clips, tmp_path):
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")
-    export.export_onnx(small_separator, tmp_path / "model.onnx")
-    run = export.open_onnx(tmp_path / "model.onnx")
+    export_onnx(small_separator, tmp_path / "model.onnx")
+    run = open_onnx(tmp_path / "model.onnx")
     check(run, small_separator, clips)
 
 
@@ -64,10 +66,10 @@ def test_the_command_writes_a_detector_and_what_its_numbers_mean(small_detector,
     description = json.loads((tmp_path / "model.json").read_text())
     assert description["labels"] == list(small_detector.labels)
     assert description["frame_seconds"] == small_detector.frame_seconds and description["seconds"] == 2
-    run = export.open_torch(tmp_path / "model.pt2")
-    assert run(export.noise(4, 32000)).shape[0] == 4
+    run = open_torch(tmp_path / "model.pt2")
+    assert run(noise(4, 32000)).shape[0] == 4
     with pytest.raises(AssertionError):  # torch's own guard
-        run(export.noise(1, 40000))
+        run(noise(1, 40000))
 
 
 class Branching(torch.nn.Module):
@@ -104,7 +106,6 @@ def test_a_detector_of_one_s_own_that_cannot_be_exported_is_named(tmp_path):
 
 def test_a_file_that_says_something_else_is_an_error(small_detector, tmp_path, monkeypatch):
     small_detector.save(tmp_path / "detector.safetensors")
-    open_torch = export.open_torch
     monkeypatch.setattr(export, "open_torch", lambda path: lambda waveform: open_torch(path)(waveform) + 2e-4)
     with pytest.raises(TaskAwareError, match="differs from the model by 2.0e-04, and 1e-04 is allowed"):
         export.main([str(tmp_path / "detector.safetensors"), f"--out={tmp_path}", "--format=torch", "--seconds=1"])
@@ -113,5 +114,5 @@ def test_a_file_that_says_something_else_is_an_error(small_detector, tmp_path, m
 def test_without_the_exporter_s_packages_it_says_what_to_install(small_detector, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(TaskAwareError, match=r"pip install 'task_aware\[export\]'"):
-        export.export_onnx(small_detector, tmp_path / "model.onnx")
+        export_onnx(small_detector, tmp_path / "model.onnx")
     assert not list(tmp_path.iterdir())

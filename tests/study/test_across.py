@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from task_aware import across
-from task_aware.across import System
+from task_aware.across import main
 from task_aware.base.errors import CheckpointError, DataError
 from task_aware.data.desed import read_split
 from task_aware.models.detector import features_of
 from task_aware.scoring.evaluation import DETECTOR_ONLY, SEPARATED, detect_split
 from task_aware.scoring.metrics import event_counts
+from task_aware.study import across
+from task_aware.study.across import System
 
 
 @pytest.fixture
@@ -82,12 +83,12 @@ def test_the_command(tiny_corpus, small_separator, other_detector, tmp_path, cap
         "--resamples=20",
         "--accelerator=cpu",
     ]
-    across.main(command)
+    main(command)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].endswith(f"clips of {tiny_corpus}")
     assert lines[-2].startswith(f"| {tmp_path}/row ") and " 2 |" in lines[-2]
     with pytest.raises(CheckpointError, match=r"there is no separator.safetensors in .*nothing"):
-        across.main([*command, f"--separators={tmp_path}/nothing"])
+        main([*command, f"--separators={tmp_path}/nothing"])
 
 
 def test_a_folder_without_clips_is_refused(small_separator, tmp_path):
@@ -99,11 +100,11 @@ def test_a_folder_without_clips_is_refused(small_separator, tmp_path):
     (tmp_path / "data/audio/validation").mkdir(parents=True)
     files = [f"--detectors={tmp_path}/detector.safetensors", f"--separators={tmp_path}/separator.safetensors"]
     with pytest.raises(DataError, match="has a header and no rows"):
-        across.main([*files, f"--data={tmp_path}/data"])
+        main([*files, f"--data={tmp_path}/data"])
 
 
 def test_detectors_of_other_labels_are_refused(small_separator, causal_detector, tmp_path):
     small_separator.save(tmp_path / "separator.safetensors")
     causal_detector.save(tmp_path / "causal.safetensors")
     with pytest.raises(CheckpointError, match="the detector reads"):
-        across.main([f"--detectors={tmp_path}/causal.safetensors", f"--separators={tmp_path}/separator.safetensors"])
+        main([f"--detectors={tmp_path}/causal.safetensors", f"--separators={tmp_path}/separator.safetensors"])

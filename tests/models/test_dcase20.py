@@ -13,6 +13,7 @@ from torch import nn
 from task_aware import Predictor, import_dcase20, load_detector
 from task_aware.base.errors import CheckpointError
 from task_aware.data.labels import DESED_CLASSES
+from task_aware.models.dcase20 import convert, read_file
 from task_aware.models.detector import median_frames_of
 from task_aware.scoring.evaluation import Heard, decode_all
 
@@ -104,7 +105,7 @@ def test_files_of_2020_are_read(content, tmp_path):
     path = tmp_path / "baseline"
     torch.save(content, path, _use_new_zipfile_serialization=False)
     path.write_bytes(path.read_bytes().replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n"))
-    found = import_dcase20.read_file(path)
+    found = read_file(path)
     assert found["valid_metric"] == content["valid_metric"]
     weight = found["model"]["state_dict"]["dense"]["weight"]
     assert torch.equal(weight, content["model"]["state_dict"]["dense"]["weight"])
@@ -138,12 +139,12 @@ def test_the_attention_is_warned_of_and_can_be_a_maximum(file, tmp_path, caplog)
 
 
 def test_the_file_s_median_window_decodes(content, tmp_path):
-    detector = import_dcase20.convert(content, tmp_path)
+    detector = convert(content, tmp_path)
     assert median_frames_of(detector) == 9
     frame = np.zeros((157, 10), dtype=np.float32)
     frame[20:24] = 0.9  # 4 frames: a median of 7 keeps them, one of 9 does not
     assert decode_all([Heard("a", 10.0, {"it": frame})], detector) == {"it": {"a": []}}
-    narrow = import_dcase20.convert({**content, "median_window": 7}, tmp_path)
+    narrow = convert({**content, "median_window": 7}, tmp_path)
     assert len(decode_all([Heard("a", 10.0, {"it": frame})], narrow)["it"]["a"]) == 10
     assert Predictor(detector).median_frames == 9 and Predictor(detector, median_frames=1).median_frames == 1
 
@@ -180,7 +181,7 @@ def changed(content: dict, *path: str, value: object = None) -> dict:
 )
 def test_other_content_is_one_sentence(content, tmp_path, path, value, message):
     with pytest.raises(CheckpointError, match=message) as caught:
-        import_dcase20.convert(changed(content, *path, value=value), tmp_path / "baseline")
+        convert(changed(content, *path, value=value), tmp_path / "baseline")
     assert "\n" not in str(caught.value) and "baseline" in str(caught.value)
 
 
@@ -192,18 +193,18 @@ class Evil:
 def test_other_files_are_one_sentence_and_none_runs_code(content, tmp_path, recwarn):
     path = tmp_path / "file"
     with pytest.raises(CheckpointError, match="there is no file"):
-        import_dcase20.read_file(path)
+        read_file(path)
     for written in (b"", b"not a pickle", b"PK\x03\x04 cut"):
         path.write_bytes(written)
         with pytest.raises(CheckpointError, match="torch.save did not write it") as caught:
-            import_dcase20.read_file(path)
+            read_file(path)
         assert "\n" not in str(caught.value)
     torch.save([1, 2], path)
     with pytest.raises(CheckpointError, match="holds a list"):
-        import_dcase20.read_file(path)
+        read_file(path)
     torch.save(content | {"desed": Evil()}, path)
     with pytest.raises(CheckpointError, match="would call _warnings.warn") as caught:
-        import_dcase20.read_file(path)
+        read_file(path)
     assert "\n" not in str(caught.value)
     assert not any("code of the file ran" in str(warning.message) for warning in recwarn)
     with pytest.raises(ValueError, match="is a folder"):

@@ -1,0 +1,58 @@
+"""Soundscapes to listen to and to make fixed sets of: mixtures with their images and labels, as files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from task_aware import ops
+from task_aware.data.audio import LARGEST, write_audio
+from task_aware.data.labels import Event
+from task_aware.data.mixing import DynamicMixer
+
+SAMPLE_RATE = 16000
+
+
+#: Soundscapes that are mixed together.
+BATCH = 4
+
+
+class Soundscape(NamedTuple):
+    """A mixture [N], full scale 1 at 16 bit, and its events.
+
+    Attributes:
+        parts: what it is exactly the sum of: the image of each class by its label, and `background`.
+        gain: below 1 where all of it was turned down to stay within full scale.
+    """
+
+    mixture: np.ndarray
+    parts: dict[str, np.ndarray]
+    events: tuple[Event, ...]
+    gain: float
+
+
+@torch.no_grad()
+def soundscapes(mixer: DynamicMixer, count: int, labels: Sequence[str]) -> Iterator[Soundscape]:
+    """The first mixtures of a mixer."""
+    for first in range(0, count, BATCH):
+        plans = [mixer.plan(index) for index in range(first, min(first + BATCH, count))]
+        dry = mixer.pack(plans).unpack()
+        mixed = ops.reverb_mix(*dry)
+        for b, plan in enumerate(plans):
+            rows = [labels[label] for label in plan.labels if label >= 0]
+            parts = dict(zip([*rows, "background"], [*mixed.images[b, : len(rows)], dry.background[b]], strict=True))
+            peak = max(float(part.abs().max()) for part in (mixed.mixture[b], *parts.values()))
+            gain = LARGEST / max(peak, LARGEST)
+            rounded = {name: np.rint(gain * 32768 * part.numpy()) / 32768 for name, part in parts.items()}
+            yield Soundscape(sum(rounded.values(), np.zeros(1)), rounded, plan.events, gain)
+
+
+def write_soundscape(folder: Path, name: str, soundscape: Soundscape) -> None:
+    """Writes the mixture `folder/soundscapes/NAME.wav`, and its parts below `folder/images/NAME`."""
+    for part, samples in soundscape.parts.items():
+        write_audio(folder / "images" / name / f"{part}.wav", samples, SAMPLE_RATE)
+    write_audio(folder / "soundscapes" / f"{name}.wav", soundscape.mixture, SAMPLE_RATE)

@@ -1,0 +1,108 @@
+"""The files that other runtimes read, torch.export and ONNX: writing them and running them."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from task_aware.base.errors import TaskAwareError
+from task_aware.base.files import replacing
+from task_aware.models.opening import detector_of
+from task_aware.portable.model import Portable, with_onnx_grus
+
+#: Clips of this length are exported, checked and timed where none is given, seconds.
+SECONDS = 10.0
+
+
+Run = Callable[[Tensor], Tensor]
+
+
+def export_torch(model: nn.Module, path: Path, *, seconds: float | None = None) -> None:
+    """Writes a program for `torch.export.load`: `waveform [B, N]` -> probabilities `[B, T', C]`.
+
+    Args:
+        model: a `Separator`, or a detector of the protocol.
+        path: the file, `.pt2`.
+        seconds: for clips of this length alone; otherwise of any.
+    """
+    # Not public yet; without them a recurrent layer is traced as a loop of the example's length.
+    from torch.export._patches import register_gru_while_loop_decomposition, register_lstm_while_loop_decomposition
+
+    example, dynamic = _example(model, seconds)
+    with (
+        torch.no_grad(),
+        warnings.catch_warnings(),
+        register_gru_while_loop_decomposition(),
+        register_lstm_while_loop_decomposition(),
+    ):
+        warnings.simplefilter("ignore")
+        shapes = {"waveform": {axis: torch.export.Dim.DYNAMIC for axis in dynamic}}
+        program = torch.export.export(Portable(model).eval(), (example,), dynamic_shapes=shapes, strict=False)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        torch.export.save(program, file)
+
+
+def export_onnx(model: nn.Module, path: Path, *, seconds: float | None = None) -> None:
+    """Writes an ONNX file: input `waveform [batch, samples]`, output `frame [batch, frames, classes]`.
+
+    The arguments are those of `export_torch`. Raises TaskAwareError where the exporter's packages are missing.
+    """
+    try:
+        importlib.import_module("onnxscript")
+    except ImportError as error:
+        raise TaskAwareError(
+            f"writing ONNX needs {error.name}, which is not installed; run `pip install 'task_aware[export]'`"
+        ) from error
+    example, dynamic = _example(model, seconds)
+    for name in ("torch.onnx", "onnxscript", "onnx_ir"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    with torch.no_grad(), warnings.catch_warnings(), replacing(path) as temporary:
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            with_onnx_grus(Portable(model)).eval(),
+            (example,),
+            dynamo=True,
+            dynamic_shapes={"waveform": dynamic},
+            input_names=["waveform"],
+            output_names=["frame"],
+            verbose=False,
+        )
+        assert program is not None
+        program.save(temporary, external_data=False)
+
+
+def _example(model: nn.Module, seconds: float | None) -> tuple[Tensor, dict[int, str]]:
+    """A batch to trace with, and the names of the axes that may have any size."""
+    rate = detector_of(model).feature_config.sample_rate
+    dynamic = {0: "batch"} | ({} if seconds else {1: "samples"})
+    return noise(2, round((seconds or SECONDS) * rate)), dynamic
+
+
+def noise(n_clips: int, n_samples: int) -> Tensor:
+    """Noise `[B, N]` that begins and ends, over a quieter one: clips in which detectors hear something."""
+    generator = torch.Generator().manual_seed(n_samples)
+    loud = (torch.arange(n_samples) // max(1, n_samples // 7)) % 2
+    return torch.randn(n_clips, n_samples, generator=generator) * (0.003 + 0.2 * loud)
+
+
+def open_torch(path: Path) -> Run:
+    """The program in a file, run by torch."""
+    return torch.export.load(path).module()
+
+
+def open_onnx(path: Path) -> Run | None:
+    """An ONNX file, run by onnxruntime on as many threads as torch has; None where that is not installed."""
+    try:
+        import onnxruntime
+    except ImportError:
+        return None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return lambda waveform: torch.from_numpy(session.run(None, {"waveform": waveform.numpy()})[0])

@@ -1,0 +1,55 @@
+"""What finished runs come to, and whether they began with the same options."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
+
+from task_aware.base.errors import CheckpointError
+from task_aware.data.desed import read_split
+from task_aware.models.crnn import load_detector
+from task_aware.models.opening import open_model, pick_device
+from task_aware.study.jobs import Job
+from task_aware.study.systems import ROWS, RUNS
+from task_aware.study.tables import Result, n_parameters, read_counts, real_time_factor
+
+#: The options that decide the numbers of a run.
+DECISIVE = ("data", "rirs", "detector", "config", "denoiser_config", "recipe", "max_steps", "fast_dev_run")
+
+
+def check_same(path: Path, options: Namespace) -> None:
+    """Keeps the decisive options beside the runs; CheckpointError where `path` has those of other runs."""
+    given: dict[str, Any] = {name: options[name] for name in DECISIVE}
+    given = json.loads(json.dumps(given, default=str))
+    if path.is_file():
+        kept = json.loads(path.read_text())
+        other = [f"{name} was {kept.get(name)} and is {given[name]}" for name in given if kept.get(name) != given[name]]
+        if other:
+            raise CheckpointError(
+                f"the runs in {path.parent} began with other options ({'; '.join(other)}); give those, or another --out"
+            )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(given, indent=2) + "\n")
+
+
+def collect(options: Namespace, jobs: Sequence[Job], detector: Path, data: Path, test: str = "") -> dict[str, Result]:
+    """The results, on the validation clips of `data`, of the rows whose runs are done, at least with one seed."""
+    labels = load_detector(detector).labels
+    split = read_split(data, "validation", labels)
+    device = pick_device(options.accelerator)
+    results = {}
+    for name in options.rows:
+        row = ROWS[name]
+        folders = [job.folder for job in jobs if (job.run, job.test) == (row.run, test) and job.is_done]
+        if folders:
+            counts = [read_counts(folder, row.system, split, labels) for folder in folders]
+            checkpoint = RUNS[row.run].checkpoint
+            home = folders[0].parent if test else folders[0]
+            model = open_model(home / checkpoint if checkpoint else detector)
+            speed = real_time_factor(model, row.system, split.clips[0], device)
+            results[name] = Result(counts, n_parameters(model), speed)
+    return results
