@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from setuptools import Distribution
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(CHECKOUT / "build_backend"))
@@ -193,3 +195,38 @@ def test_the_targets_torch_is_found_past_build_isolation(
     write_torch(tmp_path / "overlay", "2.14.0")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "overlay"))
     assert task_aware_build.target_torch() is None
+
+
+def test_a_second_install_of_the_same_sources_compiles_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "csrc").mkdir()
+    source = tmp_path / "csrc" / "op.cpp"
+    source.write_text("// one")
+    (tmp_path / "CMakeLists.txt").write_text("project(task_aware)")
+    (tmp_path / "task_aware/ops").mkdir(parents=True)
+    shutil.copy(CHECKOUT / "task_aware/ops/_sources.py", tmp_path / "task_aware/ops")
+    monkeypatch.setattr(native_build, "ROOT", tmp_path)
+    monkeypatch.setattr(native_build, "find_torch", lambda: tmp_path)
+    monkeypatch.setattr(native_build, "torch_version", lambda _: "2.14.0")
+    monkeypatch.setenv("TASK_AWARE_CUDA", "0")
+    compiled = []
+
+    def compile_it(self, decisive, torch_folder, binary, destination):
+        compiled.append(destination)
+        (destination / "_C.so").write_text(f"library {len(compiled)}")
+
+    monkeypatch.setattr(native_build.NativeBuild, "compile", compile_it)
+
+    def install(name: str, **environment: str) -> str:
+        for variable, value in environment.items():
+            monkeypatch.setenv(variable, value)
+        command = native_build.NativeBuild(Distribution({"name": "task_aware", "version": "1"}))
+        command.build_lib, command.build_temp = str(tmp_path / name), str(tmp_path / "temporary")
+        command.inplace = False
+        command.run()
+        return (tmp_path / name / "task_aware/ops/_C.so").read_text()
+
+    assert [install("first"), install("second")] == ["library 1", "library 1"]
+    source.write_text("// two")
+    assert install("third") == "library 2"
+    assert install("fourth", CXXFLAGS="-O0") == "library 3"
+    assert len(list((tmp_path / "build/native").iterdir())) == 1  # what is out of date goes
