@@ -13,8 +13,8 @@ import lazy_loader
 
 from task_aware.base.version import __version__ as __version__
 
-# A command (`python -m task_aware.train`, `task-aware train`) is set up before torch loads OpenMP: its idle threads
-# sleep instead of spinning, which made training several times slower where other programs share the cores.
+# For commands (`python -m task_aware.train`, `task-aware train`), and before torch loads OpenMP: idle threads sleep.
+# Spinning threads made training several times slower when other programs shared the cores.
 if os.path.basename(sys.argv[0] if sys.argv else "") in ("-m", "task-aware"):
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from task_aware.models.crnn import load_detector as load_detector
     from task_aware.models.system import Separator as Separator
 
-# Each name is imported when it is first used: `task_aware.ops` alone needs neither Lightning nor safetensors.
+# Names are imported on first use, so that `task_aware.ops` alone imports neither Lightning nor safetensors.
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submodules=["ops"],

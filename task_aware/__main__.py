@@ -1,4 +1,4 @@
-"""`task-aware COMMAND`: runs the package's commands."""
+"""The program `task-aware COMMAND`, which runs a command of the package."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import NamedTuple
 
 
 class Command(NamedTuple):
-    """A module that runs, and what it does."""
+    """The module of a command, and one line on what it does."""
 
     module: str
     description: str
 
 
 def commands() -> dict[str, Command]:
-    """Every command by its name: the modules whose first line says "`python -m task_aware.NAME`: description."."""
+    """All commands by name: the modules whose first line is of the form "`python -m task_aware.NAME`: description."."""
     found = {}
     for path in sorted(Path(__file__).parent.glob("*.py")):
         with path.open(encoding="utf-8") as file:
@@ -28,23 +28,25 @@ def commands() -> dict[str, Command]:
 
 
 def usage() -> str:
-    """The list of all commands."""
+    """The text of `task-aware --help`, with a list of all commands."""
     found = commands()
     width = max(map(len, found))
     lines = [f"  {name:<{width}}  {command.description}" for name, command in found.items()]
-    return "\n".join(["usage: task-aware COMMAND [options]     task-aware COMMAND --help", "", *lines])
+    intro = "Trains a sound separator through a frozen sound event detector."
+    outro = "`task-aware COMMAND --help` explains a command and its options."
+    return "\n".join(["usage: task-aware COMMAND [options]", "", intro, "", "commands:", *lines, "", outro])
 
 
 def main() -> None:
-    """Runs the command that is named first; the rest is its own. Exit status 2 where there is none of that name."""
+    """Runs the command named by the first argument, with the remaining arguments. Exit status 2 if there is none."""
     name, *arguments = sys.argv[1:] or [""]
     if name in ("-h", "--help"):
         print(usage())
         return
     found = commands()
     if name not in found:
-        mistake = f"there is no command {name!r}" if name else "a command is missing"
-        print(f"error: {mistake}; give one of {', '.join(found)}, or --help", file=sys.stderr)
+        mistake = f"there is no command {name!r}" if name else "no command given"
+        print(f"error: {mistake}; choose from {', '.join(found)} (task-aware --help describes them)", file=sys.stderr)
         sys.exit(2)
     sys.argv[1:] = arguments
     runpy.run_module(found[name].module, run_name="__main__", alter_sys=True)

@@ -1,4 +1,4 @@
-"""`python -m task_aware.ablation`: the paper's Tables 1 and 2 on the data at hand."""
+"""`python -m task_aware.ablation`: trains and scores all systems of the paper's Tables 1 and 2 on your data."""
 
 from __future__ import annotations
 
@@ -19,51 +19,54 @@ from task_aware.study.systems import DETECTOR_ALONE, ONLY_DEFAULT_RECIPE, ROWS
 from task_aware.study.tables import Comparison
 from task_aware.synthesis import builtin_corpus
 
-#: Steps of a run in a `--fast-dev-run`: one of each stage.
+#: Steps of each run with `--fast-dev-run`: one for each stage.
 FAST_STEPS = 2
 
 
 def make_parser() -> ArgumentParser:
-    """The options."""
+    """The command's options."""
     program = "python -m task_aware.ablation"
     parser = ArgumentParser(prog=program, usage=f"{program} --out DIR [options]", description=main.__doc__)
     add = parser.add_argument
-    add("--out", type=Path, required=True, help="folder of the runs and tables; the same again goes on where it was")
-    add("--data", type=Path | None, help="folder in DESED's layout; default: the built-in corpus")
-    add("--rirs", type=Path | None, help="room impulse responses; default: DATA/rirs where it exists")
-    add("--detector", type=Path | None, help="detector to freeze; default: the built-in corpus' own, or one trained "
-        "on DATA first, by the detector_config of --config")  # fmt: skip
-    add("--config", action="append", help=f"options of train, repeatable: a path, or one of {cli.PACKAGED}; "
+    add(
+        "--out",
+        type=Path,
+        required=True,
+        help="output folder of the runs and tables; run the same command again to continue",
+    )
+    add("--data", type=Path | None, help="data folder in DESED's layout; default: the built-in corpus")
+    add("--rirs", type=Path | None, help="folder of room impulse responses; default: DATA/rirs if it exists")
+    add("--detector", type=Path | None, help="checkpoint of the detector to freeze; default: the one in the package, "
+        "or with DATA one that is trained first by the detector_config of --config")  # fmt: skip
+    add("--config", action="append", help=f"recipe of `train`, repeatable: a path, or one of {cli.PACKAGED}; "
         "default: builtin")  # fmt: skip
-    add(
-        "--denoiser-config", default="denoiser_builtin", help="options of train_sep; its mixtures are those of --config"
-    )
-    add("--recipe", choices=("default", "paper"), default="default", help="paper: --config paper after the others")
-    add(
-        "--rows", nargs="+", choices=tuple(ROWS), help="default: all of both tables; the detector alone is always there"
-    )
-    add("--test", nargs="+", default=[], type=Path, help="further folders in DESED's layout: the trained systems are "
-        "also scored on their validation clips, with tables of their own")  # fmt: skip
-    add("--seeds", type=int, default=3, help="runs of each row, with the seeds 0, 1, ...")
-    add("--max-steps", type=int | None, help="length of all runs but the detector's, in steps")
-    add("--resamples", type=int, default=1000, help="draws of clips for the intervals")
-    add("--accelerator", choices=("auto", "cpu", "gpu"), default="auto")
-    add("--fast-dev-run", action="store_true", help="one seed, two steps of each row, to see that everything runs")
+    add("--denoiser-config", default="denoiser_builtin", help="recipe of `train_sep`, except for the mixing options, "
+        "which are those of --config")  # fmt: skip
+    add("--recipe", choices=("default", "paper"), default="default", help="paper: add --config paper after "
+        "the other recipes, and leave out the rows that are not in the paper")  # fmt: skip
+    add("--rows", nargs="+", choices=tuple(ROWS), help="rows to run, besides the detector alone; default: all")
+    add("--test", nargs="+", default=[], type=Path, help="further data folders in DESED's layout, to score the systems "
+        "on as well, with separate tables")  # fmt: skip
+    add("--seeds", type=int, default=3, help="runs per row, with the seeds 0, 1, ...")
+    add("--max-steps", type=int | None, help="length of each run in steps, except the detector's training")
+    add("--resamples", type=int, default=1000, help="bootstrap draws for the confidence intervals")
+    add("--accelerator", choices=("auto", "cpu", "gpu"), default="auto", help="device; auto: a GPU if there is one")
+    add("--fast-dev-run", action="store_true", help="check that everything runs: one seed, two steps per row")
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Trains and scores the systems of the paper's Tables 1 and 2 and prints the tables.
+    """Trains and scores the systems of the paper's Tables 1 and 2, and prints the tables.
 
-    What is done is kept: the same command goes on where it was stopped. Exit status 1 where a run failed; the others
-    are done nevertheless.
+    Finished runs are kept; after a stop, run the same command again to continue. A failed run does not stop the others;
+    the exit status is then 1. See docs/studies.md.
     """
     options = make_parser().parse_args(arguments)
     names = [test.name for test in options.test]
     if len({*names, ""}) <= len(names):
-        raise ValueError(f"the folders of --test are called {', '.join(names)}; their names must differ")
+        raise ValueError(f"the folders of --test are named {', '.join(names)}; their names must differ")
     if options.seeds < 1 or options.resamples < 1:
-        raise ValueError(f"--seeds is {options.seeds} and --resamples {options.resamples}; give at least 1 of each")
+        raise ValueError(f"--seeds is {options.seeds} and --resamples is {options.resamples}; both must be at least 1")
     if options.fast_dev_run:
         options.seeds, options.max_steps = 1, FAST_STEPS
     rows = options.rows or [name for name in ROWS if options.recipe == "default" or name not in ONLY_DEFAULT_RECIPE]
@@ -88,24 +91,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
             comparison.write(out, note)
             print(f"\n{comparison.markdown()}\n{note}\nwritten to {out}: tables.md, tables.csv, tables.png")
     if failed:
-        print("\n".join(["these runs failed; the same command tries them again:", *failed]), file=sys.stderr)
+        print("\n".join(["these runs failed; run the same command again to retry them:", *failed]), file=sys.stderr)
         sys.exit(1)
 
 
 def describe(options: Namespace, data: Path, detector: Path) -> str:
-    """What the tables were measured on."""
+    """A note for below the tables: on what they were measured, and how."""
     device = pick_device(options.accelerator)
-    length = f", {options.max_steps} steps a run" if options.max_steps else ""
-    fast = " A fast development run: the numbers mean nothing." if options.fast_dev_run else ""
+    length = f", {options.max_steps} steps per run" if options.max_steps else ""
+    fast = " This was a --fast-dev-run: the scores mean nothing." if options.fast_dev_run else ""
     return (
         f"Validation clips of {data}, detector {detector}, recipe {options.recipe}{length}. F1: mean and standard "
-        f"deviation over seeds. Intervals: paired bootstrap over clips, {options.resamples} draws; they leave out "
-        f"what another training would change. Real-time factor: one clip at a time on {device.type}.{fast}"
+        f"deviation over seeds. Intervals: 95 %, paired bootstrap over clips, {options.resamples} draws; they do not "
+        f"cover what another training would change. Real-time factor: one clip at a time on {device.type}.{fast}"
     )
 
 
 def warn_unseparated(jobs: Sequence[Job]) -> str:
-    """A sentence on the separators that were trained too little to separate anything; empty where there are none."""
+    """A sentence that names the runs whose sources have not separated; empty if all have."""
     titles = []
     for job in jobs:
         metrics = json.loads((job.folder / "metrics.json").read_text())
@@ -114,9 +117,10 @@ def warn_unseparated(jobs: Sequence[Job]) -> str:
     if not titles:
         return ""
     return (
-        f" The sources have not separated yet in {'; '.join(titles)}: train longer before reading anything into them."
+        f" The sources have not separated yet in {'; '.join(titles)}: their scores say nothing about separation. "
+        "Train longer (--max-steps, in another --out)."
     )
 
 
 if __name__ == "__main__":
-    cli.run(main, stopped="stopped; the same command goes on where it was")
+    cli.run(main, stopped="stopped; run the same command again to continue")

@@ -1,4 +1,4 @@
-"""`python -m task_aware.across`: separators before detectors that they were not trained with."""
+"""`python -m task_aware.across`: scores separators with detectors that they were not trained through."""
 
 from __future__ import annotations
 
@@ -18,19 +18,21 @@ from task_aware.synthesis import builtin_corpus
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Scores separators before several detectors: whether separation serves more than the one that it was trained with.
+    """Scores separators with several detectors, to see whether a gain holds beyond the detector of their training.
 
-    Detectors must have the labels and the front end of the separators' own. Intervals: paired bootstrap over clips.
+    Prints a table per data folder, with 95 % intervals (paired bootstrap over clips). The detectors must have the
+    labels and the front end of the separators' own detectors. See docs/evaluation.md.
     """
     parser = ArgumentParser(prog="python -m task_aware.across", description=main.__doc__)
-    text = "detectors: checkpoints, or package.module:factory of your own"
+    text = "checkpoints of detectors, or package.module:factory for detectors of your own"
     parser.add_argument("--detectors", type=str, nargs="+", required=True, help=text)
-    text = "separators: checkpoints, or folders whose runs are averaged, such as OUT/strong_mse of the tables"
+    text = "checkpoints of separators, or folders whose runs are averaged, such as OUT/strong_mse of `ablation`"
     parser.add_argument("--separators", type=Path, nargs="+", required=True, help=text)
-    text = "folders in DESED's layout, whose validation clips are heard; default: the built-in corpus"
+    text = "folders in DESED's layout, to score on their validation clips; default: the built-in corpus"
     parser.add_argument("--data", type=Path, nargs="+", default=[], help=text)
-    parser.add_argument("--resamples", type=int, default=2000, help="of the bootstrap")
-    parser.add_argument("--accelerator", choices=("auto", "cpu", "gpu"), default="auto")
+    parser.add_argument("--resamples", type=int, default=2000, help="bootstrap draws for the confidence intervals")
+    text = "device; auto: a GPU if there is one"
+    parser.add_argument("--accelerator", choices=("auto", "cpu", "gpu"), default="auto", help=text)
     options = parser.parse_args(arguments)
     device = pick_device(options.accelerator)
     separators = {

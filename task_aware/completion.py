@@ -1,4 +1,4 @@
-"""`python -m task_aware.completion`: prints what lets a shell complete `task-aware`, its commands and their options."""
+"""`python -m task_aware.completion`: prints a shell script that completes `task-aware`, its commands and options."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from task_aware.base.errors import TaskAwareError
 
 
 def script(shell: str) -> str:
-    """What `shell` has to source. Raises TaskAwareError where shtab, which writes it, is missing."""
+    """The completion script for `shell`. Raises TaskAwareError if shtab, which generates it, is not installed."""
     try:
         importlib.import_module("shtab")
     except ImportError as error:
@@ -27,9 +27,9 @@ def script(shell: str) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Prints a script to source, which completes `task-aware` in a shell."""
+    """Prints a script to source in a shell's start-up file, which completes `task-aware`, its commands and options."""
     parser = ArgumentParser(prog="python -m task_aware.completion", description=main.__doc__)
-    parser.add_argument("shell", choices=("bash", "zsh"))
+    parser.add_argument("shell", choices=("bash", "zsh"), help="your shell")
     print(script(parser.parse_args(arguments).shell))
 
 

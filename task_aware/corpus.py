@@ -1,4 +1,4 @@
-"""`python -m task_aware.corpus`: makes the built-in corpus of synthesised sounds and prints its folder."""
+"""`python -m task_aware.corpus`: generates the built-in corpus of synthesised sounds and prints its folder."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from task_aware.synthesis.contents import SIZES
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Makes the built-in corpus of synthesised domestic sounds, in DESED's layout, and prints its folder."""
+    """Generates the built-in corpus of synthesised domestic sounds in DESED's layout, and prints its folder."""
     parser = ArgumentParser(prog="python -m task_aware.corpus", description=main.__doc__)
-    parser.add_argument("--out", type=Path | None, help="folder to make it in; default: the cache, where it is kept")
-    parser.add_argument("--seed", type=int, default=0, help="each seed makes another corpus")
+    parser.add_argument(
+        "--out", type=Path | None, help="output folder; default: the cache, where other commands find it"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="random seed; each gives a different corpus")
     sizes = "large: more validation clips; tiny: for tests"
     parser.add_argument("--size", choices=sorted(SIZES), default="full", help=sizes)
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    parser.add_argument("--quiet", action="store_true", help="hide the progress bar")
     options = parser.parse_args(arguments)
     given = {"seed": options.seed, "size": options.size, "progress": not options.quiet}
     print(builtin_corpus(**given) if options.out is None else make_corpus(options.out.absolute(), **given))

@@ -1,4 +1,4 @@
-"""`python -m task_aware.evaluate`: scores a detector, alone or behind what separates, on labelled recordings."""
+"""`python -m task_aware.evaluate`: scores a separator, denoiser or detector on labelled recordings."""
 
 from __future__ import annotations
 
@@ -18,20 +18,28 @@ from task_aware.synthesis import builtin_corpus
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Scores a checkpoint on a labelled split; prints a table, writes metrics.json and the detected events as TSV."""
+    """Scores a checkpoint on labelled clips; prints the scores, and writes them with the detected events.
+
+    See docs/evaluation.md.
+    """
     parser = ArgumentParser(prog="python -m task_aware.evaluate", description=main.__doc__)
-    parser.add_argument("checkpoint", type=Path, help="separator, denoiser or detector.safetensors")
+    parser.add_argument(
+        "checkpoint", type=Path, help="separator.safetensors, denoiser.safetensors or detector.safetensors"
+    )
     cli.add_detector(parser)
-    parser.add_argument("--data", type=Path | None, help="folder in DESED's layout; default: the built-in corpus")
-    parser.add_argument("--split", choices=("validation", "public", "synthetic"), default="validation")
-    parser.add_argument("--out", type=Path | None, help="folder of the results; default: beside the checkpoint")
-    parser.add_argument("--accelerator", choices=("auto", "cpu", "gpu"), default="auto")
+    parser.add_argument("--data", type=Path | None, help="data folder in DESED's layout; default: the built-in corpus")
+    parser.add_argument(
+        "--split", choices=("validation", "public", "synthetic"), default="validation", help="clips to score on"
+    )
+    parser.add_argument("--out", type=Path | None, help="output folder; default: evaluation-SPLIT beside CHECKPOINT")
+    text = "device; auto: a GPU if there is one"
+    parser.add_argument("--accelerator", choices=("auto", "cpu", "gpu"), default="auto", help=text)
     options = parser.parse_args(arguments)
     model = open_model(options.checkpoint, options.detector)
     detector = detector_of(model)
     split = read_split(options.data or builtin_corpus(), options.split, detector.labels)
     if not split.clips:
-        raise DataError(f"{split.metadata} names no clip whose recording is there; there is nothing to score")
+        raise DataError(f"none of the clips in {split.metadata} has a recording; there is nothing to score")
     heard = list(hear_split(model, split, device=pick_device(options.accelerator)))
     detections = decode_all(heard, detector)
     results = score(split, detections, detector.labels)

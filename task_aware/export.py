@@ -1,4 +1,4 @@
-"""`python -m task_aware.export`: a separator with its detector as one ONNX file or torch.export program."""
+"""`python -m task_aware.export`: exports a separator with its detector to ONNX and torch.export."""
 
 from __future__ import annotations
 
@@ -25,20 +25,24 @@ from task_aware.portable.formats import SECONDS, Run, export_onnx, export_torch,
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Writes a checkpoint for other runtimes: mono waveforms in, frame probabilities out, front end included.
+    """Exports a model, front end included, for other runtimes: from mono waveforms to frame probabilities.
 
-    What it writes is opened again and compared with the model; a difference above 1e-4 is an error.
+    Each file is opened again and compared with the model; a difference above 1e-4 is an error. See docs/export.md.
     """
     parser = ArgumentParser(prog="python -m task_aware.export", description=main.__doc__)
     parser.add_argument("checkpoint", type=Path, help="separator.safetensors or detector.safetensors")
-    parser.add_argument("--out", type=Path, required=True, help="folder of model.onnx, model.pt2 and model.json")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="output folder for model.onnx, model.pt2 and model.json"
+    )
     cli.add_detector(parser)
-    parser.add_argument("--format", choices=("onnx", "torch", "both"), default="both")
-    parser.add_argument("--seconds", type=float | None, help="for clips of this length alone; default: of any length")
-    parser.add_argument("--benchmark", action="store_true", help="time each on the CPU, on OMP_NUM_THREADS threads")
+    parser.add_argument("--format", choices=("onnx", "torch", "both"), default="both", help="files to write")
+    parser.add_argument("--seconds", type=float | None, help="fixed clip length in seconds; default: any length")
+    parser.add_argument(
+        "--benchmark", action="store_true", help="time each file on the CPU, with OMP_NUM_THREADS threads"
+    )
     options = parser.parse_args(arguments)
     if options.seconds is not None and not options.seconds >= 1:
-        raise ValueError(f"--seconds is {options.seconds}; give 1 or more, or leave it out for any length")
+        raise ValueError(f"--seconds is {options.seconds}; give at least 1, or leave it out for any length")
     model = open_model(options.checkpoint, options.detector)
     rate = detector_of(model).feature_config.sample_rate
     seconds = options.seconds or SECONDS
@@ -58,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     lengths = [round(rate * length) for length in ([seconds] if options.seconds else [seconds, 0.37 * seconds])]
     for name, run in runs.items():
         if run is None:
-            print(f"{name}: written; not checked, since onnxruntime is not installed")
+            print(f"{name}: written, but not checked, because onnxruntime is not installed")
             continue
         remarks = []
         if run is not own:
@@ -66,8 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 difference = largest_difference(run, own, lengths)
             if not difference <= TOLERANCE:
                 raise TaskAwareError(
-                    f"{options.out / name} differs from the model by {difference:.1e}, and {TOLERANCE:.0e} is allowed; "
-                    f"do not use it, and {advice(model)}"
+                    f"{options.out / name} differs from the model by {difference:.1e}, more than the allowed "
+                    f"{TOLERANCE:.0e}; do not use it, and {advice(model)}"
                 )
             remarks.append(f"differs from the model by at most {difference:.1e}")
         if options.benchmark:

@@ -1,4 +1,4 @@
-"""`python -m task_aware.import_dcase20`: the released DCASE 2020 task 4 baseline as a detector of ours."""
+"""`python -m task_aware.import_dcase20`: converts the released DCASE 2020 task 4 baseline into a detector."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _log = logging.getLogger(__name__)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Reads a checkpoint of the DCASE 2020 task 4 baseline and writes it as a detector for --detector."""
+    """Converts a checkpoint of the DCASE 2020 task 4 baseline into a detector for --detector. See docs/detectors.md."""
     parser = ArgumentParser(prog="python -m task_aware.import_dcase20", description=main.__doc__)
-    parser.add_argument("file", type=Path, help="the baseline's checkpoint; it is read without running code in it")
-    parser.add_argument("out", type=Path, help="detector to write, such as detector.safetensors")
-    parser.add_argument("--ema", action="store_true", help="the mean teacher; default: the student, as published")
+    parser.add_argument("file", type=Path, help="checkpoint of the baseline; no code in it is executed")
+    parser.add_argument("out", type=Path, help="file to write, such as detector.safetensors")
+    parser.add_argument("--ema", action="store_true", help="take the mean teacher; default: the student, as published")
     parser.add_argument(
         "--clip-pooling",
         choices=("linear_softmax", "max"),
         default="linear_softmax",
-        help="clip probabilities: sum(p^2) / sum(p) over the frames, or the maximum",
+        help="how clip probabilities are pooled: sum(p^2) / sum(p) over the frames, or their maximum",
     )
     options = parser.parse_args(arguments)
     if options.out.is_dir():

@@ -1,4 +1,4 @@
-"""`python -m task_aware.infer`: the events in recordings of any format and length, and their sources."""
+"""`python -m task_aware.infer`: detects the sound events in recordings of any format and length."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 
 def make_parser() -> ArgumentParser:
-    """The options."""
+    """The command's options."""
     parser = ArgumentParser(
         prog="python -m task_aware.infer",
         usage="python -m task_aware.infer CKPT PATH... --out DIR [options]\n"
@@ -36,34 +36,34 @@ def make_parser() -> ArgumentParser:
     )
     add = parser.add_argument
     add("inputs", nargs="+", metavar="PATH", help="CKPT, a separator or a detector (not with --demo), then recordings: "
-        "files, folders, patterns, and lists (.txt, .tsv)")  # fmt: skip
-    add("--out", type=Path, required=True, help="folder of the results")
+        "files, folders, patterns, and lists of them (.txt, .tsv)")  # fmt: skip
+    add("--out", type=Path, required=True, help="output folder")
     cli.add_detector(parser)
-    add("--demo", action="store_true", help="the small separator that comes along, for the built-in corpus' classes")
-    add("--scores", action="store_true", help="write the frame probabilities too, as sed_scores_eval reads them")
-    add("--plot", action="store_true", help="draw each recording too")
-    add("--plot-minutes", type=float, default=2.0, help="of a long recording, only the beginning")
-    add("--audio", action="store_true", help="write the sources too, as the masks project them (docs/inference.md)")
+    add("--demo", action="store_true", help="use the package's small separator, which detects DESED's ten classes")
+    add("--scores", action="store_true", help="also write frame probabilities, in sed_scores_eval's format")
+    add("--plot", action="store_true", help="also draw each recording")
+    add("--plot-minutes", type=float, default=2.0, help="how many minutes of a recording to draw, from its start")
+    add("--audio", action="store_true", help="also write the separated sources (see docs/inference.md)")
     add("--threshold", type=float, default=0.5, help="probability from which a class is active")
-    add("--median", type=int | None, help="length of the median filter in output frames, 1 is none; default: the "
-        "detector's own")  # fmt: skip
-    add("--merge", choices=get_args(Merge), help="rule for the sources' detections; default: the separator's own")
-    add("--window", type=float, default=20.0, help="seconds heard at once; shorter recordings are heard whole")
-    add("--overlap", type=float, default=5.0, help="seconds that neighbouring windows share")
-    add("--batch-size", type=int | None, help="windows at a time; default: 32 on a GPU, 1 on the CPU")
+    add("--median", type=int | None, help="length of the median filter in output frames; 1 switches it off; default: "
+        "the detector's own")  # fmt: skip
+    add("--merge", choices=get_args(Merge), help="how detections of sources are combined; default: the separator's own")
+    add("--window", type=float, default=20.0, help="seconds that are analysed at once; longer recordings are split")
+    add("--overlap", type=float, default=5.0, help="overlap of neighbouring windows, seconds")
+    add("--batch-size", type=int | None, help="windows per batch; default: 32 on a GPU, 1 on the CPU")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
-    add("--precision", choices=get_args(Precision), default="32-true", help="of the networks")
-    add("--jobs", type=int, default=min(4, os.cpu_count() or 1), help="threads that decode")
-    add("--skip-existing", action="store_true", help="leave out recordings whose results are there")
-    add("--shard", help="part i/n of the recordings, such as 1/4; its tables are events-1-of-4.tsv, ...")
+    add("--precision", choices=get_args(Precision), default="32-true", help="numerical precision of the networks")
+    add("--jobs", type=int, default=min(4, os.cpu_count() or 1), help="threads that decode recordings")
+    add("--skip-existing", action="store_true", help="skip recordings that have results, to continue a stopped run")
+    add("--shard", help="process only part i of n, such as 1/4; writes events-1-of-4.tsv instead of events.tsv")
     return parser
 
 
 def open_predictor(options: Namespace) -> tuple[Predictor, list[str]]:
-    """The model, and the inputs that are recordings."""
+    """Opens the model; returns it and the inputs that name recordings."""
     checkpoint, *inputs = [str(BUILTIN_SEPARATOR)] * options.demo + options.inputs
     if not inputs:
-        raise ValueError("recordings are missing; give a checkpoint (or --demo) and then files or folders")
+        raise ValueError("no recordings given; give a checkpoint (or --demo), then files or folders")
     predictor = Predictor(
         checkpoint,
         detector=options.detector,
@@ -77,26 +77,26 @@ def open_predictor(options: Namespace) -> tuple[Predictor, list[str]]:
         batch_size=options.batch_size,
     )
     if options.audio and predictor.separator is None:
-        raise ValueError(f"{checkpoint} holds a detector alone, and --audio needs a separator")
+        raise ValueError(f"{checkpoint} is a detector, but --audio needs a separator")
     return predictor, inputs
 
 
 def check_numbers(options: Namespace) -> None:
-    """Raises ValueError for an option out of its range."""
+    """Raises ValueError if an option is out of its range."""
     if not 0 < options.threshold <= 1:
-        raise ValueError(f"--threshold is {options.threshold}; give a probability above 0 and up to 1")
+        raise ValueError(f"--threshold is {options.threshold}; give a probability above 0 and at most 1")
     for option, value in (("jobs", options.jobs), ("median", options.median), ("batch-size", options.batch_size)):
         if value is not None and value < 1:
-            raise ValueError(f"--{option} is {value}; give 1 or more")
+            raise ValueError(f"--{option} is {value}; give at least 1")
     if options.plot_minutes <= 0:
         raise ValueError(f"--plot-minutes is {options.plot_minutes}; give more than 0")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Writes the sound events of recordings as tables.
+    """Detects the sound events in recordings, and writes them as tables. See docs/inference.md.
 
-    Exit status: 0 where all recordings are done, 1 where some could not be read (errors.tsv names them), 2 where the
-    command is mistaken.
+    Exit status: 0 if all recordings were processed, 1 if some could not be read (errors.tsv names them), 2 if the
+    command line is wrong.
     """
     options = make_parser().parse_args(arguments)
     check_numbers(options)
@@ -110,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     todo = recordings
     if options.skip_existing:
         todo = [recording for recording in recordings if not outputs.are_complete(recording)]
-        _log.info("%d of %d recordings have their results already", len(recordings) - len(todo), len(recordings))
+        _log.info("skipping %d of %d recordings, which have results", len(recordings) - len(todo), len(recordings))
     start = time.perf_counter()
     seconds = seconds_of(todo, options.jobs)
     errors = analyse(predictor, todo, Writer(outputs, predictor, seconds, options.plot_minutes), options.jobs)
@@ -127,4 +127,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, stopped="stopped; --skip-existing goes on where it was")
+    cli.run(main, stopped="stopped; --skip-existing continues where it was")

@@ -1,4 +1,4 @@
-"""`python -m task_aware.info`: what is installed here, and why something is not."""
+"""`python -m task_aware.info`: shows versions, native libraries and GPUs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from task_aware.ops._extension import BUILD_COMMAND, extension
 
 def cpu_line() -> str:
     if not extension.cpu:
-        return f"absent: {extension.cpu_absent}; `{BUILD_COMMAND}` builds them"
+        return f"absent: {extension.cpu_absent}; build them with `{BUILD_COMMAND}`"
     build = extension.build
     return f"built by {build['compiler']} against torch {build['torch']}, in {extension.folder}"
 
@@ -40,7 +40,7 @@ def gpu_lines() -> list[str]:
 
 
 def report() -> str:
-    """The whole report as text."""
+    """The report, one line per component."""
     cuda = torch.version.cuda
     rows = [
         ("task_aware", __version__),
@@ -55,7 +55,7 @@ def report() -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Prints what is installed here: the native libraries, torch, GPUs."""
+    """Shows versions, native libraries and GPUs; if a library is missing, says why."""
     ArgumentParser(prog="python -m task_aware.info", description=main.__doc__).parse_args(arguments)
     print(report())
     return 0

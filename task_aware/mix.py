@@ -1,4 +1,4 @@
-"""`python -m task_aware.mix`: writes soundscapes with their images and labels, to listen to and to make fixed sets."""
+"""`python -m task_aware.mix`: writes mixtures as training makes them, to listen to or as a fixed set."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from task_aware.training.config import TrainConfig
 
 
 def _own_options(path: Path) -> str:
-    """A config, without what it says to the training commands alone."""
+    """A recipe as JSON, without the options that only the training commands have."""
     if not path.is_file():
         return str(path)
     trained = {field.name for field in fields(TrainConfig)} - {"data", "rirs", "out", "seed", "mixing"}
@@ -36,23 +36,29 @@ def _own_options(path: Path) -> str:
 
 
 def make_parser() -> ArgumentParser:
+    """The command's options."""
     program = "python -m task_aware.mix"
     parser = ArgumentParser(prog=program, usage=f"{program} --out DIR [options]", description=main.__doc__)
-    text = f"YAML of options, repeatable: a path, or one that comes along ({cli.PACKAGED}), of which the mixing counts"
+    text = f"recipe, repeatable: a path, or one of {cli.PACKAGED}; only its mixing options are used; default: builtin"
     parser.add_argument("--config", action=ActionConfigFile, help=text)
-    parser.add_argument("--out", type=Path, required=True, help="folder to write, in DESED's layout")
-    parser.add_argument("-n", "--number", type=int, default=100, help="how many soundscapes")
-    parser.add_argument("--data", type=Path | None, help="folder in DESED's layout; default: the built-in corpus")
-    parser.add_argument("--rirs", type=Path | None, help="room impulse responses; default: DATA/rirs where it exists")
-    parser.add_argument("--seconds", type=float, default=10.0, help="length of a soundscape")
-    parser.add_argument("--seed", type=int, default=0, help="another seed, other soundscapes")
-    parser.add_argument("--plot", action="store_true", help="a picture beside the images of each")
+    parser.add_argument("--out", type=Path, required=True, help="output folder, in DESED's layout")
+    parser.add_argument("-n", "--number", type=int, default=100, help="number of mixtures")
+    parser.add_argument("--data", type=Path | None, help="data folder in DESED's layout; default: the built-in corpus")
+    parser.add_argument(
+        "--rirs", type=Path | None, help="folder of room impulse responses; default: DATA/rirs if it exists"
+    )
+    parser.add_argument("--seconds", type=float, default=10.0, help="length of a mixture in seconds")
+    parser.add_argument("--seed", type=int, default=0, help="random seed; each gives different mixtures")
+    parser.add_argument("--plot", action="store_true", help="also draw each mixture")
     parser.add_class_arguments(MixingConfig, "mixing")
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Writes soundscapes, images of their classes, and labels: a folder that `--data` of other commands takes."""
+    """Writes mixtures as training makes them, with their parts and labels: a data folder for other commands.
+
+    Knows DESED's ten classes only. See docs/data.md.
+    """
     parser = make_parser()
     given = list(sys.argv[1:] if arguments is None else arguments)
     options = parser.parse_args(cli.packaged_configs(given, "builtin", _own_options))
@@ -60,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.number < 1:
         raise ValueError(f"--number is {options.number}; give at least 1")
     if table.exists():
-        raise DataError(f"{table} is there already; give another --out, or remove what it holds")
+        raise DataError(f"{table} exists already; give another --out, or delete this one")
     corpus = open_corpus(options.data, options.rirs, sample_rate=SAMPLE_RATE)
     mixing = MixingConfig(**vars(options.mixing))
     mixer = corpus.mixer(mixing, n_sources=mixing.n_events[1], seconds=options.seconds, seed=options.seed)
@@ -75,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     threads = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
     try:
         made = enumerate(soundscapes(mixer, options.number, corpus.encoder.labels))
-        with tqdm(total=options.number, desc="mix", unit="soundscape") as bar:
+        with tqdm(total=options.number, desc="mixing", unit="mixture") as bar:
             pending = []
             for index, soundscape in made:
                 name = f"{index:05d}"
@@ -93,10 +99,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     write_events(table, labelled)
     if turned_down := [gain for gain in gains if gain < 1]:
         print(
-            f"{len(turned_down)} of {len(gains)} soundscapes were beyond full scale and were turned down with their "
-            f"images, by up to {-20 * np.log10(min(turned_down)):.1f} dB"
+            f"{len(turned_down)} of {len(gains)} mixtures exceeded full scale and were turned down, by up to "
+            f"{-20 * np.log10(min(turned_down)):.1f} dB"
         )
-    print(f"written to {options.out}: {len(gains)} soundscapes in {folder}, their images beside, labels in {table}")
+    print(
+        f"written to {options.out}: {len(gains)} mixtures in {folder}, their parts in {folder.parent / 'images'}, "
+        f"labels in {table}"
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`python -m task_aware.overlay`: validation clips overlaid in pairs, where separation has most to do."""
+"""`python -m task_aware.overlay`: makes a harder test set, of validation clips overlaid in pairs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SAMPLE_RATE = 16000
 
 
 def union(events: Iterable[Event]) -> list[Event]:
-    """Events of which those of one class that overlap or touch are one, in the order of their onsets."""
+    """The events in the order of their onsets; those of one class that overlap or touch are joined."""
     joined: list[Event] = []
     for event in sorted(events, key=lambda event: (event.label, event.onset)):
         if joined and joined[-1].label == event.label and event.onset <= joined[-1].offset:
@@ -31,7 +31,7 @@ def union(events: Iterable[Event]) -> list[Event]:
 
 
 def overlay(first: Clip, second: Clip) -> tuple[np.ndarray, list[Event]]:
-    """The sum of two strongly labelled clips `[N]`, as long as the longer one, and its events."""
+    """The sum of two strongly labelled clips, `[N]` as long as the longer one, and its events."""
     samples = [read_audio(clip.path, SAMPLE_RATE) for clip in (first, second)]
     total = np.zeros(max(map(len, samples)), np.float32)
     for part in samples:
@@ -41,18 +41,21 @@ def overlay(first: Clip, second: Clip) -> tuple[np.ndarray, list[Event]]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Overlays validation clips in pairs, each clip in one of them: the validation split of a folder for `--data`."""
+    """Overlays validation clips in pairs, each clip in one pair at most: a new data folder to score on.
+
+    Knows DESED's ten classes only. See docs/data.md.
+    """
     parser = ArgumentParser(prog="python -m task_aware.overlay", description=main.__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="folder to write, in DESED's layout")
-    parser.add_argument("--data", type=Path | None, help="folder in DESED's layout; default: the built-in corpus")
-    parser.add_argument("--seed", type=int, default=0, help="another seed, other pairs")
+    parser.add_argument("--out", type=Path, required=True, help="output folder, in DESED's layout")
+    parser.add_argument("--data", type=Path | None, help="data folder in DESED's layout; default: the built-in corpus")
+    parser.add_argument("--seed", type=int, default=0, help="random seed; each gives different pairs")
     options = parser.parse_args(arguments)
     table, folder = split_paths(options.out, "validation")
     if table.exists():
-        raise DataError(f"{table} is there already; give another --out, or remove what it holds")
+        raise DataError(f"{table} exists already; give another --out, or delete this one")
     clips = read_split(options.data or builtin_corpus(), "validation", DESED_CLASSES).clips
     if len(clips) < 2:
-        raise DataError(f"{options.data} has {len(clips)} validation clip; two are needed to overlay")
+        raise DataError(f"{options.data} has {len(clips)} validation clip; at least two are needed")
     order = np.random.default_rng(options.seed).permutation(len(clips))
     labelled = {}
     pairs = order[: len(order) // 2 * 2].reshape(-1, 2)

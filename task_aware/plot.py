@@ -1,4 +1,4 @@
-"""`python -m task_aware.plot`: the paper's Figure 3 for any recording."""
+"""`python -m task_aware.plot`: draws a recording, its separated sources and the events detected in each."""
 
 from __future__ import annotations
 
@@ -19,22 +19,29 @@ from task_aware.plots.separation import draw_separation
 
 
 def true_events(table: Path, recording: Path, labels: Sequence[str], seconds: float) -> list[Event]:
-    """The events that begin in the first `seconds` of a recording, from a table with its file name."""
+    """The events that begin in the first `seconds` of a recording, from a table that names it."""
     events = read_events(table, labels)
     if recording.name not in events:
-        raise DataError(f"{table} has no row of {recording.name}; give the table that names this recording")
+        raise DataError(f"{table} has no row for {recording.name}; give a table that names this recording")
     return [event for event in events[recording.name] if event.onset < seconds]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Draws a recording and its separated sources, with what the detector hears in each."""
+    """Draws a recording and its separated sources, with the events detected in each, as in the paper's Figure 3.
+
+    See docs/evaluation.md.
+    """
     parser = ArgumentParser(prog="python -m task_aware.plot", description=main.__doc__)
     parser.add_argument("checkpoint", type=Path, help="separator.safetensors")
     parser.add_argument("recording", type=Path, help="wav, flac, ogg or mp3 of any rate and number of channels")
-    parser.add_argument("--out", type=Path, required=True, help="the PNG to write")
+    parser.add_argument("--out", type=Path, required=True, help="PNG file to write")
     cli.add_detector(parser)
-    parser.add_argument("--events", type=Path | None, help="the true events: filename, onset, offset, event_label")
-    parser.add_argument("--seconds", type=float, default=20.0, help="of a longer recording, only the beginning")
+    parser.add_argument(
+        "--events", type=Path | None, help="table of true events to draw too (filename, onset, offset, event_label)"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=20.0, help="how many seconds of the recording to draw, from its start"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
     options = parser.parse_args(arguments)
     if options.seconds <= 0:
@@ -46,7 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         window_seconds=max(20.0, options.seconds),
     )
     if predictor.separator is None:
-        raise ValueError(f"{options.checkpoint} holds a detector alone; infer --plot draws what that hears")
+        raise ValueError(
+            f"{options.checkpoint} is a detector, but plot needs a separator; use infer --plot to draw detections"
+        )
     rate = predictor.sample_rate
     blocks = read_blocks(options.recording, rate, block_seconds=options.seconds)
     samples = np.concatenate(list(islice(blocks, 2)))[: round(options.seconds * rate)]

@@ -27,17 +27,20 @@ from task_aware.training.loop import fit, is_first_process, read_history
 from task_aware.training.separator import TaskAwareModule, measure_separation
 from task_aware.training.setup import FAST_STEPS, check_cuda_graph, check_losses, make_data
 
-#: Steps whose mixtures training has not seen, on which separation is measured.
+#: Separation is measured on the mixtures of this many further steps, which training has not seen.
 MEASURED_STEPS = 8
 
 
 def busiest(split: Split) -> Clip:
-    """The clip with most classes, the one where separation shows most."""
+    """The clip with the most classes, in which separation shows best."""
     return max(split.clips, key=lambda clip: (len({event.label for event in clip.events or ()}), clip.filename))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Trains a separator through a frozen detector; prints event F1 of the detector alone and behind the separator."""
+    """Trains a separator through a frozen sound event detector, and scores the detector alone and with separation.
+
+    Without options it trains on the built-in corpus. See docs/training.md and docs/recipes.md.
+    """
     config = cli.parse(TrainConfig, main.__doc__ or "", arguments, base="builtin")
     check_losses(config.losses, config.optimiser)
     check_cuda_graph(config)

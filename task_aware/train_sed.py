@@ -1,4 +1,4 @@
-"""`python -m task_aware.train_sed`: trains the baseline detector, to be frozen."""
+"""`python -m task_aware.train_sed`: trains a sound event detector, to be frozen for `train`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from task_aware.training.loop import is_first_process
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Trains a detector, the DCASE 2020 task 4 baseline CRNN, by mean teacher; scores it on the validation clips."""
+    """Trains a detector as the DCASE 2020 task 4 baseline does (a CRNN with a mean teacher), and scores it.
+
+    Knows DESED's ten classes only. See docs/training.md.
+    """
     config = cli.parse(TrainSedConfig, main.__doc__ or "", arguments, base="detector_builtin")
     options = config.training
     corpus = open_corpus(config.data, config.rirs, sample_rate=options.features.sample_rate, tiny=config.fast_dev_run)

@@ -1,4 +1,4 @@
-"""`python -m task_aware.train_sep`: trains the separation baseline (SEP+SED) that the paper compares with."""
+"""`python -m task_aware.train_sep`: trains the separation baseline that the paper compares with (SEP+SED)."""
 
 from __future__ import annotations
 
@@ -25,12 +25,15 @@ from task_aware.training.setup import FAST_STEPS
 
 
 def batch_sizes(mixtures: int, step: int) -> BatchSizes:
-    """Clips of a step: the same for all."""
+    """Clips in a step; the same for all steps."""
     return BatchSizes(mixtures, 0, 0)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Trains a denoiser by signal error; prints event F1 of a frozen detector alone, and behind the denoiser."""
+    """Trains the DCASE 2020 separation baseline, a denoiser, and scores a frozen detector alone and with it.
+
+    See docs/training.md.
+    """
     config = cli.parse(TrainSepConfig, main.__doc__ or "", arguments, base="denoiser_builtin")
     options = config.denoiser
     if config.fast_dev_run:
@@ -38,7 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     backend: ops.Backend = "native" if config.fused else "reference"
     detector = get_detector(config)
     if not isinstance(detector, CRNN):
-        raise ValueError(f"--detector {config.detector} is no checkpoint; the denoiser is saved with one, give that")
+        raise ValueError(
+            f"--detector is {config.detector}; give a checkpoint here, because it is saved with the denoiser"
+        )
     sample_rate = detector.feature_config.sample_rate
     corpus = open_corpus(
         config.data, config.rirs, sample_rate=sample_rate, labels=detector.labels, tiny=config.fast_dev_run

@@ -1,4 +1,4 @@
-"""`python -m task_aware.verify_data`: what of your data is there, missing and broken, before a GPU hour is spent."""
+"""`python -m task_aware.verify_data`: checks a data set: what is there, missing or broken, and what can run with it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from task_aware.data.verify_tables import classes_table, forms, splits_table
 from task_aware.training.config import TrainConfig, TrainSedConfig
 from task_aware.training.setup import batch_sizes
 
-#: Options that do without a split.
+#: The options that make a command run without a split.
 TRAIN_WITHOUT = {"weak": "--losses.weak 0 --losses.teacher 0", "unlabelled": "--losses.teacher 0"}
 TRAIN_SED_WITHOUT = {
     "weak": "--training.batch.weak 0",
@@ -25,7 +25,7 @@ TRAIN_SED_WITHOUT = {
 
 
 def verdict(needs: Iterable[str], usable: set[str], without: dict[str, str]) -> str:
-    """Whether a command can run with what is usable, and with which options otherwise."""
+    """Whether a command can run with the usable splits, and if not, the options that make it run."""
     lacking = [name for name in needs if name not in usable]
     if not lacking:
         return "ready"
@@ -37,7 +37,7 @@ def verdict(needs: Iterable[str], usable: set[str], without: dict[str, str]) -> 
 
 
 def recipes(usable: set[str]) -> list[tuple[str, str]]:
-    """Each command with the recipes that come along, and whether it can run."""
+    """Each command with each packaged recipe, and whether it can run."""
     rows = []
     detectors = []
     for name in ("builtin", "desed", "desed --config paper"):
@@ -62,16 +62,18 @@ def recipes(usable: set[str]) -> list[tuple[str, str]]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Says what of a data set is there, missing and broken, and which commands can run with it.
+    """Checks a data set: what is there, missing or broken, and which commands can run with it.
 
-    Exit status: 0 where training can start (a soundbank and validation clips are there, and nothing below "problems"),
-    1 where it cannot, 2 where the command is mistaken.
+    Knows DESED's ten classes only. Exit status: 0 if training can start (there are a soundbank and validation clips,
+    and no "problems"), 1 if it cannot, 2 if the command line is wrong. See docs/data.md.
     """
     parser = ArgumentParser(prog="python -m task_aware.verify_data", description=main.__doc__)
-    parser.add_argument("data", type=Path, help="folder in DESED's layout")
-    parser.add_argument("--rirs", type=Path | None, help="room impulse responses; default: DATA/rirs where it exists")
+    parser.add_argument("data", type=Path, help="data folder in DESED's layout")
     parser.add_argument(
-        "--decode", action="store_true", help="read all recordings whole, to find broken and silent ones"
+        "--rirs", type=Path | None, help="folder of room impulse responses; default: DATA/rirs if it exists"
+    )
+    parser.add_argument(
+        "--decode", action="store_true", help="decode all recordings completely, to find broken and silent ones"
     )
     options = parser.parse_args(arguments)
     report = verify(options.data, options.rirs, decode=options.decode)
@@ -84,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(f"\n{title}", *lines, sep="\n  ")
     print("\ncommands", *(f"{name:<38}{answer}" for name, answer in recipes(report.usable)), sep="\n  ")
     if not options.decode:
-        print("\nheaders were read alone; --decode finds recordings that are broken further on, or silent")
+        print("\nonly headers were read; --decode finds recordings that are broken further on, or silent")
     if not report.can_train:
         print("training cannot start", file=sys.stderr)
         sys.exit(1)

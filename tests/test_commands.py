@@ -151,7 +151,7 @@ def test_ablation_rows_are_four_weights():
 def test_length_in_epochs_or_steps():
     assert parse("--epochs=2", "--optimiser.steps_per_epoch=7").optimiser.max_steps == 14
     assert parse("--max-steps=5").optimiser.max_steps == 5
-    with pytest.raises(ValueError, match="trains nothing"):
+    with pytest.raises(ValueError, match="max_steps is 0 and steps_per_epoch is 100; both must be at least 1"):
         parse("--max-steps=0")
 
 
@@ -193,7 +193,7 @@ def test_mistakes_are_one_sentence(tmp_path, tiny_corpus):
         train.main([f"--detector={tmp_path / 'absent.safetensors'}"])
     cut = tmp_path / "cut.safetensors"
     cut.write_bytes(BUILTIN_DETECTOR.read_bytes()[:5000])
-    with pytest.raises(CheckpointError, match="not a whole safetensors file"):
+    with pytest.raises(CheckpointError, match="not a complete safetensors file"):
         train.main([f"--detector={cut}"])
     with pytest.raises(ValueError, match="at least one above 0"):
         train.main([f"--losses.{name}=0" for name in ("mse", "deep_feature", "weak", "teacher", "frame")])

@@ -206,8 +206,8 @@ def test_mistakes_are_one_sentence(checkpoint, recordings, tmp_path):
     file, out = recordings / "a.wav", f"--out={tmp_path / 'out'}"
     for error, message, *arguments in [
         (CheckpointError, "there is no checkpoint", tmp_path / "absent.safetensors", file),
-        (CheckpointError, "not a whole safetensors file", file, file),
-        (ValueError, "recordings are missing", checkpoint),
+        (CheckpointError, "not a complete safetensors file", file, file),
+        (ValueError, "no recordings given", checkpoint),
         (DataError, "there is no recording", checkpoint, recordings / "*.aiff"),
         (ValueError, "is no part of a whole", checkpoint, file, "--shard=3/2"),
         (ValueError, "cannot overlap by 9 s", checkpoint, file, "--overlap=9", "--window=10"),

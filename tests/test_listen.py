@@ -43,7 +43,8 @@ def test_a_recording_of_any_rate_has_the_events_that_infer_finds(
     events = Predictor(causal_separator, device="cpu", threshold=0.45).detect(read_audio(path), 16000)
     assert sorted(rows) == sorted(rows_of(events, "clip.wav")) != []
     summary = (
-        rf"{len(samples) / rate:.1f} s heard in .+ s \(real-time factor 0\.\d{{4}}\); an event comes at most 0.476 s"
+        rf"{len(samples) / rate:.1f} s of audio in .+ s \(real-time factor 0\.\d{{4}}\); "
+        "an event is printed at most 0.476 s"
     )
     assert re.match(summary, printed.err)
 
@@ -57,7 +58,7 @@ def test_standard_input_is_raw_samples(checkpoint, samples, tmp_path, monkeypatc
     listen.main([str(checkpoint), "-", "--chunk-seconds=0.25"])
     printed = capsys.readouterr()
     assert printed.out == expected and "\n-\t" in expected
-    assert "3.9 s heard in" in printed.err
+    assert "3.9 s of audio in" in printed.err
 
 
 def test_an_event_is_printed_before_the_stream_ends(checkpoint, samples, monkeypatch, capsys):
@@ -77,14 +78,14 @@ def test_an_event_is_printed_before_the_stream_ends(checkpoint, samples, monkeyp
     monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=Microphone()))
     listen.main([str(checkpoint), "-", "--threshold=0.45"])
     assert Microphone.printed.count("\n") > 2
-    assert "3.9 s heard" in capsys.readouterr().err
+    assert "3.9 s of audio" in capsys.readouterr().err
 
 
 def test_an_empty_stream(checkpoint, monkeypatch, capsys):
     monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO()))
     listen.main([str(checkpoint), "-"])
     printed = capsys.readouterr()
-    assert printed.out.count("\n") == 1 and printed.err.startswith("0.0 s heard in 0.0 s; an event comes")
+    assert printed.out.count("\n") == 1 and printed.err.startswith("0.0 s of audio in 0.0 s; an event is printed")
 
 
 def test_mistakes_are_one_sentence(checkpoint, small_separator, tmp_path):

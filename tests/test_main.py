@@ -39,7 +39,7 @@ def test_every_command_is_a_module_that_can_be_run():
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
-    [(["seperate"], "there is no command 'seperate'; give one of "), ([], "a command is missing; give one of ")],
+    [(["seperate"], "there is no command 'seperate'; choose from "), ([], "no command given; choose from ")],
 )
 def test_a_command_that_is_not_there_is_one_sentence(monkeypatch, capsys, arguments, sentence):
     assert run(monkeypatch, *arguments) == 2

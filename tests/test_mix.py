@@ -46,13 +46,13 @@ def test_a_seed_gives_the_same_files_and_is_not_overwritten(tiny_corpus, tmp_pat
         [path.read_bytes() for path in sorted((tmp_path / name).rglob("*.*")) if path.is_file()] for name in "abc"
     )
     assert a == b != c
-    with pytest.raises(DataError, match="soundscapes.tsv is there already; give another --out"):
+    with pytest.raises(DataError, match="soundscapes.tsv exists already; give another --out"):
         run(tiny_corpus, tmp_path / "a")
 
 
 def test_what_is_beyond_full_scale_is_turned_down_with_its_images(tiny_corpus, tmp_path, capsys):
     run(tiny_corpus, tmp_path, "-n=3", "--mixing.gain_db=[45,45]")
-    assert "3 of 3 soundscapes were beyond full scale and were turned down" in capsys.readouterr().out
+    assert "3 of 3 mixtures exceeded full scale and were turned down" in capsys.readouterr().out
     for clip in read_split(tmp_path, "synthetic").clips:
         parts = [read_audio(path) for path in (tmp_path / IMAGES / clip.path.stem).iterdir()]
         mixture = read_audio(clip.path)

@@ -37,5 +37,5 @@ def test_every_clip_is_in_one_pair(tiny_corpus, tmp_path):
         assert len(found) == 1
         used += found[0]
     assert len(set(used)) == len(used)
-    with pytest.raises(DataError, match="validation.tsv is there already; give another --out"):
+    with pytest.raises(DataError, match="validation.tsv exists already; give another --out"):
         overlay.main([f"--data={tiny_corpus}", f"--out={tmp_path}"])

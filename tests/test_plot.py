@@ -23,7 +23,7 @@ def test_the_plot_command(tiny_corpus, tmp_path, capsys):
     assert pictures[0].shape != pictures[1].shape or (pictures[0] != pictures[1]).any()
 
     (tmp_path / "other.tsv").write_text("filename\tonset\toffset\tevent_label\nother.wav\t0\t1\tDog\n")
-    with pytest.raises(DataError, match=f"has no row of {recording.name}"):
+    with pytest.raises(DataError, match=f"has no row for {recording.name}"):
         plot.main([str(BUILTIN_SEPARATOR), str(recording), "--out=x.png", f"--events={tmp_path / 'other.tsv'}"])
-    with pytest.raises(ValueError, match="holds a detector alone"):
+    with pytest.raises(ValueError, match="is a detector, but plot needs a separator"):
         plot.main([str(BUILTIN_DETECTOR), str(recording), "--out=x.png"])

@@ -1,6 +1,6 @@
 """Checkpoints: one safetensors file each, with everything that is not a tensor as JSON in its header.
 
-Nothing is ever unpickled, and a file is either whole or absent: it is written beside its place and then renamed.
+Nothing is ever unpickled. A file is written under a temporary name and then renamed, so that it is never incomplete.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from task_aware.base.errors import CheckpointError
 from task_aware.base.files import replacing
 from task_aware.base.version import __version__
 
-#: Version of the layout below; raised when an older reader would misread a newer file.
+#: Version of the file layout; increased when an older reader would misread a newer file.
 FORMAT = 1
 
 
 def write(path: str | os.PathLike[str], kind: str, tensors: Mapping[str, Tensor], content: Mapping[str, Any]) -> None:
-    """Writes `tensors` and the JSON-able `content` to one safetensors file, atomically."""
+    """Writes `tensors` and `content`, which must be JSON-serialisable, to one safetensors file, atomically."""
     header = {"kind": kind, "format": FORMAT, "task_aware": __version__, "torch": torch.__version__}
     metadata = {"task_aware": json.dumps(header), "content": json.dumps(content)}
     with replacing(Path(path)) as temporary:
@@ -34,19 +34,19 @@ def write(path: str | os.PathLike[str], kind: str, tensors: Mapping[str, Tensor]
 
 
 def kind_of(path: str | os.PathLike[str]) -> str:
-    """The kind of a checkpoint: `detector`, `separator`, `denoiser` or `training`."""
+    """Returns the kind of a checkpoint: `detector`, `separator`, `denoiser` or `training`."""
     return _open(path)[0]
 
 
 def read(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Reads what `write` wrote under this kind: the tensors and the content.
+    """Reads a checkpoint of this kind, written by `write`; returns its tensors and content.
 
     Raises:
-        CheckpointError: the file is missing, cut off, foreign, of a newer format, or of another kind.
+        CheckpointError: the file is missing, truncated, not a checkpoint, of a newer format, or of another kind.
     """
     found, tensors, content = _open(path)
     if found != kind:
-        raise CheckpointError(f"{path} holds a {found}, and a {kind} is wanted here")
+        raise CheckpointError(f"{path} is a {found} checkpoint, but a {kind} is needed here")
     return tensors, content
 
 
@@ -61,27 +61,29 @@ def _open(path: str | os.PathLike[str]) -> tuple[str, dict[str, Tensor], dict[st
             content = json.loads(metadata["content"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except (SafetensorError, OSError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path} is not a whole safetensors file ({error}); make it again") from error
+        raise CheckpointError(f"{path} is not a complete safetensors file ({error}); write it again") from error
     except (KeyError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path} is a safetensors file, but not one that task_aware wrote") from error
+        raise CheckpointError(
+            f"{path} is a safetensors file, but not one written by task_aware; give a checkpoint of task_aware"
+        ) from error
     if header["format"] > FORMAT:
         raise CheckpointError(
-            f"{path} has format {header['format']}, written by task_aware {header['task_aware']}; "
-            f"this is {__version__}, which reads up to format {FORMAT}: upgrade it"
+            f"{path} was written by task_aware {header['task_aware']} in format {header['format']}, but "
+            f"task_aware {__version__} reads formats up to {FORMAT}; upgrade task_aware"
         )
     return header["kind"], tensors, content
 
 
 def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], path: str | os.PathLike[str]) -> None:
-    """Puts `tensors` into `module`; CheckpointError where names or shapes differ."""
+    """Loads `tensors` into `module`; raises CheckpointError if names or shapes differ."""
     try:
         module.load_state_dict(dict(tensors))
     except RuntimeError as error:
-        raise CheckpointError(f"the weights in {path} do not fit the sizes it names: {error}") from error
+        raise CheckpointError(f"the weights in {path} do not fit the sizes given in the same file: {error}") from error
 
 
 def flatten(tree: Any, tensors: dict[str, Tensor]) -> Any:
-    """The JSON form of nested dicts, lists, tuples and plain values; tensors move to `tensors` under a number."""
+    """Turns nested dicts, lists, tuples and plain values into JSON; moves tensors to `tensors`, under a number."""
     if isinstance(tree, Tensor):
         name = f"{len(tensors):06d}"
         tensors[name] = tree
@@ -94,7 +96,7 @@ def flatten(tree: Any, tensors: dict[str, Tensor]) -> Any:
         return tree
     if isinstance(tree, os.PathLike):
         return os.fspath(tree)
-    raise TypeError(f"a checkpoint holds tensors and plain values, not {type(tree).__name__}: {tree!r}")
+    raise TypeError(f"a checkpoint can hold tensors and plain values only, not {type(tree).__name__}: {tree!r}")
 
 
 def unflatten(tree: Any, tensors: Mapping[str, Tensor]) -> Any:

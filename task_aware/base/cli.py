@@ -1,4 +1,4 @@
-"""What every command does around its work: options from YAML and command line, errors as sentences, logging."""
+"""What all commands share: options from recipes and the command line, errors in one line, logging."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PACKAGED = ", ".join(sorted(path.stem for path in RECIPES.glob("*.yaml")))
 
 
 def set_up_logging() -> None:
-    """Our messages and warnings in plain lines; Lightning's own chatter only where it warns."""
+    """Shows our messages and warnings as plain lines, and only warnings of Lightning."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -34,9 +34,9 @@ def set_up_logging() -> None:
 def run(
     main: Callable[[Sequence[str] | None], None], stopped: str = "stopped; --resume continues from the last checkpoint"
 ) -> None:
-    """Runs a command; an error that the user can mend is one line on stderr and exit status 2.
+    """Runs a command. An error that the user can fix is printed as one line on stderr, with exit status 2.
 
-    Ctrl-C prints `stopped` and ends with status 130.
+    Ctrl-C prints `stopped` and exits with status 130.
     """
     set_up_logging()
     try:
@@ -52,33 +52,36 @@ def run(
 
 
 def add_detector(parser: ArgumentParser) -> None:
-    """The option `--detector` of the commands that open a checkpoint."""
-    text = "of a separator trained through a detector of your own: package.module:factory, or a checkpoint"
+    """Adds the option `--detector` of the commands that open a checkpoint."""
+    text = "for a separator: the detector to use in place of its own, a checkpoint or package.module:factory; needed "
+    text += "if it was trained through a detector of your own (docs/detectors.md)"
     parser.add_argument("--detector", type=str | None, help=text)
 
 
-#: Options that are on or off, with the sentence that --help shows; a config may lack some.
+#: Options that are on or off, with their help. A command has those that its config class has.
 FLAGS = {
-    "fused": "native operators; --no-fused trains with their PyTorch references",
-    "cuda_graph": "a step's losses and gradients as CUDA graphs, which spares the host their launches; on one GPU",
-    "resume": "continue the last checkpoint of --out",
-    "fast_dev_run": "a few steps and clips, to see that everything runs",
+    "fused": "train with the native operators; --no-fused: with their PyTorch references",
+    "cuda_graph": "record each step's losses and gradients as CUDA graphs, to save launch time; on one GPU only",
+    "resume": "continue a stopped run from its last checkpoint in --out; needs the same options as before, --max-steps "
+    "included (only --out, --workers and --cuda-graph may differ)",
+    "fast_dev_run": "check that everything runs, with a few steps; the scores mean nothing",
 }
 
 
 def parse(
     config_class: type[ConfigType], description: str, arguments: Sequence[str] | None, *, base: str
 ) -> ConfigType:
-    """Options of a training command: YAML files, then the command line, as a `config_class`.
+    """Parses the options of a training command, from recipes and then the command line, into a `config_class`.
 
-    `--config` is repeatable, and also takes the names of the files that come with the package, such as `desed`;
-    where none is given it is `base`.
+    `--config` is repeatable, and takes paths and the names of packaged recipes, such as `desed`. Without it, the recipe
+    is `base`.
     """
     program = f"python -m task_aware.{Path(sys.argv[0]).stem}"
     parser = ArgumentParser(description=description, prog=program, usage=f"{program} [options]")
-    text = f"YAML of options, repeatable: a path, or one that comes along ({PACKAGED}; default: {base})"
+    text = f"recipe, a YAML file of options: a path, or one of {PACKAGED}; repeatable, later ones override earlier "
+    text += f"ones; default: {base}, which a --config of yours replaces unless you give --config {base} before it"
     parser.add_argument("--config", action=ActionConfigFile, help=text)
-    parser.add_argument("--epochs", type=int | None, help="length of the run in epochs of steps_per_epoch steps")
+    parser.add_argument("--epochs", type=int | None, help="length of the run in epochs (of steps_per_epoch steps)")
     parser.add_argument("--max-steps", type=int | None, help="length of the run in steps")
     flags = {name: text for name, text in FLAGS.items() if hasattr(config_class, name)}
     for name, text in flags.items():
@@ -97,16 +100,16 @@ def parse(
         schedule.max_steps = max_steps
     if schedule.max_steps < 1 or schedule.steps_per_epoch < 1:
         raise ValueError(
-            f"a run of {schedule.max_steps} steps in epochs of {schedule.steps_per_epoch} trains nothing; "
-            "give at least 1 of each"
+            f"max_steps is {schedule.max_steps} and steps_per_epoch is {schedule.steps_per_epoch}; "
+            "both must be at least 1"
         )
     return config
 
 
 def packaged_configs(arguments: list[str], base: str, read: Callable[[Path], str] = str) -> list[str]:
-    """Puts paths for the names of configs that come with the package, and `base` first where none is named.
+    """Replaces the names of packaged recipes in `--config` by their paths, and adds `base` if there is no `--config`.
 
-    `read` makes of a path what the parser gets.
+    `read` turns a path into what the parser gets in its place.
     """
     named = False
     resolved: list[str] = []

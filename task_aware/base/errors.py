@@ -1,17 +1,17 @@
-"""The package's own exceptions; each message is one sentence that says what to do."""
+"""The package's own exceptions. Each message is one sentence that says what to do."""
 
 
 class TaskAwareError(Exception):
-    """Base of all errors that a user can mend."""
+    """Base class of the errors that a user can fix."""
 
 
 class DataError(TaskAwareError, ValueError):
-    """A recording, a metadata row or a folder is missing, broken or contradicts itself."""
+    """A recording, a row of a table or a folder is missing, broken or contradictory."""
 
 
 class CheckpointError(TaskAwareError, ValueError):
-    """A checkpoint is cut off, foreign, of another version, or does not fit the data."""
+    """A checkpoint is missing, truncated, of another kind or version, or does not fit the data."""
 
 
 class BackendError(TaskAwareError, RuntimeError):
-    """The native kernels asked for are not there."""
+    """The requested native kernels are not available."""

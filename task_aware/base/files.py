@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Atomic writing of files."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A file beside `path` to write to, which takes its place at the end, or goes where an error came first.
+    """Yields a temporary path to write to, which replaces `path` at the end; after an error it is deleted instead.
 
-    Its name ends in `.tmp` and is this process' own, so that another may write to the same `path`; missing folders are
-    made.
+    It is in the folder of `path`, which is created if missing. Its name ends in `.tmp` and is unique to this process,
+    so that several processes can write to the same `path`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

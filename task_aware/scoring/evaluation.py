@@ -1,4 +1,4 @@
-"""What a model detects in the clips of a split, and how that compares with their labels."""
+"""Runs models on the clips of a split, and scores what they detect against the labels."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from task_aware.models.system import Separator, listen
 from task_aware.scoring.metrics import Scores, event_f1, segment_f1
 from task_aware.scoring.psds import psds
 
-#: Detected events of each system and file: system -> filename -> events.
+#: Detected events: system -> filename -> events.
 Detections = dict[str, dict[str, list[Event]]]
 
 DETECTOR_ONLY = "detector_only"
@@ -34,7 +34,7 @@ SOURCE_ONLY = "source_only"
 
 
 def _batches(clips: Sequence[Clip], sample_rate: int, size: int) -> Iterator[list[tuple[Clip, np.ndarray]]]:
-    """Clips of one length together, at most `size` at a time; networks of any length need no padding."""
+    """Batches of at most `size` consecutive clips of one length, so that no clip needs padding."""
     recordings = ((clip, read_audio(clip.path, sample_rate)) for clip in clips)
     for _, same_length in groupby(recordings, key=lambda item: len(item[1])):
         batch: list[tuple[Clip, np.ndarray]] = []
@@ -50,19 +50,22 @@ def _batches(clips: Sequence[Clip], sample_rate: int, size: int) -> Iterator[lis
 def batches_of(
     split: Split, front_end: FeatureConfig, *, device: torch.device, batch_size: int = 8, progress: bool = True
 ) -> Iterator[tuple[list[Clip], Tensor]]:
-    """The clips of a split, those of one length together, and their waveforms `[B, N]` on the device."""
-    with tqdm(total=len(split.clips), desc=f"detect {split.name}", unit="clip", disable=not progress) as bar:
+    """Yields the clips of a split in batches of one length, with their waveforms `[B, N]` on the device."""
+    with tqdm(total=len(split.clips), desc=f"detecting in {split.name}", unit="clip", disable=not progress) as bar:
         for batch in _batches(split.clips, front_end.sample_rate, batch_size):
             waveform = torch.from_numpy(np.stack([samples for _, samples in batch])).to(device)
             if waveform.shape[-1] <= front_end.n_fft // 2:
-                raise DataError(f"{batch[0][0].path} is shorter than half a window of {front_end.n_fft} samples")
+                raise DataError(
+                    f"{batch[0][0].path} has {waveform.shape[-1]} samples; clips must be longer than half a window "
+                    f"of {front_end.n_fft} samples"
+                )
             yield [clip for clip, _ in batch], waveform
             bar.update(len(batch))
 
 
 @dataclass(frozen=True)
 class Heard:
-    """What the systems hear in a clip: its length, and of each system the frame probabilities `[T', C]`."""
+    """The detections in a clip: its length in seconds, and frame probabilities `[T', C]` by system."""
 
     filename: str
     seconds: float
@@ -79,18 +82,18 @@ def hear_split(
     batch_size: int = 8,
     progress: bool = True,
 ) -> Iterator[Heard]:
-    """The frame probabilities of every clip of a split.
+    """Runs a model on every clip of a split.
 
     Args:
-        model: a detector, or a `Separator` or `DenoisedDetector`, which also answer for their detector alone.
+        model: a detector, a `Separator` or a `DenoisedDetector`.
         split: the clips.
         device: where to compute.
-        backend: of the operators.
-        batch_size: clips at a time.
+        backend: backend of the operators.
+        batch_size: clips per batch.
 
     Yields:
-        Each clip with the systems `detector_only`; of a separator also `separated`; of a denoiser `separated` (the
-        average of mixture and foreground) and `source_only` (the foreground).
+        The frame probabilities of each clip by system: `detector_only`; for a separator also `separated`; for a
+        denoiser also `separated` (the average for mixture and foreground) and `source_only` (the foreground).
     """
     model = model.to(device).eval()
     detector = detector_of(model)
@@ -104,7 +107,7 @@ def hear_split(
 
 
 def events_of(frame: np.ndarray, detector: Detector, seconds: float) -> list[Event]:
-    """The events in frame probabilities `[T', C]` of a clip, by the detector's own median filter."""
+    """Decodes the frame probabilities `[T', C]` of a clip into events, with the detector's own median filter."""
     return decode(
         frame,
         detector.labels,
@@ -115,7 +118,7 @@ def events_of(frame: np.ndarray, detector: Detector, seconds: float) -> list[Eve
 
 
 def decode_all(heard: Iterable[Heard], detector: Detector) -> Detections:
-    """The events of each system: system -> filename -> events."""
+    """Decodes the detections in all clips into events: system -> filename -> events."""
     detections: Detections = {}
     for clip in heard:
         for name, frame in clip.frames.items():
@@ -138,7 +141,7 @@ def detect_split(
 
 
 def score_psds(split: Split, heard: Sequence[Heard], detector: Detector) -> dict[str, dict[str, float]]:
-    """`psds1` and `psds2` of each system."""
+    """Computes `psds1` and `psds2` of each system."""
     seconds = {clip.filename: clip.seconds for clip in heard}
     return {
         name: psds(
@@ -154,7 +157,7 @@ def score_psds(split: Split, heard: Sequence[Heard], detector: Detector) -> dict
 
 
 def frame_probabilities(model: nn.Module, waveform: Tensor, backend: ops.Backend) -> dict[str, Tensor]:
-    """What each system in `model` says of `[B, N]`: system -> frame probabilities `[B, T', C]`."""
+    """Runs each system in `model` on waveforms `[B, N]`: system -> frame probabilities `[B, T', C]`."""
     if isinstance(model, DenoisedDetector):
         late = model.detect(waveform)
         return {DETECTOR_ONLY: late.mixture, SOURCE_ONLY: late.foreground, SEPARATED: late.average}
@@ -166,7 +169,7 @@ def frame_probabilities(model: nn.Module, waveform: Tensor, backend: ops.Backend
 
 
 def score(split: Split, detections: Detections, labels: Sequence[str]) -> dict[str, dict[str, Scores]]:
-    """Event- and segment-based scores of each system: system -> {"event", "segment"} -> scores."""
+    """Computes event- and segment-based scores: system -> {"event", "segment"} -> scores."""
     reference = split.reference
     return {
         name: {"event": event_f1(reference, events, labels), "segment": segment_f1(reference, events, labels)}

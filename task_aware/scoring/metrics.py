@@ -1,8 +1,6 @@
-"""From frame probabilities to events, and from events to scores.
+"""Event- and segment-based F1, as sed_eval computes them, with the parameters of the DCASE 2020 task 4 baseline.
 
-Decoding is that of the DCASE 2020 task 4 baseline; scores are those of sed_eval (Mesaros, Heittola and
-Virtanen, "Metrics for polyphonic sound event detection", Applied Sciences 6(6), 2016) with the baseline's
-parameters.
+sed_eval: Mesaros, Heittola and Virtanen, "Metrics for polyphonic sound event detection", Applied Sciences 6(6), 2016.
 """
 
 from __future__ import annotations
@@ -25,14 +23,14 @@ if TYPE_CHECKING:
 class Scores:
     """F1 scores, all in [0, 1].
 
-    macro: mean over the classes in `averaged` of their F1, as sed_eval's.
-    micro, precision, recall: of all events (or segments) together, whatever their class.
-    error_rate: (substitutions + deletions + insertions) / reference; NaN where the reference is empty.
+    macro: mean F1 over the classes in `averaged`, as in sed_eval.
+    micro, precision, recall: over the events (or segments) of all classes together.
+    error_rate: (substitutions + deletions + insertions) / reference; NaN if the reference is empty.
     per_class: F1 of each class in `averaged`, in the order of the labels.
     counts: (reference, detected) events, or active segments, of each class that has any.
-    averaged: the classes with reference events: the same for all that is scored on the same files, so that no single
-        false alarm can add a class of F1 0 to the mean.
-    left_out: the others, whose detections count as false alarms in micro, precision and error rate.
+    averaged: the classes with reference events. They are the same for all systems scored on the same files, so that a
+        single false alarm cannot add a class with F1 0 to the mean.
+    left_out: the other classes. Their detections count as false alarms in micro, precision and error rate.
     """
 
     name: str
@@ -47,7 +45,7 @@ class Scores:
     left_out: tuple[str, ...]
 
     def table(self) -> str:
-        """The scores as text, F1 in percent."""
+        """Formats the scores as text, F1 in percent."""
         width = max(len(label) for label in (*self.averaged, *self.left_out, "macro average"))
         rows = [f"{self.name:<{width}}  {'F1 %':>6}  {'reference':>9}  {'detected':>8}"]
         for label, (reference, detected) in self.counts.items():
@@ -74,12 +72,12 @@ def event_f1(
     t_collar: float = 0.2,
     percentage_of_length: float = 0.2,
 ) -> Scores:
-    """Event-based scores of sed_eval: an event counts if label, onset and offset fit (optimal matching).
+    """Event-based scores of sed_eval: an event is correct if its label, onset and offset match (optimal matching).
 
-    reference: the true events of every file to score; files without events belong here too.
-    estimated: the detected events; a file of the reference that is missing here has no detections. Files that
-        the reference does not know are an error, because leaving them out would hide mistaken file names.
-    t_collar: seconds the onset may be off; the offset may be off by
+    reference: the true events of every file to score, including files without events.
+    estimated: the detected events. A file that is missing here has no detections; a file that is missing in the
+        reference is an error, because ignoring it would hide wrong file names.
+    t_collar: tolerance of the onset in seconds; that of the offset is
         max(t_collar, percentage_of_length * length of the reference event).
 
     Raises ValueError for unknown files or labels, impossible times or an empty reference.
@@ -96,7 +94,7 @@ def event_counts(
     t_collar: float = 0.2,
     percentage_of_length: float = 0.2,
 ) -> np.ndarray:
-    """What `event_f1` counts in each file: int64 `[files, C, 3]`, (reference, detected, correct) events of each class.
+    """The counts behind `event_f1`: (reference, detected, correct) events per file and class, int64 `[files, C, 3]`.
 
     Files are in the order of `reference`; arguments are those of `event_f1`.
     """
@@ -112,7 +110,7 @@ def event_counts(
 
 
 def segment_f1(reference: Events, estimated: Events, labels: Sequence[str], *, resolution: float = 1.0) -> Scores:
-    """Segment-based scores of sed_eval: activity of each class compared in segments of `resolution` seconds.
+    """Segment-based scores of sed_eval: compares the activity of each class in segments of `resolution` seconds.
 
     Arguments and errors are those of `event_f1`.
     """
@@ -128,7 +126,7 @@ def _event_metric(labels: Sequence[str], t_collar: float, percentage_of_length: 
 
 
 def _sed_eval() -> ModuleType:
-    """sed_eval, imported when first scored with: it takes its time and warns about pkg_resources."""
+    """Imports sed_eval on first use, because that is slow and warns about pkg_resources."""
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*pkg_resources")
@@ -136,22 +134,22 @@ def _sed_eval() -> ModuleType:
             import sed_eval.sound_event
     except ImportError as error:
         raise ImportError(
-            f"sed_eval does not import ({error}), but the scores need it: "
-            "pip install 'sed_eval>=0.2.1' 'setuptools<82'."
+            f"sed_eval, which computes the scores, cannot be imported ({error}); "
+            "run `pip install 'sed_eval>=0.2.1' 'setuptools<82'`"
         ) from error
     return sed_eval
 
 
 def _score(name: str, metric: Any, reference: Events, estimated: Events, labels: Sequence[str]) -> Scores:
     if not reference:
-        raise ValueError("reference names no file, but at least one is wanted: pass the true events by file name.")
+        raise ValueError("reference is empty; give the true events of at least one file")
     unknown = [file for file in estimated if file not in reference]
     if unknown:
         raise ValueError(
-            f"estimated names {len(unknown)} file(s) that reference lacks, the first is {unknown[0]!r}: "
-            "score only files of the reference, under the same names."
+            f"estimated has {len(unknown)} file(s) that are not in reference, such as {unknown[0]!r}; "
+            "score only files of the reference, under the same names"
         )
-    # An attribute because SegmentBasedMetrics of sed_eval 0.2.1 does not take it as an argument.
+    # Set as an attribute, because sed_eval 0.2.1's SegmentBasedMetrics does not take it as an argument.
     metric.empty_system_output_handling = "zero_score"
     for file, events in reference.items():
         metric.evaluate(
@@ -183,13 +181,13 @@ def _items(name: str, file: str, events: Sequence[Event], labels: Sequence[str])
     for event in events:
         if event.label not in labels:
             raise ValueError(
-                f"{name} has an event {event.label!r} in {file!r}, but the labels are {', '.join(labels)}: "
-                "add the label or leave the event out."
+                f"{name} has an event {event.label!r} in {file!r}, but the labels are {', '.join(labels)}; "
+                "add the label, or leave out the event"
             )
         if not 0 <= event.onset <= event.offset < math.inf:
             raise ValueError(
                 f"{name} has an event from {event.onset} s to {event.offset} s in {file!r}, "
-                "but 0 <= onset <= offset is wanted: correct its times."
+                "but 0 <= onset <= offset is required; correct its times"
             )
     return [{"event_label": event.label, "onset": event.onset, "offset": event.offset} for event in events]
 

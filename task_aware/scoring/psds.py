@@ -1,4 +1,4 @@
-"""The polyphonic sound detection score (PSDS) over all thresholds at once, by sed_scores_eval (extra `psds`).
+"""The polyphonic sound detection score (PSDS) over all thresholds, computed by sed_scores_eval (extra `psds`).
 
 Bilen et al., "A Framework for the Robust Evaluation of Sound Event Detection", ICASSP 2020; computed as Ebbers et al.,
 "Threshold-Independent Evaluation of Sound Event Detection Scores", ICASSP 2022, without a grid of thresholds.
@@ -16,8 +16,8 @@ from scipy.ndimage import median_filter
 from task_aware.data.labels import Event, Events
 from task_aware.models.decoding import frame_edges
 
-#: The two scenarios of DCASE 2021 and 2022 task 4: the first asks for exact times, the second for the right classes.
-#: sed_scores_eval takes no cross-trigger criterion where cross-triggers have no weight.
+#: The two scenarios of DCASE 2021 and 2022 task 4: the first rewards exact times, the second the right classes.
+#: Without a weight for cross-triggers, sed_scores_eval takes no criterion for them.
 SCENARIOS: dict[str, dict[str, float]] = {
     "psds1": {"dtc_threshold": 0.7, "gtc_threshold": 0.7, "alpha_ct": 0.0, "alpha_st": 1.0, "max_efpr": 100.0},
     "psds2": {
@@ -32,14 +32,14 @@ SCENARIOS: dict[str, dict[str, float]] = {
 
 
 def why_no_psds() -> str | None:
-    """Why PSDS cannot be computed here, with what to do; None where it can."""
+    """Why PSDS cannot be computed, and what to do about it; None if it can."""
     try:
         importlib.metadata.version("sed_scores_eval")
         pandas = importlib.metadata.version("pandas")
     except importlib.metadata.PackageNotFoundError as error:
-        return f"no PSDS without {error.name}: pip install 'task_aware[psds]'"
+        return f"PSDS is left out: {error.name} is not installed; run `pip install 'task_aware[psds]'`"
     if int(pandas.partition(".")[0]) >= 3:
-        return f"no PSDS: sed_scores_eval does not work with pandas {pandas}; pip install 'pandas<3'"
+        return f"PSDS is left out: sed_scores_eval does not work with pandas {pandas}; run `pip install 'pandas<3'`"
     return None
 
 
@@ -52,30 +52,30 @@ def psds(
     *,
     median_frames: int = 7,
 ) -> dict[str, float]:
-    """`psds1` and `psds2` in [0, 1], over those of the labels that the reference has events of.
+    """Computes `psds1` and `psds2`, in [0, 1], over the labels that have reference events.
 
-    The scores are median-filtered first, so that at each threshold the events are those of `metrics.decode`.
-    Reference events of one class that overlap count as one.
+    The scores are median-filtered first, so that the events at each threshold are those of `decode`. Overlapping
+    reference events of one class count as one.
 
     Args:
         reference: the true events of every file to score.
-        scores: frame probabilities `[T', C]` of the same files, a column per label.
-        seconds: length of each file, at which its last frame ends.
+        scores: frame probabilities `[T', C]` of the same files, one column per label.
+        seconds: length of each file, where its last frame ends.
         labels: the C classes.
-        frame_seconds: length of a frame.
-        median_frames: length of the median filter; 1 is none.
+        frame_seconds: length of a frame in seconds.
+        median_frames: length of the median filter in frames; 1 switches it off.
 
     Raises:
-        ImportError: sed_scores_eval is not there, or pandas is too new for it.
-        ValueError: the files differ, or the reference has no event.
+        ImportError: sed_scores_eval is not installed, or pandas is too new for it.
+        ValueError: the files differ, or the reference has no events.
     """
     if missing := why_no_psds():
         raise ImportError(missing)
     if not reference.keys() == scores.keys() == seconds.keys():
-        raise ValueError("reference, scores and seconds name different files; give all of them for the same ones")
+        raise ValueError("reference, scores and seconds name different files; give all three for the same files")
     present = [label for label in labels if any(label == e.label for events in reference.values() for e in events)]
     if not present:
-        raise ValueError("the reference has no event of any label, and PSDS averages over classes with events")
+        raise ValueError("the reference has no event of any label, but PSDS needs at least one")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*pkg_resources")
         from sed_scores_eval import intersection_based
@@ -84,7 +84,7 @@ def psds(
     tables = {}
     for file, frame in scores.items():
         edges = frame_edges(len(frame), frame_seconds, seconds[file])
-        n_frames = int(np.count_nonzero(np.diff(edges)))  # a frame that begins at the end is none
+        n_frames = int(np.count_nonzero(np.diff(edges)))  # without a frame that would begin at the end
         filtered = median_filter(frame, size=(median_frames, 1), mode="reflect")[:n_frames, columns]
         tables[file] = create_score_dataframe(filtered, edges[: n_frames + 1], present)
     truth = {file: _merge(events) for file, events in reference.items()}
@@ -95,7 +95,7 @@ def psds(
 
 
 def _merge(events: Sequence[Event]) -> list[tuple[float, float, str]]:
-    """Events as (onset, offset, label), those of one class that overlap joined."""
+    """Events as (onset, offset, label), with overlapping events of one class joined."""
     merged: list[tuple[float, float, str]] = []
     for event in sorted(events, key=lambda event: (event.label, event.onset)):
         if merged and merged[-1][2] == event.label and event.onset < merged[-1][1]:

@@ -1,4 +1,4 @@
-"""Scores as a table to read and as files to keep."""
+"""Prints scores as a table, and writes them to files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from task_aware.data.desed import write_events
 from task_aware.scoring.evaluation import DETECTOR_ONLY, SEPARATED, SOURCE_ONLY, Detections
 from task_aware.scoring.metrics import Scores
 
-#: Of each system `psds1` and `psds2`.
+#: `psds1` and `psds2` of each system.
 PSDS = Mapping[str, Mapping[str, float]]
 
 DISPLAY_NAMES = {
@@ -22,7 +22,7 @@ DISPLAY_NAMES = {
 
 
 def summary(scores: Mapping[str, Scores]) -> dict[str, object]:
-    """The numbers of one system, as `metrics.json` has them."""
+    """The scores of one system, as in `metrics.json`."""
     event, segment = scores["event"], scores["segment"]
     return {
         "event_f1_macro": event.macro,
@@ -35,7 +35,7 @@ def summary(scores: Mapping[str, Scores]) -> dict[str, object]:
 
 
 def table(results: Mapping[str, Mapping[str, Scores]], psds_of: PSDS | None = None) -> str:
-    """A table of all systems: event F1 of each class, then the averages and PSDS, in percent."""
+    """Formats a table of all systems: event F1 of each class, then averages and PSDS, in percent."""
     names = [DISPLAY_NAMES.get(name, name) for name in results]
     classes = sorted({label for scores in results.values() for label in scores["event"].averaged})
     width = max(len(label) for label in (*classes, "segment F1, macro")) + 2
@@ -70,7 +70,7 @@ def write_results(
     /,
     **more: object,
 ) -> None:
-    """Writes `metrics.json`, and a DESED table of the detected events of each system."""
+    """Writes `metrics.json`, and the detected events of each system as a table in DESED's format."""
     out.mkdir(parents=True, exist_ok=True)
     for name, events in detections.items():
         write_events(out / f"{name}.tsv", events)

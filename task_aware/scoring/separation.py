@@ -1,4 +1,4 @@
-"""Whether a separator has separated, and what its scores then allow one to say."""
+"""Whether a separator has separated, and what its change of event F1 therefore means."""
 
 from __future__ import annotations
 
@@ -7,37 +7,50 @@ from collections.abc import Mapping
 from task_aware.scoring.evaluation import DETECTOR_ONLY, SEPARATED
 from task_aware.scoring.metrics import Scores
 
-#: Up to this share of the energy that belongs outside of each mixture's loudest slot, the slots have not separated.
+#: Up to this spread the sources have not separated: one of them holds most of the energy.
 SEPARATED_ABOVE = 0.5
 
-
-#: Below this event F1 a detector teaches a separator little.
+#: A detector with an event F1 below this teaches a separator little.
 WEAK_DETECTOR = 0.2
 
 
 def has_separated(separation: Mapping[str, float]) -> bool:
-    """Whether slots hold sources, rather than one of them the clean sum; given `TaskAwareModule.measure`."""
+    """Whether the sources have separated, from the numbers of `TaskAwareModule.measure`."""
     return separation["spread"] > SEPARATED_ABOVE and separation["relative_loss"] < 1
 
 
 def verdict(results: Mapping[str, Mapping[str, Scores]], separation: Mapping[str, float]) -> str:
-    """What the table allows one to say, given `TaskAwareModule.measure` on unseen mixtures."""
+    """The closing words of a training: what was measured, what it means, and what to do.
+
+    Args:
+        results: scores of the detector alone and with separation, as from `evaluation.score`.
+        separation: the numbers of `TaskAwareModule.measure`, on mixtures that training has not seen.
+    """
     alone, separated = (results[name]["event"].macro for name in (DETECTOR_ONLY, SEPARATED))
-    sentences = []
+    spread, loss = separation["spread"], separation["relative_loss"]
+    change = f"The change of event F1 by {100 * (separated - alone):+.1f} points"
+    if has_separated(separation):
+        finding = "The sources have separated"
+        meaning = (
+            f"{change} comes with separated sources: confirm it with more seeds (ablation) and detectors (across)."
+        )
+    else:
+        finding = "The sources have not separated yet"
+        meaning = (
+            f"{change} is therefore at most the effect of enhancing the mixture and says nothing about separation: "
+            "train longer (--max-steps), or give the squared error more weight (--losses.mse)."
+        )
+    sentences = [
+        f"{finding}: on mixtures not used in training, their spread is {spread:.2f} (separated sources: about 1), and "
+        f"their squared error is {loss:.2f} times that of all events in one source (separated sources: below 1).",
+        "Spread is the energy outside each mixture's loudest source, relative to the truth: 0 means that one source "
+        "holds everything, 1 that the sources are as spread out as the true ones, and above 1 that they are variants of "
+        "the mixture.",
+        meaning,
+    ]
     if alone < WEAK_DETECTOR:
         sentences.append(
-            f"The detector alone reaches {100 * alone:.1f} % event F1: too weak to teach a separator much; "
-            "train it longer (train_sed)."
-        )
-    change = f"Event F1 changes by {100 * (separated - alone):+.1f} points"
-    spread = 100 * separation["spread"]
-    share = f"of the energy that belongs outside of each mixture's loudest source, {spread:.0f} % is there"
-    if has_separated(separation):
-        sentences.append(f"The sources have separated ({share}). {change}.")
-    else:
-        sentences.append(
-            f"The sources have not separated yet ({share}; the loss is {separation['relative_loss']:.2f} times that of "
-            f"the clean sum in one source). {change}, but that is at most the work of an enhancer and "
-            "says nothing of separation: train longer (--max-steps), or with more weight on losses.mse."
+            f"The detector alone reaches only {100 * alone:.1f} % event F1, too little to teach a separator much: train "
+            "it longer (train_sed)."
         )
     return " ".join(sentences)

@@ -1,4 +1,4 @@
-"""How sure a difference of event F1 is: a bootstrap over clips, from the counts of each clip."""
+"""Confidence intervals of event F1 and of its differences: a bootstrap over clips, from the counts of each clip."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import numpy as np
 
 
 def macro_f1(counts: np.ndarray) -> np.ndarray:
-    """Macro F1 of counts (reference, detected, correct) `[..., C, 3]`: `[...]`.
+    """Macro F1 `[...]` from counts of (reference, detected, correct) events, `[..., C, 3]`.
 
-    Of the classes with reference events, as in `metrics.Scores`: the same ones for all systems on the same clips.
+    Averages over the classes with reference events, as `metrics.Scores` does.
     """
     reference, detected, correct = np.moveaxis(counts, -1, 0)
     there = reference > 0
@@ -21,21 +21,23 @@ def macro_f1(counts: np.ndarray) -> np.ndarray:
 def bootstrap(
     systems: Mapping[str, Sequence[np.ndarray]], *, resamples: int = 1000, seed: int = 0
 ) -> dict[str, np.ndarray]:
-    """Macro F1 of several systems on clips drawn with replacement: each draw is of the same clips for all of them.
+    """Macro F1 of several systems on clips drawn with replacement.
 
-    So the difference of two systems, draw by draw, is a paired one.
+    Each draw has the same clips for all systems, so that their differences are paired.
 
     Args:
-        systems: of each system the counts `[clips, C, 3]` (`metrics.event_counts`) of its runs, all of the same clips.
-        resamples: how often clips are drawn.
-        seed: of the draws.
+        systems: for each system, the counts `[clips, C, 3]` of its runs (`metrics.event_counts`) on the same clips.
+        resamples: number of draws.
+        seed: random seed of the draws.
 
     Returns:
-        Of each system `[resamples]`, the mean over its runs.
+        For each system the F1 of each draw, `[resamples]`, as the mean over its runs.
     """
     shapes = {run.shape for runs in systems.values() for run in runs}
     if len(shapes) != 1:
-        raise ValueError(f"the counts have the shapes {sorted(shapes)}; give those of the same clips and classes")
+        raise ValueError(
+            f"the counts have the shapes {sorted(shapes)}; give counts of the same clips and classes for all systems"
+        )
     ((n_clips, n_classes, _),) = shapes
     drawn = np.random.default_rng(seed).multinomial(n_clips, np.full(n_clips, 1 / n_clips), size=resamples)
     return {
@@ -45,6 +47,6 @@ def bootstrap(
 
 
 def interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
-    """The middle `level` of some values."""
+    """The bounds of the middle `level` of the values."""
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)

@@ -1,4 +1,4 @@
-"""Separators before detectors that they were not trained with: what is heard, and how scores change."""
+"""Runs and scores separators with detectors that they were not trained through."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from task_aware.study.tables import aligned, change_cell, score_cell
 
 
 class System(NamedTuple):
-    """What hears a clip: separator and detector, named by their keys; without a separator the detector alone."""
+    """A separator (None: the detector alone), one of its runs, and a detector, by their names."""
 
     separator: str | None
     run: int
@@ -31,21 +31,21 @@ class System(NamedTuple):
 
 
 def find_separators(place: Path) -> list[Path]:
-    """The separators of a system's runs: `place` itself, or those below it, such as a row of the tables has."""
+    """The separators of a system: `place` itself if it is a file, otherwise those of all runs below it."""
     found = [place] if place.is_file() else sorted(place.glob("**/separator.safetensors"))
     if not found:
-        raise CheckpointError(f"there is no separator.safetensors in {place}; give one, or a folder of runs")
+        raise CheckpointError(f"there is no separator.safetensors in {place}; give a separator, or a folder of runs")
     return found
 
 
 def hear(detector: Detector, sources: Tensor, alone: Tensor, rule: Merge) -> Tensor:
-    """Merged frame probabilities `[B, T', C]`.
+    """Runs a detector on separated sources and merges its answers: frame probabilities `[B, T', C]`.
 
     Args:
-        detector: what hears the sources; it scales them its own way.
+        detector: the detector, which scales the sources in its own way.
         sources: linear mel `[B, S, F, T]`.
-        alone: the detector's frame probabilities of the mixtures, `[B, T', C]`.
-        rule: for the sources' detections.
+        alone: the detector's frame probabilities for the mixtures, `[B, T', C]`.
+        rule: how the detections of the sources are merged.
     """
     frame = detector(features_of(detector, sources.flatten(0, 1))).frame
     return merge_sources(frame.unflatten(0, sources.shape[:2]), alone, rule)
@@ -55,7 +55,7 @@ def hear(detector: Detector, sources: Tensor, alone: Tensor, rule: Merge) -> Ten
 def count(
     split: Split, detectors: Mapping[str, Detector], separators: Mapping[str, list[Separator]], device: torch.device
 ) -> dict[System, np.ndarray]:
-    """The counts of every separator before every detector, and of the detectors alone."""
+    """Counts the events of every separator with every detector, and of the detectors alone."""
     first = next(iter(detectors.values()))
     front_end = first.feature_config
     events: dict[System, dict[str, list[Event]]] = defaultdict(dict)
@@ -76,7 +76,7 @@ def count(
 
 
 def compare(counts: Mapping[System, np.ndarray], resamples: int) -> list[str]:
-    """A Markdown table: F1 of each system before each detector, and the change, the mean over all detectors."""
+    """A Markdown table: F1 of each separator with each detector, and the mean change over the detectors."""
     runs: dict[tuple[str | None, str], list[np.ndarray]] = defaultdict(list)
     for system, found in counts.items():
         runs[system.separator, system.detector].append(found)

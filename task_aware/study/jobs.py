@@ -1,4 +1,4 @@
-"""The runs of a study: commands in processes of their own, one after another, each until its results are there."""
+"""The runs of a study: commands, each in a process of its own, one after another."""
 
 from __future__ import annotations
 
@@ -16,18 +16,22 @@ from pathlib import Path
 from task_aware.base import cli
 from task_aware.training.loop import last_checkpoint
 
-#: Started once, with everything imported; each run is a process that splits off from it, and may fail alone.
+#: A server process that has imported everything; each run is forked from it, and may fail without the others.
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["task_aware.train_sep", "task_aware.study.tables"])
 
 
 @dataclass(frozen=True)
 class Job:
-    """A command to run until `folder` has its `metrics.json`.
+    """A command that is done once `folder` holds a `metrics.json`.
 
     Attributes:
-        run: the key of `RUNS` that it trains or scores.
-        test: name of the further folder that it scores the run on; empty for the run itself.
+        title: printed when it starts.
+        folder: output folder of the command.
+        command: module of `task_aware`.
+        arguments: arguments of the command.
+        run: the key of `RUNS` that is trained or scored.
+        test: name of the further data folder to score the run on; empty for the run itself.
     """
 
     title: str
@@ -42,20 +46,21 @@ class Job:
         return (self.folder / "metrics.json").is_file()
 
     def work(self) -> str:
-        """Runs the command, or goes on with it; returns why it failed, empty where it did not.
+        """Runs or resumes the command, with its output in `folder/log.txt`.
 
-        Its output goes to `folder/log.txt`.
+        Returns:
+            The reason if it failed, otherwise an empty string.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         log = self.folder / "log.txt"
-        log.touch()  # also where the process dies before it writes
+        log.touch()  # exists even if the process dies before it writes
         resume = ["--resume"] if last_checkpoint(self.folder).is_file() else []
         process = PROCESSES.Process(target=_work, args=(self.command, [*self.arguments, *resume], log))
         process.start()
         try:
             process.join()
         except KeyboardInterrupt:
-            process.join()  # the terminal has interrupted it too
+            process.join()  # the terminal interrupts it as well
             raise
         if self.is_done:
             return ""
@@ -66,7 +71,7 @@ class Job:
 
 
 def _work(command: str, arguments: list[str], log: Path) -> None:
-    """A process' work: `python -m task_aware.COMMAND ARGUMENTS`, its output at the end of `log`."""
+    """Runs `python -m task_aware.COMMAND ARGUMENTS` in this process; appends its output to `log`."""
     with log.open("ab") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -74,12 +79,12 @@ def _work(command: str, arguments: list[str], log: Path) -> None:
     print("$", shlex.join(["python", "-m", f"task_aware.{command}", *arguments]), flush=True)
     module = importlib.import_module(f"task_aware.{command}")
     sys.argv = [str(module.__file__), *arguments]
-    sys.modules["__main__"] = module  # what Lightning starts again for further devices
+    sys.modules["__main__"] = module  # what Lightning restarts for further devices
     cli.run(module.main)
 
 
 def _end_with_parent() -> None:
-    """Two processes must not write to one folder: where the command is killed, its run ends too."""
+    """Ends this run if the study is killed, because a restarted study would write to the same folder."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
@@ -87,12 +92,12 @@ def _end_with_parent() -> None:
 
 
 def run_all(jobs: Sequence[Job]) -> list[str]:
-    """Runs the jobs one after another, whatever becomes of each; returns what failed and why."""
+    """Runs the jobs one after another, even if some fail; returns which failed, and why."""
     failed = []
     for number, job in enumerate(jobs, start=1):
         print(f"[{number}/{len(jobs)}] {job.title}: ", end="", flush=True)
         if job.is_done:
-            print("done before", flush=True)
+            print("already done", flush=True)
             continue
         start = time.monotonic()
         reason = job.work()

@@ -1,4 +1,4 @@
-"""Which runs the rows of the tables take, with which options."""
+"""Which runs the rows of the tables need, and with which options."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from task_aware.training.frozen import comes_along
 
 
 def train_config(configs: Sequence[str]) -> TrainConfig:
-    """The options that `configs` give to train."""
+    """The options of `train` with these recipes."""
     return cli.parse(TrainConfig, "", configs, base="builtin")
 
 
 def shared_detector(options: Namespace, detector_config: str, common: Sequence[str]) -> Path:
-    """The detector of all runs, as for `train`: given, the built-in corpus' own, or trained here once."""
+    """The detector of all runs, chosen as by `train`: the given one, the packaged one, or one that is trained here."""
     if options.detector is not None:
         return Path(options.detector)
     if comes_along(options.data, detector_config):
@@ -33,14 +33,14 @@ def shared_detector(options: Namespace, detector_config: str, common: Sequence[s
     arguments = [f"--config={detector_config}", f"--out={folder}", *common]
     job = Job("detector", folder, "train_sed", tuple(arguments + _if_given(options, "rirs")))
     if not job.is_done:
-        print(f"the detector is trained first: {folder / 'log.txt'}", flush=True)
+        print(f"training the detector first; log: {folder / 'log.txt'}", flush=True)
         if reason := job.work():
-            raise DataError(f"the detector, which all rows need, could not be trained; {reason}")
+            raise DataError(f"the detector, which all rows need, could not be trained: {reason}")
     return folder / "detector.safetensors"
 
 
 def make_jobs(options: Namespace, configs: list[str], detector: Path, data: Path) -> Iterator[Job]:
-    """The jobs that the rows need; one seed of all before the next."""
+    """The jobs that the rows need: all rows with the first seed, then with the next."""
     config = train_config(configs)
     common = common_options(options, data)
     training = [*common, f"--detector={detector}", *_if_given(options, "rirs", "max_steps")]

@@ -1,4 +1,4 @@
-"""What finished runs come to, and whether they began with the same options."""
+"""Collects the results of finished runs, and checks that they were started with the same options."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from task_aware.study.jobs import Job
 from task_aware.study.systems import ROWS, RUNS
 from task_aware.study.tables import Result, n_parameters, read_counts, real_time_factor
 
-#: The options that decide the numbers of a run.
+#: The options that influence the results of a run.
 DECISIVE = ("data", "rirs", "detector", "config", "denoiser_config", "recipe", "max_steps", "fast_dev_run")
 
 
 def check_same(path: Path, options: Namespace) -> None:
-    """Keeps the decisive options beside the runs; CheckpointError where `path` has those of other runs."""
+    """Saves the decisive options to `path`; raises CheckpointError if other ones are saved there."""
     given: dict[str, Any] = {name: options[name] for name in DECISIVE}
     given = json.loads(json.dumps(given, default=str))
     if path.is_file():
@@ -30,14 +30,15 @@ def check_same(path: Path, options: Namespace) -> None:
         other = [f"{name} was {kept.get(name)} and is {given[name]}" for name in given if kept.get(name) != given[name]]
         if other:
             raise CheckpointError(
-                f"the runs in {path.parent} began with other options ({'; '.join(other)}); give those, or another --out"
+                f"the runs in {path.parent} were started with other options ({'; '.join(other)}); give the same, "
+                "or another --out"
             )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(given, indent=2) + "\n")
 
 
 def collect(options: Namespace, jobs: Sequence[Job], detector: Path, data: Path, test: str = "") -> dict[str, Result]:
-    """The results, on the validation clips of `data`, of the rows whose runs are done, at least with one seed."""
+    """The results on the validation clips of `data`, for the rows of which at least one seed is done."""
     labels = load_detector(detector).labels
     split = read_split(data, "validation", labels)
     device = pick_device(options.accelerator)

@@ -1,4 +1,4 @@
-"""The systems of the paper's Tables 1 and 2: which command makes each, with which options."""
+"""The systems of the paper's Tables 1 and 2, with the commands and options that train them."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class Run:
     """A training, or the scoring of the detector alone.
 
     Attributes:
-        command: the module of `task_aware` that does it.
-        checkpoint: the file that it writes; none for the detector, which is given.
-        options: of the command.
-        losses: the terms of `LossConfig` that a training of `train` keeps; none where it keeps the config's own.
+        command: the module of `task_aware` to run.
+        checkpoint: the file that it writes; empty for the detector, which is given.
+        options: options of the command.
+        losses: for `train`, the terms of `LossConfig` that are kept; if empty, the recipe's own.
     """
 
     command: Command
@@ -33,10 +33,10 @@ class Row:
     """A row of a table.
 
     Attributes:
-        title: as in the paper.
-        run: what it takes, a key of `RUNS`; two rows may show two systems of one run.
-        system: which of the run's systems it shows, a key of its `metrics.json`.
-        published: event macro F1 on DESED's development set, %.
+        title: the name in the paper.
+        run: the run that it needs, a key of `RUNS`; two rows may show two systems of one run.
+        system: the system of the run that it shows, a key of its `metrics.json`.
+        published: event macro F1 on DESED's development set in the paper, in percent.
     """
 
     title: str
@@ -49,7 +49,7 @@ TERMS = ("mse", "deep_feature", "weak", "teacher", "frame")
 
 
 def loss_options(kept: tuple[str, ...], config: LossConfig) -> list[str]:
-    """The options of `train` that keep these terms alone, each with the config's weight, or 1 where that is 0."""
+    """Options of `train` that keep these terms only, each with the recipe's weight, or 1 if that is 0."""
     return [f"--losses.{name}={(getattr(config, name) or 1) if name in kept else 0}" for name in TERMS]
 
 
@@ -79,7 +79,7 @@ ROWS = {
     "weak_dfl": Row("+weak+DFL", "weak_dfl", published=36.7),
     "proposed": Row("proposed (+weak+DFL+teacher)", "proposed", published=37.0),
     "frame": Row("frame labels alone", "frame"),
-    "default": Row("the config's own losses", "default"),
+    "default": Row("the recipe's own losses", "default"),
 }
 
 TABLES = {
@@ -87,5 +87,5 @@ TABLES = {
     "Table 2: losses": (DETECTOR_ALONE, "sep_sed", "strong_mse", "weak", "weak_dfl", "proposed"),
 }
 
-#: The rows that are not the paper's.
+#: The rows that are not in the paper.
 ONLY_DEFAULT_RECIPE = ("frame", "default")

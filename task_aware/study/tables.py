@@ -1,4 +1,4 @@
-"""What the runs of an ablation come to: scores over seeds, intervals, sizes and speed, as the paper's tables."""
+"""The tables of an ablation: scores over seeds, confidence intervals, parameters and speed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from task_aware.scoring.metrics import event_counts
 from task_aware.scoring.significance import bootstrap, interval, macro_f1
 from task_aware.study.systems import DETECTOR_ALONE, ROWS, TABLES
 
-#: How often the speed of a system is measured, after once to warm up; the median counts.
+#: Number of timed repetitions, after one to warm up; their median is reported.
 TIMED = 5
 
 
@@ -32,9 +32,9 @@ class Result:
     """A row of a table.
 
     Attributes:
-        counts: events of each seed, `[clips, C, 3]` as `metrics.event_counts` counts them.
-        parameters: of all networks of the system.
-        real_time_factor: seconds of computing for a second of audio, from waveform to frame probabilities.
+        counts: for each seed, the counts `[clips, C, 3]` of `metrics.event_counts`.
+        parameters: number of parameters of all networks of the system.
+        real_time_factor: computing time per second of audio, from waveform to frame probabilities.
     """
 
     counts: list[np.ndarray]
@@ -52,25 +52,25 @@ class Result:
 
     @property
     def spread(self) -> float:
-        """Standard deviation over seeds, NaN for a single one."""
+        """Standard deviation over seeds; NaN for a single one."""
         return spread(self.scores)
 
 
 def read_counts(folder: Path, system: str, split: Split, labels: Sequence[str]) -> np.ndarray:
-    """The counts of what a finished run detected."""
+    """Counts the events that a finished run detected (`metrics.event_counts`)."""
     return event_counts(split.reference, read_events(folder / f"{system}.tsv", labels), labels)
 
 
 @torch.no_grad()
 def hear(model: nn.Module, system: str, waveform: Tensor) -> Tensor:
-    """What a row computes of `[B, N]`, and no more than that: frame probabilities `[B, T', C]`."""
+    """Frame probabilities `[B, T', C]` for waveforms `[B, N]`; computes no more than this system needs."""
     if isinstance(model, DenoisedDetector) and system == SOURCE_ONLY:
         return model.hear(model.denoise(waveform)).frame
     return frame_probabilities(model, waveform, "auto")[system]
 
 
 def real_time_factor(model: nn.Module, system: str, clip: Clip, device: torch.device) -> float:
-    """Seconds that a system computes for a second of a clip, one clip at a time; reading and decoding are left out."""
+    """Computing time per second of audio, one clip at a time, without reading and decoding."""
     model = model.to(device).eval()
     rate = detector_of(model).feature_config.sample_rate
     waveform = torch.from_numpy(read_audio(clip.path, rate)).to(device)[None]
@@ -83,16 +83,16 @@ def real_time_factor(model: nn.Module, system: str, clip: Clip, device: torch.de
 
 
 def n_parameters(model: nn.Module) -> int:
-    """Weights of all networks of a system."""
+    """Number of parameters of all networks of a system."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
 class Comparison:
-    """Results of rows beside each other.
+    """Compares the results of several rows.
 
     Args:
-        results: by row, keys of `systems.ROWS`; the detector alone is among them.
-        resamples: of the bootstrap over clips.
+        results: results by row (keys of `systems.ROWS`), including the detector alone.
+        resamples: number of draws of the bootstrap over clips.
     """
 
     def __init__(self, results: Mapping[str, Result], *, resamples: int = 1000) -> None:
@@ -100,16 +100,16 @@ class Comparison:
         self.drawn = bootstrap({name: result.counts for name, result in results.items()}, resamples=resamples)
 
     def interval(self, name: str) -> tuple[float, float]:
-        """95 % interval of a row's mean F1."""
+        """The 95 % interval of a row's mean F1."""
         return interval(self.drawn[name])
 
     def difference(self, name: str) -> tuple[float, float, float]:
-        """A row's mean F1 less that of the detector alone, and the paired 95 % interval of that."""
+        """The difference of mean F1 to the detector alone, and its paired 95 % interval."""
         low, high = interval(self.drawn[name] - self.drawn[DETECTOR_ALONE])
         return self.results[name].mean - self.results[DETECTOR_ALONE].mean, low, high
 
     def markdown(self) -> str:
-        """The tables; rows without results have dashes."""
+        """The tables, with the rows that have results."""
         parts = []
         for title, names in TABLES.items():
             shown = [name for name in names if name in self.results]
@@ -130,7 +130,7 @@ class Comparison:
         ]
 
     def write(self, out: Path, note: str) -> None:
-        """Writes `tables.md`, `tables.csv` and `tables.png` below `out`."""
+        """Writes `tables.md`, `tables.csv` and `tables.png` to `out`."""
         with replacing(out / "tables.md") as path:
             path.write_text(f"{self.markdown()}\n{note}\n", encoding="utf-8")
         with replacing(out / "tables.csv") as path, path.open("w", encoding="utf-8", newline="") as file:
@@ -141,7 +141,7 @@ class Comparison:
             Bar(ROWS[name].title, [100 * x for x in result.scores], _percent(self.interval(name)))
             for name, result in self.results.items()
         ]
-        plot_ablation(out / "tables.png", bars, label="event F1, macro (%), 95 % interval over clips, a dot a seed")
+        plot_ablation(out / "tables.png", bars, label="event F1, macro (%); line: 95 % interval over clips; dot: seed")
 
     def _record(self, name: str) -> list[object]:
         result = self.results[name]
@@ -177,12 +177,12 @@ def _percent(values: tuple[float, float]) -> tuple[float, float]:
 
 
 def spread(scores: Sequence[float]) -> float:
-    """Standard deviation, NaN of a single score."""
+    """Standard deviation; NaN for a single score."""
     return float(np.std(scores, ddof=1)) if len(scores) > 1 else float("nan")
 
 
 def score_cell(scores: Sequence[float]) -> str:
-    """Mean, and deviation where there are several, in percent."""
+    """Mean, and standard deviation if there are several scores, in percent."""
     return f"{100 * np.mean(scores):.1f}" + (f" ± {100 * spread(scores):.1f}" if len(scores) > 1 else "")
 
 
@@ -192,7 +192,7 @@ def change_cell(change: float, low: float, high: float) -> str:
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """A Markdown table whose columns stand below each other, the first to the left, the others to the right."""
+    """A Markdown table with aligned columns: the first to the left, the others to the right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
 
     def line(row: Sequence[str]) -> str:

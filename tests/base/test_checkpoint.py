@@ -48,7 +48,7 @@ def test_a_file_that_was_cut_off_is_one_sentence(tmp_path):
     whole = path.read_bytes()
     for length in (0, 5, 100, len(whole) - 1):
         path.write_bytes(whole[:length])
-        with pytest.raises(CheckpointError, match="not a whole safetensors file"):
+        with pytest.raises(CheckpointError, match="not a complete safetensors file"):
             checkpoint.read(path, "detector")
 
 
@@ -57,14 +57,14 @@ def test_a_missing_foreign_or_newer_file_is_one_sentence(tmp_path, monkeypatch):
         checkpoint.read(tmp_path / "absent.safetensors", "detector")
     foreign = tmp_path / "foreign.safetensors"
     save_file({"a": torch.ones(1)}, foreign)
-    with pytest.raises(CheckpointError, match="not one that task_aware wrote"):
+    with pytest.raises(CheckpointError, match="not one written by task_aware"):
         checkpoint.read(foreign, "detector")
     other = tmp_path / "other.safetensors"
     checkpoint.write(other, "separator", {}, {})
-    with pytest.raises(CheckpointError, match="holds a separator, and a detector is wanted"):
+    with pytest.raises(CheckpointError, match="is a separator checkpoint, but a detector is needed"):
         checkpoint.read(other, "detector")
     monkeypatch.setattr(checkpoint, "FORMAT", 2)
     checkpoint.write(other, "separator", {}, {})
     monkeypatch.setattr(checkpoint, "FORMAT", 1)
-    with pytest.raises(CheckpointError, match="reads up to format 1: upgrade it"):
+    with pytest.raises(CheckpointError, match="reads formats up to 1; upgrade task_aware"):
         checkpoint.read(other, "separator")

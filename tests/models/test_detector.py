@@ -82,7 +82,7 @@ def test_weights_of_other_sizes_are_one_sentence(tmp_path, small_detector):
     path = tmp_path / "detector.safetensors"
     description = small_detector.describe() | {"labels": ["Cat"]}
     checkpoint.write(path, "detector", small_detector.state_dict(), {"detector": description, "notes": {}})
-    with pytest.raises(CheckpointError, match="do not fit the sizes it names"):
+    with pytest.raises(CheckpointError, match="do not fit the sizes given in the same file"):
         load_detector(path)
 
 

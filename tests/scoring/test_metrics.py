@@ -75,7 +75,7 @@ class TestEventF1:
     @pytest.mark.parametrize(
         ("reference", "estimated", "message"),
         [
-            ({}, {}, "reference names no file"),
+            ({}, {}, "reference is empty"),
             ({"a.wav": []}, {"a.flac": []}, "'a.flac'"),
             ({"a": [Event(0.0, 1.0, "Dig")]}, {}, "reference has an event 'Dig' in 'a'"),
             ({"a": []}, {"a": [Event(2.0, 1.0, "Dog")]}, "estimated has an event from 2.0 s to 1.0 s"),

@@ -48,7 +48,7 @@ def test_it_runs_goes_on_and_names_what_failed(tiny_corpus, tmp_path, capsys):
     ablation.main(command)
     printed = capsys.readouterr().out
     assert printed.count("min\n") == 6 and "SEP+SED, no averaging" in printed and "+weak" in printed
-    assert "have not separated yet in weak, seed 0: train longer" in printed  # two steps never have
+    assert "have not separated yet in weak, seed 0: their scores" in printed  # two steps never have
     with (out / "tables.csv").open() as file:
         rows = {row["row"]: row for row in csv.DictReader(file)}
     assert list(rows) == ["detector_alone", "sep_sed_no_average", "weak"]
@@ -77,10 +77,10 @@ def test_it_runs_goes_on_and_names_what_failed(tiny_corpus, tmp_path, capsys):
         ablation.main(command)
     assert exit_.value.code == 1
     printed = capsys.readouterr()
-    assert printed.out.count("done before") == 4 and "SEP+SED" in printed.out
+    assert printed.out.count("already done") == 4 and "SEP+SED" in printed.out
     validation, overlaid, _ = printed.out.split("written to")
     assert "| +weak" not in validation and "| +weak" in overlaid  # was scored before
-    assert "weak, seed 0: exit status 2: error:" in printed.err and "not a whole safetensors file" in printed.err
+    assert "weak, seed 0: exit status 2: error:" in printed.err and "not a complete safetensors file" in printed.err
     assert "--resume" in (denoiser / "log.txt").read_text()
     again = json.loads((denoiser / "metrics.json").read_text())
     assert {"detector_only", "source_only", "separated"} < set(again)
@@ -161,5 +161,5 @@ def test_a_detector_is_trained_once(tiny_corpus, tmp_path, monkeypatch):
     assert [(job.command, job.arguments[0]) for job in started] == [("train_sed", "--config=detector_desed")]
     monkeypatch.setattr(running.Job, "work", lambda _: "exit status 2: error: no disk")
     (tmp_path / "detector" / "metrics.json").unlink()
-    with pytest.raises(DataError, match="could not be trained; exit status 2"):
+    with pytest.raises(DataError, match="could not be trained: exit status 2"):
         shared_detector(options, "detector_desed", [])
