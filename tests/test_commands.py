@@ -207,7 +207,9 @@ def test_mistakes_are_one_sentence(tmp_path, tiny_corpus):
                 str(BUILTIN_DETECTOR),
             ]
         )
-    with pytest.raises(ValueError, match="they would train nothing; give it a weight, or the shares 0"):
+    with pytest.raises(
+        ValueError, match="these steps would train nothing; give losses.mse a weight, or set both shares to 0"
+    ):
         train.main(["--fast-dev-run", "--losses.mse=0", "--optimiser.anchor_share=0.4"])
 
 

@@ -78,8 +78,8 @@ def parse(
     """
     program = f"python -m task_aware.{Path(sys.argv[0]).stem}"
     parser = ArgumentParser(description=description, prog=program, usage=f"{program} [options]")
-    text = f"recipe, a YAML file of options: a path, or one of {PACKAGED}; repeatable, later ones override earlier "
-    text += f"ones; default: {base}, which a --config of yours replaces unless you give --config {base} before it"
+    text = f"recipe: the path of a YAML file of options, or one of {PACKAGED}; repeatable, later ones override earlier "
+    text += f"ones. Default: {base}; a recipe of your own replaces it, so give --config {base} first to build on it"
     parser.add_argument("--config", action=ActionConfigFile, help=text)
     parser.add_argument("--epochs", type=int | None, help="length of the run in epochs (of steps_per_epoch steps)")
     parser.add_argument("--max-steps", type=int | None, help="length of the run in steps")

@@ -1,4 +1,4 @@
-"""Whether an exported file says what its model says, how fast it is, and what to do where it cannot be made."""
+"""Checks exported files against their model, times them, and explains failures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from task_aware.models.opening import detector_of
 from task_aware.models.system import listen
 from task_aware.portable.formats import Run, noise
 
-#: Largest difference to the model's own probabilities that an exported file may have.
+#: Largest allowed difference between the probabilities of an exported file and those of the model.
 TOLERANCE = 1e-4
 
 
@@ -34,14 +34,14 @@ def own_run(model: nn.Module) -> Run:
 
 @torch.no_grad()
 def largest_difference(run: Run, own: Run, lengths: Sequence[int]) -> float:
-    """Largest difference of probabilities, on batches of one and three clips of noise of each length."""
+    """The largest difference in probabilities, on batches of one and three clips of noise of each length."""
     clips = [noise(n_clips, n_samples) for n_samples in lengths for n_clips in (1, 3)]
     return max(float((run(clip) - own(clip)).abs().max()) for clip in clips)
 
 
 @torch.no_grad()
 def real_time_factor(run: Run, seconds: float, sample_rate: int, repeats: int = 20) -> float:
-    """Seconds of computing per second of one clip: the fastest of the repetitions, as other programs only slow them."""
+    """Computing time per second of audio for one clip: the fastest repetition, since other programs only add time."""
     clip = noise(1, round(seconds * sample_rate))
     times = []
     for _ in range(repeats):
@@ -53,7 +53,7 @@ def real_time_factor(run: Run, seconds: float, sample_rate: int, repeats: int = 
 
 @contextmanager
 def explaining(model: nn.Module, name: str) -> Iterator[None]:
-    """What an exporter or runtime stumbles on becomes one sentence, which says what to do."""
+    """Turns an error of an exporter or runtime into one sentence that says what to do."""
     try:
         yield
     except (TaskAwareError, OSError):
@@ -63,22 +63,22 @@ def explaining(model: nn.Module, name: str) -> Iterator[None]:
         while cause.__cause__ is not None:
             cause = cause.__cause__
         reason = f"{type(cause).__name__}: {str(cause).partition(chr(10))[0]}"
-        raise TaskAwareError(f"{name} of this model cannot be made ({reason}); {advice(model)}") from error
+        raise TaskAwareError(f"this model cannot be exported to {name} ({reason}); {advice(model)}") from error
 
 
 def advice(model: nn.Module) -> str:
-    """What to change where a file cannot be made, or says something else than its model."""
+    """What to change if a file cannot be written, or differs from its model."""
     detector = detector_of(model)
     if isinstance(detector, CRNN):
         return "try another version of torch"
     return (
-        f"in the forward of {type(detector).__name__} compute with tensors alone, without numbers or branches made of "
-        "their values, and for any batch (x.shape[0], not len(x)): see docs/export.md"
+        f"the forward of {type(detector).__name__} must use tensors only, without Python numbers or branches that "
+        "depend on their values, and must work for any batch size (x.shape[0], not len(x)); see docs/export.md"
     )
 
 
 def describe(model: nn.Module, seconds: float | None) -> dict[str, object]:
-    """What a caller must know to use an exported file."""
+    """What a user of an exported file needs to know (`model.json`)."""
     detector = detector_of(model)
     predictor = Predictor(model, device="cpu")
     return {

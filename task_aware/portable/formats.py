@@ -1,4 +1,4 @@
-"""The files that other runtimes read, torch.export and ONNX: writing them and running them."""
+"""Writes and runs the exported formats, torch.export and ONNX."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from task_aware.base.files import replacing
 from task_aware.models.opening import detector_of
 from task_aware.portable.model import Portable, with_onnx_grus
 
-#: Clips of this length are exported, checked and timed where none is given, seconds.
+#: Length in seconds of the clips for exporting, checking and timing, unless one is given.
 SECONDS = 10.0
 
 
@@ -29,9 +29,9 @@ def export_torch(model: nn.Module, path: Path, *, seconds: float | None = None) 
     Args:
         model: a `Separator`, or a detector of the protocol.
         path: the file, `.pt2`.
-        seconds: for clips of this length alone; otherwise of any.
+        seconds: fixed length of the clips; None for any length.
     """
-    # Not public yet; without them a recurrent layer is traced as a loop of the example's length.
+    # Not public yet. Without them, a recurrent layer is unrolled for the length of the example.
     from torch.export._patches import register_gru_while_loop_decomposition, register_lstm_while_loop_decomposition
 
     example, dynamic = _example(model, seconds)
@@ -51,13 +51,13 @@ def export_torch(model: nn.Module, path: Path, *, seconds: float | None = None) 
 def export_onnx(model: nn.Module, path: Path, *, seconds: float | None = None) -> None:
     """Writes an ONNX file: input `waveform [batch, samples]`, output `frame [batch, frames, classes]`.
 
-    The arguments are those of `export_torch`. Raises TaskAwareError where the exporter's packages are missing.
+    The arguments are those of `export_torch`. Raises TaskAwareError if the exporter's packages are not installed.
     """
     try:
         importlib.import_module("onnxscript")
     except ImportError as error:
         raise TaskAwareError(
-            f"writing ONNX needs {error.name}, which is not installed; run `pip install 'task_aware[export]'`"
+            f"exporting to ONNX needs {error.name}, which is not installed; run `pip install 'task_aware[export]'`"
         ) from error
     example, dynamic = _example(model, seconds)
     for name in ("torch.onnx", "onnxscript", "onnx_ir"):
@@ -78,26 +78,26 @@ def export_onnx(model: nn.Module, path: Path, *, seconds: float | None = None) -
 
 
 def _example(model: nn.Module, seconds: float | None) -> tuple[Tensor, dict[int, str]]:
-    """A batch to trace with, and the names of the axes that may have any size."""
+    """A batch to trace with, and the names of the axes of variable size."""
     rate = detector_of(model).feature_config.sample_rate
     dynamic = {0: "batch"} | ({} if seconds else {1: "samples"})
     return noise(2, round((seconds or SECONDS) * rate)), dynamic
 
 
 def noise(n_clips: int, n_samples: int) -> Tensor:
-    """Noise `[B, N]` that begins and ends, over a quieter one: clips in which detectors hear something."""
+    """Bursts of noise over quieter noise, `[B, N]`, in which detectors find events."""
     generator = torch.Generator().manual_seed(n_samples)
     loud = (torch.arange(n_samples) // max(1, n_samples // 7)) % 2
     return torch.randn(n_clips, n_samples, generator=generator) * (0.003 + 0.2 * loud)
 
 
 def open_torch(path: Path) -> Run:
-    """The program in a file, run by torch."""
+    """Opens a torch.export program, to be run by torch."""
     return torch.export.load(path).module()
 
 
 def open_onnx(path: Path) -> Run | None:
-    """An ONNX file, run by onnxruntime on as many threads as torch has; None where that is not installed."""
+    """Opens an ONNX file, to be run by onnxruntime with as many threads as torch; None if it is not installed."""
     try:
         import onnxruntime
     except ImportError:

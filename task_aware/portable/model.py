@@ -1,7 +1,7 @@
-"""A model in operations that other runtimes have: waveforms in, frame probabilities out, no operator of this package.
+"""Models for export: from waveforms to frame probabilities, without the operators of this package.
 
-The Fourier transform is a strided convolution with cosines and sines, and for ONNX a GRU is ONNX's own operator, since
-torch's exporter would lay out its loop for one length.
+The Fourier transform is a strided convolution with cosines and sines. For ONNX, a GRU becomes ONNX's own operator,
+because torch's exporter would unroll its loop for one length.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from task_aware.ops.mel_spectrogram import hamming_window, mel_filterbank
 
 
 class FrontEnd(nn.Module):
-    """`FeatureConfig.mel` as two products with matrices: `[B, N]` -> linear amplitude `[B, F, T]`."""
+    """`FeatureConfig.mel` as two matrix products: `[B, N]` -> linear amplitude `[B, F, T]`."""
 
     basis: Tensor
     bank: Tensor
@@ -45,7 +45,7 @@ class FrontEnd(nn.Module):
 
 
 class Portable(nn.Module):
-    """A separator with its detector, or a detector alone, from waveforms `[B, N]` to probabilities `[B, T', C]`."""
+    """A separator with its detector, or a detector alone: waveforms `[B, N]` -> frame probabilities `[B, T', C]`."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -60,18 +60,20 @@ class Portable(nn.Module):
 
 
 class OnnxGRU(nn.Module):
-    """An `nn.GRU` as ONNX's operator, which exists in an exported graph alone."""
+    """An `nn.GRU` as ONNX's operator. It can be exported only, not run."""
 
     def __init__(self, gru: nn.GRU) -> None:
         super().__init__()
         if not (gru.batch_first and gru.bias):
-            raise ValueError("a GRU goes into ONNX with batch_first=True and bias=True alone; build it so")
+            raise ValueError(
+                "a GRU can be exported to ONNX only with batch_first=True and bias=True; create it with both"
+            )
         self.cells, self.layers = gru.hidden_size, gru.num_layers
         self.direction = "bidirectional" if gru.bidirectional else "forward"
         suffixes = ["", "_reverse"] if gru.bidirectional else [""]
 
         def weights(name: str, layer: int) -> Tensor:
-            """Of all directions; torch has the gates reset, update, new, and ONNX update, reset, hidden."""
+            """Weights of all directions. Torch orders the gates reset, update, new; ONNX update, reset, hidden."""
             parts = [getattr(gru, f"{name}_l{layer}{suffix}").detach().chunk(3) for suffix in suffixes]
             return torch.stack([torch.cat([update, reset, new]) for reset, update, new in parts])
 
@@ -82,7 +84,7 @@ class OnnxGRU(nn.Module):
             self.register_buffer(f"bias_{layer}", torch.cat(biases, dim=1))
 
     def forward(self, x: Tensor) -> tuple[Tensor, None]:
-        """`[B, T, C]` -> `[B, T, directions * cells]`; the final state is not given."""
+        """`[B, T, C]` -> `[B, T, directions * cells]`; the final state is not returned."""
         x = x.transpose(0, 1)
         options: dict = {"hidden_size": self.cells, "linear_before_reset": 1, "direction": self.direction}
         for layer in range(self.layers):
@@ -94,7 +96,7 @@ class OnnxGRU(nn.Module):
 
 
 def with_onnx_grus(module: nn.Module) -> nn.Module:
-    """A copy of a module whose GRUs are ONNX's."""
+    """A copy of a module, with its GRUs replaced by ONNX's."""
     module = copy.deepcopy(module)
     for name, part in list(module.named_modules()):
         if isinstance(part, nn.GRU):

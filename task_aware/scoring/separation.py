@@ -44,13 +44,13 @@ def verdict(results: Mapping[str, Mapping[str, Scores]], separation: Mapping[str
         f"{finding}: on mixtures not used in training, their spread is {spread:.2f} (separated sources: about 1), and "
         f"their squared error is {loss:.2f} times that of all events in one source (separated sources: below 1).",
         "Spread is the energy outside each mixture's loudest source, relative to the truth: 0 means that one source "
-        "holds everything, 1 that the sources are as spread out as the true ones, and above 1 that they are variants of "
-        "the mixture.",
+        "holds everything, 1 that the sources are as spread out as the true ones, and above 1 that they are variants "
+        "of the mixture.",
         meaning,
     ]
     if alone < WEAK_DETECTOR:
         sentences.append(
-            f"The detector alone reaches only {100 * alone:.1f} % event F1, too little to teach a separator much: train "
-            "it longer (train_sed)."
+            f"The detector alone reaches only {100 * alone:.1f} % event F1, too little to teach a separator much: "
+            "train it longer (train_sed)."
         )
     return " ".join(sentences)

@@ -1,4 +1,4 @@
-"""Every option of the training commands, as dataclasses that the command line and YAML share."""
+"""All options of the training commands, as dataclasses that the command line and recipes share."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from task_aware.training.losses import MSEDomain, Reduction
 
 @dataclass
 class LossConfig:
-    """Weights and forms of the objectives; a weight of 0 switches a term off, so an ablation row is four weights.
+    """Weights and forms of the losses. A weight of 0 switches a loss off.
 
-    The defaults are what worked best on small corpora; `paper.yaml` has the paper's.
+    The defaults worked best on small corpora; the paper's values are in the recipe `paper`.
 
     Attributes:
-        mse: weight of the PIT-MSE of the sources (Eq. 2).
+        mse: weight of the permutation-invariant squared error of the sources (Eq. 2).
         deep_feature: weight of the deep feature loss (Eq. 3).
-        weak: weight of the weak PIT binary cross-entropy (Eq. 5).
-        teacher: weight of the mean-teacher consistency (Eq. 6).
-        frame: weight of the cross-entropy of merged frame probabilities and the mixture's labels (not in the paper).
-        domain: where the squared error is taken: linear, linear_normalised, compressed (mel ** 0.3) or log.
-        deep_feature_reduction: mean or sum within a layer (sum is Eq. 3 to the letter).
-        weak_present_rows_only: ask nothing of the sources that have no weak label, instead of silence.
-        mask_floor: least value of a mask; the same share of the mixture is added to the targets.
+        weak: weight of the permutation-invariant cross-entropy with weak labels (Eq. 5).
+        teacher: weight of the consistency with the mean teacher (Eq. 6).
+        frame: weight of the cross-entropy of merged frame probabilities with the mixture's labels (not in the paper).
+        domain: representation in which the squared error is computed; compressed is mel ** 0.3.
+        deep_feature_reduction: how differences within a layer are combined; sum is Eq. 3 to the letter.
+        weak_present_rows_only: leave out sources without a weak label, instead of training them to be silent.
+        mask_floor: lower bound of the masks; the same share of the mixture is added to the targets.
     """
 
     mse: float = 1.0
@@ -48,11 +48,11 @@ class BatchConfig:
     """Clips per step and process.
 
     Attributes:
-        strong: dynamic mixtures.
-        weak: weakly labelled clips.
-        unlabelled: clips without labels.
-        strong_seconds: length of the mixtures; real clips are never cropped, since their labels hold for all of them.
-        real_seconds: length that weak and unlabelled clips are padded or cut to.
+        strong: number of dynamic mixtures.
+        weak: number of weakly labelled clips.
+        unlabelled: number of clips without labels.
+        strong_seconds: length of the mixtures in seconds.
+        real_seconds: length in seconds to which weak and unlabelled clips are padded or cut.
     """
 
     strong: int = 12
@@ -67,20 +67,20 @@ class OptimiserConfig:
     """Adam with an exponential warm-up, `exp(-5 (1 - t / warmup)^2)`, in one or two stages.
 
     Attributes:
-        max_steps: length of the run.
-        steps_per_epoch: steps between checkpoints and progress reports.
-        learning_rate: after the warm-up.
-        warmup_steps: length of the warm-up.
-        cosine_decay: let the rate fall to zero over each stage, along a cosine.
-        separation_share: share of the steps that train by PIT-MSE alone, on strong batches alone, before the detector
-            joins; 0 trains by all objectives from the first step, as the paper does.
-        anchor_share: share of the steps that begin the run with a slot for each class (its column modulo the number of
-            sources) instead of a free permutation. Slots of equal standing can stay on a plateau for thousands of
-            steps, one of them holding every event; this start leaves it, for good only if it is long.
-        separation_strong: mixtures per step while PIT-MSE trains alone.
-        task_learning_rate: after that share.
-        gradient_clip: largest gradient norm.
-        ema_decay: largest decay of the mean teacher, `min(1 - 1 / (step + 1), ema_decay)`.
+        max_steps: length of the run in steps.
+        steps_per_epoch: steps per epoch; each epoch ends with a checkpoint.
+        learning_rate: learning rate after the warm-up.
+        warmup_steps: length of the warm-up in steps.
+        cosine_decay: whether the learning rate falls to zero over each stage, along a cosine.
+        separation_share: share of the steps that train by squared error only, on mixtures only, before the detector
+            takes part; 0 uses all losses from the first step, as the paper does.
+        anchor_share: share of the steps, from the first one, with a fixed source for each class (its index modulo the
+            number of sources) instead of the best permutation. Otherwise training can stay on a plateau for thousands
+            of steps, with all events in one source; a short share leaves it only for a while.
+        separation_strong: mixtures per step during the separation share.
+        task_learning_rate: learning rate after the separation share.
+        gradient_clip: largest gradient norm; 0 does not clip.
+        ema_decay: largest decay of the mean teacher, which is `min(1 - 1 / (step + 1), ema_decay)`.
     """
 
     max_steps: int = 1100
@@ -97,24 +97,24 @@ class OptimiserConfig:
 
     @property
     def separation_steps(self) -> int:
-        """Steps of the first stage."""
+        """Steps that train by squared error only."""
         return round(self.separation_share * self.max_steps)
 
     @property
     def anchor_steps(self) -> int:
-        """Steps with a slot for each class."""
+        """Steps with a fixed source for each class."""
         return round(self.anchor_share * self.max_steps)
 
 
 @dataclass
 class SeparatorConfig:
-    """The mask network and how its sources' detections are merged.
+    """The mask network, and how the detections of its sources are merged.
 
     Attributes:
-        preset: sizes (conv_tasnet_text, conv_tasnet_3m, small).
-        n_sources: masks.
-        merge: rule for the sources' detections.
-        causal: look back alone, so that it can hear a stream; for a causal detector.
+        preset: sizes of the network (see docs/recipes.md).
+        n_sources: number of sources to estimate.
+        merge: how the detections of the sources are merged (see docs/training.md).
+        causal: look only at the past, for live streams; needs a causal detector.
     """
 
     preset: Literal["conv_tasnet_text", "conv_tasnet_3m", "small"] = "small"
@@ -125,21 +125,23 @@ class SeparatorConfig:
 
 @dataclass
 class DetectorTrainingConfig:
-    """Mean-teacher training of a detector, as the DCASE 2020 baseline does it.
+    """Mean-teacher training of a detector, as in the DCASE 2020 baseline.
 
     Attributes:
         features: the front end.
-        crnn: the detector's sizes.
+        crnn: sizes of the detector.
         mixing: how strongly labelled clips are mixed.
-        strong: `mixing` mixes them anew at each step, `synthetic` reads the fixed synthetic split.
-        batch: clips per step (the baseline: 6 strong, 6 weak, 12 unlabelled).
-        max_steps, steps_per_epoch, learning_rate, warmup_steps: as in OptimiserConfig; the ramp of the warm-up is also
-            that of the consistency weight.
-        cosine_decay: let the rate fall to zero over the run, along a cosine, after the warm-up.
+        strong: source of strongly labelled clips: mixed anew at each step, or read from the fixed synthetic split.
+        batch: clips per step (in the baseline 6 strong, 6 weak, 12 unlabelled).
+        max_steps: length of the run in steps.
+        steps_per_epoch: steps per epoch; each epoch ends with a checkpoint.
+        learning_rate: learning rate after the warm-up.
+        warmup_steps: steps over which the learning rate and the weight of the consistency rise.
+        cosine_decay: whether the learning rate falls to zero after the warm-up, along a cosine.
         consistency: largest weight of the consistency with the mean teacher.
-        teacher_noise_db: signal-to-noise ratio of what the teacher hears, dB.
+        teacher_noise_db: signal-to-noise ratio of the teacher's input in dB.
         ema_decay: largest decay of the mean teacher.
-        keep: which of the two is saved: the student (the baseline's choice) or the teacher (its running average).
+        keep: which network is saved: the student, as in the baseline, or the teacher, its running average.
     """
 
     features: FeatureConfig = field(default_factory=FeatureConfig)
@@ -163,10 +165,12 @@ class DenoiserTrainingConfig:
     """Training of the separation baseline.
 
     Attributes:
-        preset: sizes of the denoiser: tdcn (the baseline's 32 blocks) or small.
-        mixtures: per step and process (the baseline: 3).
-        seconds: length of the mixtures.
-        max_steps, steps_per_epoch, learning_rate: as in OptimiserConfig, without a warm-up.
+        preset: sizes of the denoiser; tdcn is the baseline's, with 32 blocks.
+        mixtures: mixtures per step and process (3 in the baseline).
+        seconds: length of the mixtures in seconds.
+        max_steps: length of the run in steps.
+        steps_per_epoch: steps per epoch; each epoch ends with a checkpoint.
+        learning_rate: learning rate, which stays constant.
     """
 
     preset: Literal["tdcn", "small"] = "small"
@@ -179,20 +183,20 @@ class DenoiserTrainingConfig:
 
 @dataclass
 class RunConfig:
-    """What all training commands share.
+    """Options of all training commands.
 
     Attributes:
-        data: folder in DESED's layout; without it, the built-in corpus.
-        rirs: folder of room impulse responses; default DATA/rirs where it exists, otherwise the mixtures are dry.
-        out: folder of the run.
-        seed: of weights and data.
-        fused: native operators; `--no-fused` trains with their PyTorch references.
-        precision: of the networks.
-        accelerator: auto, cpu or gpu.
-        devices: processes, one per device.
-        workers: processes that draw mixtures and decode clips; 0 does it in the training process.
-        resume: continue OUT's last checkpoint.
-        fast_dev_run: a few steps and clips, to see that everything runs.
+        data: data folder in DESED's layout; default: the built-in corpus.
+        rirs: folder of room impulse responses; default: DATA/rirs if it exists, otherwise no reverberation.
+        out: output folder.
+        seed: random seed of weights and data.
+        fused: train with the native operators; `--no-fused`: with their PyTorch references.
+        precision: numerical precision of the networks.
+        accelerator: device; auto: a GPU if there is one.
+        devices: number of devices, with one process each.
+        workers: processes that prepare data, per device; 0 prepares them in the training process.
+        resume: continue a stopped run from its last checkpoint in OUT, with the same options.
+        fast_dev_run: check that everything runs, with a few steps.
     """
 
     data: Path | None = None
@@ -210,14 +214,13 @@ class RunConfig:
 
 @dataclass
 class FrozenDetectorConfig(RunConfig):
-    """What the commands share that train something for a frozen detector.
+    """Options of the commands that train something for a frozen detector.
 
     Attributes:
-        detector: checkpoint of the frozen detector, or package.module:factory of one of your own; without it, the one
-            that comes with the built-in corpus, and for other data or another `detector_config` than its own one that
-            is trained first, by the options there.
-        detector_config: YAML of `train_sed` options, a path or a name that comes with the package.
-        mixing: dynamic mixing of the strong clips.
+        detector: the detector to freeze: a checkpoint, or package.module:factory for your own. Default: the one in the
+            package; with --data or another `detector_config`, one that is trained first by `detector_config`.
+        detector_config: recipe of the detector that is trained first, a path or the name of a packaged one.
+        mixing: how mixtures are made.
     """
 
     detector: str | None = None
@@ -227,14 +230,14 @@ class FrozenDetectorConfig(RunConfig):
 
 @dataclass
 class TrainConfig(FrozenDetectorConfig):
-    """`python -m task_aware.train`.
+    """Options of `python -m task_aware.train`.
 
     Attributes:
-        separator: the mask network and how its sources' detections are merged.
-        losses: weights and forms of the objectives.
-        optimiser: length of the run, learning rates, stages.
+        separator: the mask network, and how the detections of its sources are merged.
+        losses: weights and forms of the losses.
+        optimiser: length of the run, learning rates and stages.
         batch: clips per step.
-        cuda_graph: record a step's losses and gradients as CUDA graphs; on one GPU.
+        cuda_graph: record each step's losses and gradients as CUDA graphs, to save launch time; on one GPU only.
     """
 
     out: Path = Path("runs/separator")
@@ -252,12 +255,16 @@ class TrainConfig(FrozenDetectorConfig):
 
 @dataclass
 class TrainSepConfig(FrozenDetectorConfig):
-    """`python -m task_aware.train_sep`.
+    """Options of `python -m task_aware.train_sep`.
 
     Attributes:
-        denoiser: what is trained, on what, for how long.
+        detector: checkpoint of the detector to freeze. Default: the one in the package; with --data or another
+            `detector_config`, one that is trained first by `detector_config`. A factory, as for `train`, is refused,
+            because the detector is saved with the denoiser.
+        denoiser: the denoiser and its training.
     """
 
+    detector: str | None = None
     out: Path = Path("runs/denoiser")
     denoiser: DenoiserTrainingConfig = field(default_factory=DenoiserTrainingConfig)
 
@@ -269,10 +276,10 @@ class TrainSepConfig(FrozenDetectorConfig):
 
 @dataclass
 class TrainSedConfig(RunConfig):
-    """`python -m task_aware.train_sed`.
+    """Options of `python -m task_aware.train_sed`.
 
     Attributes:
-        training: what is trained, on what, for how long.
+        training: the detector and its training.
     """
 
     out: Path = Path("runs/detector")

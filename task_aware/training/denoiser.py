@@ -1,4 +1,4 @@
-"""The LightningModule that trains the separation baseline, by signal error alone."""
+"""The LightningModule that trains the separation baseline on the error of its signals."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from task_aware.training.separator import losses
 
 
 class DenoisingModule(LightningModule):
-    """Trains `denoiser` by the thresholded signal-to-noise ratio of background and foreground, each in its own output.
+    """Trains `denoiser` on the thresholded signal-to-noise ratios of background and foreground, one output each.
 
     Args:
         denoiser: waveforms `[B, N]` -> `[B, 2, N]`.
-        learning_rate: of Adam.
-        backend: of the operators.
+        learning_rate: learning rate of Adam.
+        backend: backend of the operators.
     """
 
     def __init__(self, denoiser: Denoiser, learning_rate: float, *, backend: ops.Backend = "auto") -> None:
@@ -41,6 +41,6 @@ class DenoisingModule(LightningModule):
 
     @torch.no_grad()
     def references(self, batch: StrongBatch) -> tuple[Tensor, Tensor]:
-        """Mixtures `[B, N]`, and their background and foreground `[B, 2, N]`; the latter is the sum of the images."""
+        """Mixtures `[B, N]`, with their background and foreground (the sum of the images) `[B, 2, N]`."""
         mixed = ops.reverb_mix(batch.sources, batch.rirs, batch.gains, batch.background, backend=self.backend)
         return mixed.mixture, torch.stack([batch.background, mixed.images.sum(1)], dim=1)

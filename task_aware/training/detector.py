@@ -1,4 +1,4 @@
-"""The LightningModule that trains a detector as the DCASE 2020 baseline does: supervised, with a mean teacher."""
+"""The LightningModule that trains a detector as the DCASE 2020 baseline does: with labels and a mean teacher."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from task_aware.training.schedule import cosine, update_average, warmup
 
 
 class DetectorModule(LightningModule):
-    """Trains `detector`: `BCE strong + BCE weak + w (MSE strong + MSE weak)` against a mean teacher.
+    """Trains `detector` on `BCE strong + BCE weak + w (MSE strong + MSE weak)`, the MSE to a mean teacher.
 
-    Strong clips are dynamic mixtures; the consistency `w` follows the ramp of the learning rate.
+    Strong clips are dynamic mixtures. The weight `w` of the consistency follows the ramp of the learning rate.
 
     Args:
-        detector: with its scaler set.
+        detector: the detector, with its scaler set.
         config: schedule and weights.
-        seed: of dropout and the teacher's noise, which depend on (seed, step) alone.
-        backend: of the operators.
+        seed: random seed of dropout and of the teacher's noise, which depend on (seed, step) only.
+        backend: backend of the operators.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class DetectorModule(LightningModule):
 
     @property
     def kept(self) -> CRNN:
-        """The detector that training is for: `config.keep` of student and teacher."""
+        """The network to save: the student or the teacher, by `config.keep`."""
         return self.teacher if self.config.keep == "teacher" else self.detector
 
     def configure_optimizers(self):  # type: ignore[no-untyped-def]
@@ -55,7 +55,7 @@ class DetectorModule(LightningModule):
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def ramp(self, step: int) -> float:
-        """The warm-up of the learning rate and of the consistency."""
+        """The warm-up factor of the learning rate and of the consistency weight."""
         return warmup(step, self.config.warmup_steps)
 
     def on_train_batch_start(self, batch: TrainingBatch, batch_idx: int) -> None:
@@ -88,7 +88,7 @@ class DetectorModule(LightningModule):
         return terms
 
     def detect(self, waveform: Tensor) -> tuple[Detection, Detection]:
-        """Student's and teacher's detections of `[B, N]`; the teacher hears noise on its features."""
+        """Student's and teacher's detections in waveforms `[B, N]`; the teacher's features have noise added."""
         with torch.no_grad():
             mel = self.detector.feature_config.mel(waveform, backend=self.backend)
             features = features_of(self.detector, mel)
@@ -99,7 +99,7 @@ class DetectorModule(LightningModule):
 
     @staticmethod
     def consistency(student: Detection, teacher: Detection) -> Tensor:
-        """MSE of frame and of clip probabilities, summed."""
+        """Sum of the MSE of frame probabilities and that of clip probabilities."""
         frame = nn.functional.mse_loss(student.frame, teacher.frame)
         return frame + nn.functional.mse_loss(student.clip, teacher.clip)
 
@@ -109,7 +109,7 @@ class DetectorModule(LightningModule):
 
 @torch.no_grad()
 def fit_scaler(detector: CRNN, batches: Iterable[TrainingBatch], *, backend: ops.Backend = "auto") -> None:
-    """Sets the detector's `mean` and `std` (dB, per mel band, over all frames of all clips in `batches`)."""
+    """Sets the detector's `mean` and `std` (in dB, per mel band) from all frames of all clips in `batches`."""
     front_end = detector.feature_config
     count, total, total_squared = (
         0,

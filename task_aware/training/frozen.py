@@ -1,4 +1,4 @@
-"""The detector that a separator is trained through: the one given, the one in the package, or one trained first."""
+"""The detector that a separator is trained through: a given one, the one in the package, or one trained first."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from task_aware.training.setup import FAST_STEPS
 
 _log = logging.getLogger(__name__)
 
-#: Steps whose clips set the scaler.
+#: The scaler is set from the clips of this many steps.
 SCALER_STEPS = 12
 
 
 def _batch_sizes(batch: BatchConfig, step: int) -> BatchSizes:
-    """Clips of a step: the same for all."""
+    """Clips in a step; the same for all steps."""
     return BatchSizes(batch.strong, batch.weak, batch.unlabelled)
 
 
@@ -76,14 +76,15 @@ def train_detector(config: RunConfig, options: DetectorTrainingConfig, corpus: C
 
 
 def comes_along(data: Path | None, detector_config: str) -> bool:
-    """Whether a run without `--detector` takes the one in the package: on the built-in corpus, by its own options."""
+    """Whether a run without `--detector` uses the one in the package: with the built-in corpus and its own recipe."""
     return data is None and detector_config == FrozenDetectorConfig.detector_config
 
 
 def get_detector(config: FrozenDetectorConfig) -> Detector:
-    """The detector to freeze: the one given, the built-in corpus' own, or one trained first.
+    """The detector to freeze: the given one, the one in the package, or one that is trained first.
 
-    A run to be resumed that had only come to train its detector starts anew from there.
+    If a run that is to be resumed stopped while its detector was trained, that training is resumed, and the run itself
+    then starts from its beginning (`config.resume` is reset).
     """
     if config.detector is not None:
         return open_detector(config.detector)
@@ -97,12 +98,12 @@ def get_detector(config: FrozenDetectorConfig) -> Detector:
         if config.fast_dev_run:
             sed.training.max_steps = FAST_STEPS
         data, steps = config.data or "the built-in corpus", sed.training.max_steps
-        _log.info("no --detector given: training one on %s first (%d steps)", data, steps)
+        _log.info("no --detector given; training one on %s first (%d steps)", data, steps)
         corpus = open_corpus(
             config.data, config.rirs, sample_rate=sed.training.features.sample_rate, tiny=config.fast_dev_run
         )
         detector = train_detector(config, sed.training, corpus, out)
     if config.resume and not last_checkpoint(config.out).is_file():
-        _log.info("the run stopped while it trained its detector; what it is for starts now")
+        _log.info("the run had stopped while its detector was trained; starting the main training now")
         config.resume = False
     return detector

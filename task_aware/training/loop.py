@@ -1,4 +1,4 @@
-"""What both training commands ask of Lightning: checkpoints without pickle, exact resume, logs, and timing."""
+"""The training loop of all training commands, with Lightning: checkpoints without pickle, exact resuming, logs."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from task_aware.training.config import RunConfig
 
 _log = logging.getLogger(__name__)
 
-#: Steps between two logged points.
+#: Steps between two logged values.
 LOG_EVERY = 10
 
-#: Folder of the logs below a run's; each resumption adds a part.
+#: Folder of the logs in a run's folder; each time a run is resumed, it gets another part.
 LOGS = "logs"
 
 
 class SafetensorsCheckpointIO(CheckpointIO):
-    """Lightning's checkpoints (weights, optimiser, loops, callbacks) as one safetensors file each."""
+    """Writes Lightning's checkpoints (weights, optimiser, loops, callbacks) as one safetensors file each."""
 
     def save_checkpoint(self, checkpoint_: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         tensors: dict[str, torch.Tensor] = {}
@@ -49,7 +49,7 @@ class SafetensorsCheckpointIO(CheckpointIO):
 
 
 class LastCheckpoint(ModelCheckpoint):
-    """Keeps the state at the end of the last epoch, `checkpoints/last.safetensors`: what a resumed run starts from."""
+    """Saves the state at the end of each epoch as `checkpoints/last.safetensors`, from which a run is resumed."""
 
     FILE_EXTENSION = ".safetensors"
 
@@ -65,7 +65,7 @@ class LastCheckpoint(ModelCheckpoint):
 
 
 class StepTimer(Callback):
-    """Measures steps per second and the share of the time that steps wait for data."""
+    """Measures steps per second, and the share of the time spent waiting for data."""
 
     def __init__(self) -> None:
         self.steps = 0
@@ -89,7 +89,7 @@ class StepTimer(Callback):
         self._last_end = now
 
     def summary(self) -> dict[str, float]:
-        """`steps_per_second`, `data_wait_share` and `peak_memory_mib` (of the GPU where there is one)."""
+        """`steps_per_second`, `data_wait_share` and `peak_memory_mib` (of the GPU if there is one)."""
         if torch.cuda.is_available() and torch.cuda.is_initialized():
             peak = torch.cuda.max_memory_allocated() / 2**20
         else:
@@ -103,7 +103,7 @@ class StepTimer(Callback):
 
 
 def read_history(out: Path) -> dict[str, list[tuple[int, float]]]:
-    """The logged curves of a run, name -> (step, value); what a resumed part logged again counts."""
+    """The logged curves of a run, name -> [(step, value)]. Steps logged twice, after resuming, have the later value."""
     history: dict[str, dict[int, float]] = {}
     for log in sorted((out / LOGS).glob("part_*/metrics.csv"), key=lambda path: int(path.parent.name[5:])):
         with log.open(newline="") as file:
@@ -115,12 +115,12 @@ def read_history(out: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def last_checkpoint(out: Path) -> Path:
-    """Where a run in `out` keeps the state that `--resume` continues."""
+    """The checkpoint from which `--resume` continues the run in `out`."""
     return out / "checkpoints" / "last.safetensors"
 
 
 def _options(config: RunConfig) -> dict[str, Any]:
-    """The options that decide the numbers of a run, JSON-able."""
+    """The options that influence the results of a run, JSON-serialisable."""
     options = json.loads(json.dumps(asdict(config), default=str))
     for name in ("out", "resume", "workers", "cuda_graph"):
         options.pop(name, None)
@@ -128,13 +128,13 @@ def _options(config: RunConfig) -> dict[str, Any]:
 
 
 def write_options(path: Path, config: RunConfig) -> None:
-    """Keeps the options of a run beside its results."""
+    """Saves the options of a run."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(_options(config), indent=2) + "\n")
 
 
 def check_same_options(path: Path, config: RunConfig) -> None:
-    """CheckpointError where a run would be resumed with other options than it began with."""
+    """Raises CheckpointError if the options differ from those in `path`, with which the run was started."""
 
     def differences(old: Any, new: Any, name: str) -> list[str]:
         if isinstance(old, dict) and isinstance(new, dict):
@@ -143,12 +143,13 @@ def check_same_options(path: Path, config: RunConfig) -> None:
 
     if found := differences(json.loads(path.read_text()), _options(config), ""):
         raise CheckpointError(
-            f"the run in {path.parent} began with other options ({'; '.join(found)}); resume it with its own"
+            f"the run in {path.parent} was started with other options ({'; '.join(found)}); resume it with the same, "
+            "or start a new run in another --out"
         )
 
 
 def is_first_process() -> bool:
-    """Whether this is the only process of a run, or the one of several that scores and writes."""
+    """Whether this is the only process of a run, or the one that scores and writes for all."""
     return getattr(rank_zero_only, "rank", 0) == 0
 
 
@@ -161,10 +162,10 @@ def fit(
     max_steps: int,
     gradient_clip: float | None = None,
 ) -> StepTimer:
-    """Trains `module` for `max_steps` steps, with checkpoints and logs below `out`.
+    """Trains `module` for `max_steps` steps, with checkpoints and logs in `out`.
 
     Raises:
-        CheckpointError: `config.resume` and `out` has no checkpoint, or one of a run with other options.
+        CheckpointError: the run is to be resumed, but `out` has no checkpoint or that of a run with other options.
     """
     last = last_checkpoint(out)
     if config.resume and not last.is_file():
@@ -173,7 +174,7 @@ def fit(
         check_same_options(out / "options.json", config)
     else:
         if last.is_file():
-            _log.warning("%s is overwritten by this run; --resume would have continued it", last)
+            _log.warning("overwriting %s; use --resume to continue such a run instead", last)
             last.unlink()
         shutil.rmtree(out / LOGS, ignore_errors=True)
     write_options(out / "options.json", config)
@@ -182,7 +183,7 @@ def fit(
     trainer = Trainer(
         accelerator=config.accelerator,
         devices=config.devices,
-        # the last block's trunk has no reader, so its weights never get a gradient
+        # the trunk output of the last block is unused, so its weights never get a gradient
         strategy="ddp_find_unused_parameters_true" if config.devices > 1 else "auto",
         precision=config.precision,
         max_steps=max_steps,

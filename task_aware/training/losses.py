@@ -1,6 +1,6 @@
-"""The training objectives of the paper and its baseline; functions of tensors that know no models and no training.
+"""The losses of the paper and of its baseline, as functions of tensors, independent of models and training.
 
-Equations are those of Cornell et al., DCASE 2020. Every permutation search is `ops.pit_loss`.
+Equations are those of Cornell et al., DCASE 2020. All permutation searches are done by `ops.pit_loss`.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ Reduction = Literal["mean", "sum"]
 #: Exponent of the compressed domain: close to loudness, and smooth where the logarithm is not.
 COMPRESSION = 0.3
 
-#: Where `smooth_l1_loss` stops being quadratic. The least normal number (also bfloat16's) makes it the absolute
-#: difference, gradient 0 at 0, in one pass each way; `l1_loss` writes three arrays.
+#: Below this difference `smooth_l1_loss` is quadratic. With the smallest normal number (of bfloat16 too), it is the
+#: absolute difference with gradient 0 at 0, in one pass forward and backward, where `l1_loss` writes three arrays.
 NOT_SMOOTH = torch.finfo(torch.float32).tiny
 
 
 def to_domain(mel: Tensor, mixture_mel: Tensor, domain: MSEDomain, *, amin: float = 1e-5) -> Tensor:
-    """Maps linear mel `[B, S, F, T]` to the domain in which its squared error is taken.
+    """Maps linear mel `[B, S, F, T]` to the domain in which the squared error is computed.
 
     Args:
         mel: amplitudes, `[B, S, F, T]`.
-        mixture_mel: the mixture's amplitudes, `[B, F, T]`; it sets the scale of `linear_normalised`.
-        domain: `linear` (Eq. 2 to the letter), `linear_normalised` (divided by the mixture's RMS, so that a loud
-            clip counts no more than a quiet one), `compressed` (`mel ** 0.3`) or `log` (dB / 20).
-        amin: smallest amplitude that a power or a logarithm sees.
+        mixture_mel: the mixture's amplitudes, `[B, F, T]`, which set the scale of `linear_normalised`.
+        domain: `linear` (Eq. 2 to the letter), `linear_normalised` (divided by the mixture's RMS, so that loud and
+            quiet clips have the same weight), `compressed` (`mel ** 0.3`) or `log` (dB / 20).
+        amin: lower bound of the amplitude before a power or logarithm.
     """
     if domain == "linear":
         return mel
@@ -43,7 +43,7 @@ def to_domain(mel: Tensor, mixture_mel: Tensor, domain: MSEDomain, *, amin: floa
         return mel.clamp_min(amin) ** COMPRESSION
     if domain == "log":
         return torch.log10(mel.clamp_min(amin))
-    raise ValueError(f"no MSE domain is called {domain!r}; there are linear, linear_normalised, compressed, log")
+    raise ValueError(f"domain is {domain!r}; choose from linear, linear_normalised, compressed and log")
 
 
 def pit_mse(
@@ -80,11 +80,11 @@ def anchored_mse(
     *,
     domain: MSEDomain = "compressed",
 ) -> Tensor:
-    """Squared error with a slot for each class, its label modulo S: a start that breaks the symmetry of the slots.
+    """Squared error with a fixed slot for each class (its label modulo S), which breaks the symmetry of the slots.
 
     Args:
-        estimates, images: linear mel, `[B, S, F, T]`; images whose classes share a slot are summed.
-        floor: what the mask floor adds to each target, `[B, 1, F, T]`.
+        estimates, images: linear mel, `[B, S, F, T]`. Images whose classes share a slot are summed.
+        floor: the share of the mixture that the mask floor adds to each target, `[B, 1, F, T]`.
         labels: the images' classes, `[B, S]`; -1 for an unused row, which must be silent.
         mixture_mel: linear mel of the mixture, `[B, F, T]`.
 
@@ -100,21 +100,23 @@ def anchored_mse(
 def deep_feature_loss(
     estimated: Sequence[Tensor], oracle: Sequence[Tensor], *, reduction: Reduction = "mean"
 ) -> Tensor:
-    """Eq. 3: the L1 distance of the detector's activations, summed over its layers.
+    """Eq. 3: the L1 distance between the detector's activations, summed over its layers.
 
     Args:
-        estimated, oracle: activations for reordered estimates and for targets, pairwise of one shape `[B * S, ...]`.
-        reduction: within a layer; `sum` is Eq. 3 to the letter (per clip), `mean` keeps layers of any size comparable.
+        estimated, oracle: activations for reordered estimates and for targets, of equal shapes `[B * S, ...]`.
+        reduction: within a layer: `sum` is Eq. 3 to the letter (per clip); `mean` gives all layers the same weight.
 
     Returns:
         A scalar, the mean over clips.
     """
     if len(estimated) != len(oracle):
-        raise ValueError(f"{len(estimated)} layers of estimates against {len(oracle)} of targets; give the same layers")
+        raise ValueError(
+            f"there are {len(estimated)} layers of estimates, but {len(oracle)} of targets; give the same layers"
+        )
     total = torch.zeros((), device=estimated[0].device)
     with torch.autocast(total.device.type, enabled=False):  # it would copy the activations into float32
         for estimate, target in zip(estimated, oracle, strict=True):
-            if estimate.dtype == torch.float16:  # of which NOT_SMOOTH is 0, and 0 / 0 the gradient of equal activations
+            if estimate.dtype == torch.float16:  # NOT_SMOOTH would be 0, and the gradient for equal activations 0 / 0
                 estimate, target = estimate.float(), target.float()
             distance = torch.nn.functional.smooth_l1_loss(estimate, target, reduction=reduction, beta=NOT_SMOOTH)
             total = total + (distance if reduction == "mean" else distance / len(estimate))
@@ -122,16 +124,16 @@ def deep_feature_loss(
 
 
 def binary_cross_entropy(probabilities: Tensor, labels: Tensor) -> Tensor:
-    """Mean binary cross-entropy in float32, also within autocast, where torch refuses it on CUDA; shapes are equal."""
+    """Mean binary cross-entropy in float32, even in autocast, where torch refuses it on CUDA. Shapes are equal."""
     with torch.autocast(probabilities.device.type, enabled=False):
         return torch.nn.functional.binary_cross_entropy(probabilities.float(), labels)
 
 
 def frame_loss(frame: Tensor, labels: Tensor) -> Tensor:
-    """Binary cross-entropy of the merged detections of a mixture, which needs no permutation.
+    """Binary cross-entropy between the merged detections of a mixture and its labels; needs no permutation.
 
     Args:
-        frame: the detector's frame probabilities of each source, `[B, S, T', C]`; the largest of the sources counts.
+        frame: the detector's frame probabilities of each source, `[B, S, T', C]`; the maximum over the sources is used.
         labels: multi-hot frame labels of the mixture, `[B, T', C]`.
 
     Returns:
@@ -141,14 +143,14 @@ def frame_loss(frame: Tensor, labels: Tensor) -> Tensor:
 
 
 def weak_targets(labels: Tensor, n_sources: int) -> tuple[Tensor, Tensor]:
-    """Spreads clip labels over sources: one one-hot row per present class, the remaining rows all zero.
+    """Distributes clip labels over sources: a one-hot row for each present class, and zeros in the remaining rows.
 
     Args:
         labels: multi-hot `[B, C]`.
-        n_sources: rows S; of a clip with more classes the first S in label order are kept.
+        n_sources: number of rows S; if a clip has more classes, the first S in label order are kept.
 
     Returns:
-        Targets `[B, S, C]`, and which rows hold a class, bool `[B, S]`.
+        Targets `[B, S, C]`, and whether a row holds a class, bool `[B, S]`.
     """
     n_clips, n_classes = labels.shape
     present = labels > 0.5
@@ -167,7 +169,7 @@ def weak_loss(
     Args:
         clip: the detector's clip probabilities of each source, `[B, S, C]`.
         labels: multi-hot clip labels `[B, C]`.
-        present_rows_only: leave out the all-zero rows, so that silence in the spare sources is not asked for.
+        present_rows_only: leave out the zero rows, so that the remaining sources are not trained to be silent.
 
     Returns:
         A scalar, the mean over clips.
@@ -178,7 +180,7 @@ def weak_loss(
 
 
 class Consistency(NamedTuple):
-    """Eq. 6 per clip: the loss `[B]` and the one permutation `[B, S]` used for frames and clips."""
+    """Eq. 6 per clip: the loss `[B]`, and the permutation `[B, S]` that frames and clips share."""
 
     loss: Tensor
     permutation: Tensor
@@ -187,13 +189,13 @@ class Consistency(NamedTuple):
 def teacher_loss(
     student: tuple[Tensor, Tensor], teacher: tuple[Tensor, Tensor], *, backend: ops.Backend = "auto"
 ) -> Consistency:
-    """Eq. 6: permutation-invariant MSE between what the detector says of student's and teacher's sources.
+    """Eq. 6: permutation-invariant MSE between the detections in the student's and in the teacher's sources.
 
     `min over sigma of MSE(frame_student[sigma], frame_teacher) + MSE(clip_student[sigma], clip_teacher)`, with one
-    permutation for both terms: they are joined into one row per source, weighted so that each keeps its own mean.
+    permutation for both terms. They are joined into one row per source, with weights that preserve both means.
 
     Args:
-        student, teacher: (frame `[B, S, T', C]`, clip `[B, S, C]`) probabilities. No gradient reaches the teacher.
+        student, teacher: (frame `[B, S, T', C]`, clip `[B, S, C]`) probabilities. The teacher gets no gradient.
     """
     frame_size = student[0][0, 0].numel()
     clip_size = student[1][0, 0].numel()
@@ -207,18 +209,18 @@ def teacher_loss(
     return Consistency(result.loss, result.permutation)
 
 
-#: Signals of a smaller root mean square are silent.
+#: Signals with a smaller root mean square count as silent.
 SILENCE = 1e-8
 
 
 def thresholded_snr(
     estimates: Tensor, references: Tensor, mixture: Tensor, *, max_db: float = 30.0, max_silent_db: float = 20.0
 ) -> Tensor:
-    """Negative signal-to-noise ratio in dB, thresholded: the separation baseline's objective (Wisdom et al., 2021).
+    """Thresholded negative signal-to-noise ratio in dB, the loss of the separation baseline (Wisdom et al., 2021).
 
-    `10 log10((|estimate - reference|^2 + tau |r|^2) / |r|^2)` with `tau = 10^(-max / 10)`, so that an estimate gains
-    nothing more beyond the threshold. `r` is the reference and `max` is `max_db`; for a silent reference `r` is the
-    mixture and `max` is `max_silent_db`.
+    `10 log10((|estimate - reference|^2 + tau |r|^2) / |r|^2)` with `tau = 10^(-max / 10)`, so that
+    nothing is gained beyond the threshold. `r` is the reference and `max` is `max_db`; for a silent reference, `r` is
+    the mixture and `max` is `max_silent_db`.
 
     Args:
         estimates, references: `[B, S, N]`.
@@ -234,9 +236,9 @@ def thresholded_snr(
 
 
 def slot_shares(estimates: Tensor) -> Tensor:
-    """Share of energy in each source, largest first, mean over clips: `[B, S, F, T]` -> `[S]`.
+    """Share of the energy in each source, largest first, averaged over clips: `[B, S, F, T]` -> `[S]`.
 
-    (1, 0, 0, ...) is the collapse to watch: one source holds the whole clean sum, the others are empty.
+    (1, 0, 0, ...) means that training has collapsed: one source holds everything, and the others are empty.
     """
     energy = estimates.detach().float().square().sum((-2, -1))
     share = energy / energy.sum(-1, keepdim=True).clamp_min(1e-20)

@@ -1,4 +1,4 @@
-"""The losses of a step: what the separator says of its batch, what the detector hears in that, and their terms."""
+"""The loss of a training step: runs the separator on the batch and the detector on its sources, and sums the terms."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from task_aware.training.config import LossConfig
 
 
 def split(activation: Tensor, sizes: list[int]) -> list[Tensor]:
-    """Parts `[size, ...]` of `[sum of sizes, ...]`, whose gradient comes back in the activation's own memory format."""
+    """Splits `[sum of sizes, ...]` into parts `[size, ...]`, with gradients in the activation's memory format."""
     if activation.dim() == 4 and activation.is_contiguous(memory_format=torch.channels_last):
         return [part.movedim(-1, 1) for part in activation.movedim(1, -1).split(sizes)]
     return list(activation.split(sizes))
 
 
 class Stage(NamedTuple):
-    """What steps train on; it changes twice in a run at most.
+    """The stage of training, which changes at most twice in a run.
 
     Attributes:
-        anchored: each class has its slot, in place of the best permutation.
+        anchored: each class has a fixed slot, instead of the best permutation.
         through_detector: the detector takes part in the loss.
     """
 
@@ -36,18 +36,18 @@ class Stage(NamedTuple):
 
 
 class StepLoss(NamedTuple):
-    """The weighted sum of a step's terms, and each term without weight and gradient; scalars."""
+    """The weighted sum of the terms, and each term without weight and gradient; all are scalars."""
 
     total: Tensor
     terms: dict[str, Tensor]
 
 
 class Objectives:
-    """What a step minimises, as a function of its batch and of the weights of the mask network.
+    """The loss of a step, as a function of its batch and of the weights of the mask network.
 
-    It sums, each with its weight: PIT-MSE and deep feature loss of dynamic mixtures (Eq. 4), weak PIT-BCE of weakly
-    labelled clips (Eq. 5), consistency with the mean teacher on weak and unlabelled clips (Eq. 6), and the
-    cross-entropy of the mixtures' merged frame detections.
+    It is the weighted sum of PIT-MSE and deep feature loss on dynamic mixtures (Eq. 4), weak PIT-BCE on weakly
+    labelled clips (Eq. 5), consistency with the mean teacher on weak and unlabelled clips (Eq. 6), and cross-entropy of
+    the merged frame detections in mixtures.
 
     Args:
         system: mask network and frozen detector.
@@ -65,7 +65,7 @@ class Objectives:
         return self.system.backend
 
     def __call__(self, batch: TrainingBatch, stage: Stage) -> StepLoss:
-        """The loss of a step. It never waits for values on the device, so that a CUDA graph can record it."""
+        """Computes the loss. It never waits for values on the device, so that CUDA graphs can record it."""
         strong, real = batch.strong, [part.waveform for part in (batch.weak, batch.unlabelled) if part is not None]
         mixtures: dict[str, Tensor] = {}
         if strong is not None:
@@ -75,8 +75,8 @@ class Objectives:
         separated = self.separate(mixtures)
 
         terms: dict[str, Tensor] = {}
-        student: dict[str, Tensor] = {}  # features that the detector hears with a gradient
-        fixed: dict[str, Tensor] = {}  # and without
+        student: dict[str, Tensor] = {}  # input of the detector, with gradients
+        fixed: dict[str, Tensor] = {}  # the same, without gradients
         if strong is not None:
             floor = self.system.mask_floor * mixtures["strong"][:, None]
             terms["mse"], permutation = self.squared_error(
@@ -105,22 +105,22 @@ class Objectives:
 
     @torch.no_grad()
     def mel(self, waveform: Tensor) -> Tensor:
-        """Linear mel `[..., F, T]` of waveforms `[..., N]`, as the detector's front end has it."""
+        """Linear mel `[..., F, T]` of waveforms `[..., N]`, by the detector's front end."""
         return self.system.detector.feature_config.mel(waveform, backend=self.backend)
 
     @torch.no_grad()
     def images(self, batch: StrongBatch) -> tuple[ops.Mixture, Tensor, Tensor]:
-        """The mixture, its mel `[B, F, T]`, and the mel of its images `[B, S, F, T]`."""
+        """Mixes a batch: the mixture, its mel `[B, F, T]`, and the mel of its images `[B, S, F, T]`."""
         mixed = ops.reverb_mix(batch.sources, batch.rirs, batch.gains, batch.background, backend=self.backend)
         return mixed, self.mel(mixed.mixture), self.mel(mixed.images)
 
     def can_join(self, batches: Mapping[str, Tensor]) -> bool:
-        """Whether several batches `[B, ...]` go faster as one, which the larger ones of the reference do not."""
+        """Whether to run several batches `[B, ...]` as one, which is faster, but not with the reference operators."""
         of_one_length = len({x.shape[1:] for x in batches.values()}) == 1
         return len(batches) > 1 and of_one_length and self.backend != "reference"
 
     def separate(self, mixtures: Mapping[str, Tensor]) -> dict[str, Separation]:
-        """The sources of batches of mixtures `[B, F, T]`; those of one length go through the network together."""
+        """Separates batches of mixtures `[B, F, T]`, together if they have the same length."""
         if not self.can_join(mixtures):
             return {name: self.system.separate(mel) for name, mel in mixtures.items()}
         sizes = [len(mel) for mel in mixtures.values()]
@@ -128,7 +128,7 @@ class Objectives:
         return {name: Separation(*parts) for name, *parts in zip(mixtures, mel, features, strict=True)}
 
     def detect(self, features: Mapping[str, Tensor]) -> dict[str, SourceDetection]:
-        """What the detector says of batches of sources `[B, S, F, T]`; those of one length it hears together."""
+        """Runs the detector on batches of sources `[B, S, F, T]`, together if they have the same length."""
         if not self.can_join(features):
             return {name: self.system.detect_sources(x) for name, x in features.items()}
         sizes = [len(x) for x in features.values()]
@@ -150,7 +150,7 @@ class Objectives:
         *,
         anchored: bool,
     ) -> tuple[Tensor, Tensor | None]:
-        """PIT-MSE (Eq. 2) with the permutation `[B, S]`; where anchored, that of a slot for each class, without one."""
+        """PIT-MSE (Eq. 2) and its permutation `[B, S]`; if anchored, the squared error with fixed slots, and None."""
         domain = self.weights.domain
         if anchored:
             per_clip = losses.anchored_mse(separation.mel, images, floor, batch.labels, mixture_mel, domain=domain)
@@ -161,7 +161,7 @@ class Objectives:
     def strong_terms(
         self, batch: StrongBatch, student: SourceDetection, oracle: SourceDetection | None
     ) -> dict[str, Tensor]:
-        """What the detector says of mixtures: against its labels, and against its own activations (Eq. 3)."""
+        """Losses on mixtures: frame labels, and the detector's activations for the true sources (Eq. 3)."""
         terms = {}
         if self.weights.frame:
             terms["frame"] = losses.frame_loss(student.frame, batch.frames)
@@ -174,7 +174,7 @@ class Objectives:
     def real_terms(
         self, weak: RealBatch | None, student: SourceDetection, teacher: SourceDetection | None
     ) -> dict[str, Tensor]:
-        """Weak PIT-BCE (Eq. 5) and mean-teacher consistency (Eq. 6) of real clips, the weak ones first."""
+        """Losses on real clips, weakly labelled ones first: weak PIT-BCE (Eq. 5), mean-teacher consistency (Eq. 6)."""
         terms = {}
         if weak is not None and self.weights.weak:
             terms["weak"] = losses.weak_loss(

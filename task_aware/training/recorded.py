@@ -1,4 +1,4 @@
-"""The objectives of a step as CUDA graphs: recorded once, then launched as one piece each way."""
+"""The loss of a step and its gradients as two CUDA graphs, which are recorded once and then replayed."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from task_aware.training.objectives import Objectives, Stage, StepLoss
 
 
 def tensors_of(batch: TrainingBatch) -> list[Tensor]:
-    """The tensors of all its parts, in order."""
+    """The tensors of all parts of a batch, in order."""
     return [tensor for part in batch if part is not None for tensor in part]
 
 
 def batch_of(tensors: Sequence[Tensor], like: TrainingBatch) -> TrainingBatch:
-    """The inverse of `tensors_of`, with the parts that `like` has."""
+    """The inverse of `tensors_of`, for a batch with the same parts as `like`."""
     rest = iter(tensors)
     parts = (None if part is None else type(part)(*islice(rest, len(part))) for part in like)
     return TrainingBatch(*parts)  # type: ignore[arg-type]
 
 
 class _OfTensors(nn.Module):
-    """`objectives` as a function of a batch's tensors, within the autocast of when this was made.
+    """`objectives` as a function of a batch's tensors, under the autocast that was active when this was created.
 
-    A module, since what becomes a graph has to name the weights that get gradients.
+    It is a module, because `make_graphed_callables` takes the weights that get gradients from a module.
     """
 
     def __init__(self, objectives: Objectives, trained: nn.Module, like: TrainingBatch, stage: Stage) -> None:
@@ -49,10 +49,10 @@ class _OfTensors(nn.Module):
 class RecordedObjectives:
     """Calls `objectives` as two CUDA graphs, one forward and one backward.
 
-    The host then launches two graphs a step in place of thousands of kernels: a gain where the GPU waits for it, on
-    small batches and networks. Each batch is copied into the one of the recording, which is made at the first call and
-    anew where the stage or a shape changes; what it takes of the GPU's memory stays taken until then. The weights must
-    stay where they are, as optimisers leave them.
+    The host then launches two graphs per step instead of thousands of kernels, which helps where the GPU waits for the
+    host, as with small batches and networks. Graphs are recorded at the first call, and again if the stage or a shape
+    changes; until then their GPU memory stays in use. Each batch is copied to the tensors of the recording. Weights
+    must be updated in place, as optimisers do.
 
     Args:
         objectives: a function of batch and stage that never waits for values on the device.
@@ -66,7 +66,7 @@ class RecordedObjectives:
         self._replay: Callable[..., Any] | None = None
 
     def forget(self) -> None:
-        """Gives back the recording's memory, which reference cycles hold until a collection."""
+        """Frees the memory of the recording, which reference cycles hold until a garbage collection."""
         self._recorded_for = self._replay = None
         gc.collect()
 
@@ -76,7 +76,7 @@ class RecordedObjectives:
             self.forget()
             kept = batch_of([tensor.clone() for tensor in tensors_of(batch)], batch)
             objectives = _OfTensors(self.objectives, self.trained, kept, stage)
-            with torch.autocast("cuda", enabled=False):  # forward, `objectives` has its own; backward, there is none
+            with torch.autocast("cuda", enabled=False):  # `objectives` enters its own in forward; backward has none
                 self._replay = torch.cuda.make_graphed_callables(
                     objectives, tuple(tensors_of(kept)), allow_unused_input=True
                 )

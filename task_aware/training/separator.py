@@ -19,20 +19,20 @@ from task_aware.training.objectives import Objectives, Stage
 from task_aware.training.recorded import RecordedObjectives
 from task_aware.training.schedule import cosine, update_average, warmup
 
-#: Steps between two measurements of how well the slots have separated.
+#: Steps between two measurements of how far the sources have separated.
 MONITOR_EVERY = 10
 
 
 class TaskAwareModule(LightningModule):
-    """Trains the mask network of `system`; the weights of its detector never change.
+    """Trains the mask network of `system`. The weights of its detector never change.
 
-    What a step minimises is `Objectives`; here are its schedule, the mean teacher and what is logged.
+    `Objectives` computes the loss; this class has the schedule, the mean teacher and the logging.
 
     Args:
         system: mask network and frozen detector.
-        loss_config: weights and forms of the terms.
+        loss_config: weights and forms of the losses.
         optimiser_config: schedule.
-        cuda_graph: record the objectives and their gradients as CUDA graphs, on one GPU.
+        cuda_graph: record the loss and its gradients as CUDA graphs; on one GPU only.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class TaskAwareModule(LightningModule):
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def stage(self, step: int) -> Stage:
-        """What this step of the schedule trains on."""
+        """The stage to which a step belongs."""
         return Stage(
             anchored=step < self.schedule.anchor_steps, through_detector=step >= self.schedule.separation_steps
         )
@@ -82,12 +82,13 @@ class TaskAwareModule(LightningModule):
 
     @torch.no_grad()
     def measure(self, batch: StrongBatch) -> dict[str, Tensor]:
-        """How far the slots have separated.
+        """Measures how far the sources have separated.
 
-        `relative_loss`: the loss over that of the clean sum in one slot, 1 for a denoiser that separates nothing.
-        `spread`: the energy outside of each clip's largest slot, over the same of the targets; 0 for a denoiser, 1 for
-        a perfect separation. `slot_k_energy`: share of the k-th largest slot. The plateau on which training may
-        collapse has a spread near 0.
+        `relative_loss`: the squared error, relative to that of a perfect denoiser, which puts the sum of all events
+        into one source and separates nothing. `spread`: the energy outside each mixture's loudest source, relative to
+        that of the targets: 0 if one source holds everything (where training may stay on a plateau), 1 for a perfect
+        separation, above 1 if the sources are variants of the mixture. `slot_k_energy`: share of the energy in the k-th
+        loudest source.
         """
         objectives = self.objectives
         mixture, mixture_mel, images = objectives.images(batch)
@@ -115,13 +116,13 @@ class TaskAwareModule(LightningModule):
 
     def on_train_end(self) -> None:
         if self.recorded is not None:
-            self.recorded.forget()  # its memory is for those who come after
+            self.recorded.forget()  # frees its memory for what comes after training
             self.recorded = None
 
 
 @torch.no_grad()
 def measure_separation(module: TaskAwareModule, data: StepDataModule, steps: range) -> dict[str, float]:
-    """`TaskAwareModule.measure`, averaged over mixtures that training has not seen."""
+    """Averages `TaskAwareModule.measure` over the mixtures of these steps."""
     measured: dict[str, list[float]] = defaultdict(list)
     for batch in data.batches(steps):
         assert batch.strong is not None

@@ -1,4 +1,4 @@
-"""From the options of `train` to what a run needs: clips of each step, data, and checks before anything is computed."""
+"""Sets up a run of `train`: clips per step, data, and checks of the options before anything is computed."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from task_aware.models.protocol import output_frames
 from task_aware.ops.pit_loss import EXHAUSTIVE_UP_TO
 from task_aware.training.config import LossConfig, OptimiserConfig, TrainConfig
 
-#: Steps and, for the detector, steps of a `--fast-dev-run`.
+#: Steps of a `--fast-dev-run`, for the separator and for the detector.
 FAST_STEPS = 6
 
 
 def batch_sizes(config: TrainConfig, step: int) -> BatchSizes:
-    """Clips of a step: what no active term of the loss reads is not loaded."""
+    """Clips in a step. Those that no active loss needs are not loaded."""
     weights, batch = config.losses, config.batch
     if step < config.optimiser.separation_steps:
         return BatchSizes(config.optimiser.separation_strong, 0, 0)
@@ -29,10 +29,10 @@ def batch_sizes(config: TrainConfig, step: int) -> BatchSizes:
 
 
 def make_data(config: TrainConfig, corpus: Corpus, detector: Detector) -> StepDataModule:
-    """Batches of strong, weak and unlabelled clips, as far as the losses want them."""
+    """Batches of strong, weak and unlabelled clips, as far as the losses need them."""
     batch = config.batch
     wanted = batch_sizes(config, config.optimiser.max_steps)
-    n_samples = round(batch.strong_seconds * corpus.sample_rate)  # of all mixtures
+    n_samples = round(batch.strong_seconds * corpus.sample_rate)  # length of all mixtures
     frames = (output_frames(detector, n_samples), detector.frame_seconds)
     return StepDataModule(
         sizes=partial(batch_sizes, config),
@@ -53,29 +53,29 @@ def make_data(config: TrainConfig, corpus: Corpus, detector: Detector) -> StepDa
 
 
 def check_losses(weights: LossConfig, schedule: OptimiserConfig) -> None:
-    """Raises ValueError where nothing would be trained, in all steps or in those of the squared error alone."""
+    """Raises ValueError if nothing would be trained, in all steps or in those that use the squared error only."""
     values = (weights.mse, weights.deep_feature, weights.weak, weights.teacher, weights.frame)
     if min(values) < 0 or max(values) == 0:
-        raise ValueError(f"losses have the weights {values}; give weights of 0 or more, and at least one above 0")
+        raise ValueError(f"the weights of the losses are {values}; give weights of 0 or more, and at least one above 0")
     shares = (schedule.separation_share, schedule.anchor_share)
     if weights.mse == 0 and max(shares) > 0:
         raise ValueError(
-            f"optimiser.separation_share and anchor_share are {shares}, for steps of the squared error alone, and its "
-            "weight losses.mse is 0: they would train nothing; give it a weight, or the shares 0"
+            f"optimiser.separation_share and anchor_share are {shares}, but losses.mse is 0, so that these steps would "
+            "train nothing; give losses.mse a weight, or set both shares to 0"
         )
 
 
 def check_cuda_graph(config: TrainConfig) -> None:
-    """Raises ValueError where `cuda_graph` is asked for without a GPU, with several, or for what needs the host."""
+    """Raises ValueError if `cuda_graph` is set without a GPU, with several GPUs, or for a loss that needs the host."""
     if not config.cuda_graph:
         return
     on_gpu = pick_device(config.accelerator).type == "cuda"
     if config.devices != 1 or not on_gpu:
         reason = f"devices is {config.devices}" if on_gpu else "this run has none"
-        raise ValueError(f"--cuda-graph records the steps of one GPU, and {reason}; train without it")
+        raise ValueError(f"--cuda-graph needs exactly one GPU, but {reason}; train without it")
     n_sources = config.separator.n_sources
     if not config.fused and n_sources > EXHAUSTIVE_UP_TO:
         raise ValueError(
-            f"separator.n_sources is {n_sources}; with more than {EXHAUSTIVE_UP_TO} sources, --no-fused finds "
-            "the permutation on the host, which --cuda-graph cannot record; drop one of the two options"
+            f"separator.n_sources is {n_sources}; with more than {EXHAUSTIVE_UP_TO} sources, --no-fused searches "
+            "the permutation on the host, which --cuda-graph cannot record; leave out one of these options"
         )

@@ -98,7 +98,7 @@ def test_a_detector_of_one_s_own_that_cannot_be_exported_is_named(tmp_path):
         f"--out={tmp_path / 'out'}",
     ]
     with pytest.raises(
-        TaskAwareError, match=r"model.pt2 of this model cannot be made \(.+\); in the forward of Branching "
+        TaskAwareError, match=r"this model cannot be exported to model.pt2 \(.+\); the forward of Branching "
     ):
         export.main([*arguments, "--format=torch", "--seconds=1"])
     assert not (tmp_path / "out" / "model.pt2").exists()

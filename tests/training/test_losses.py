@@ -45,7 +45,7 @@ def test_deep_feature_loss_sums_layers():
     torch.testing.assert_close(losses.deep_feature_loss(a, b), sum(x.mean() for x in difference))
     per_clip = sum(x.flatten(1).sum(1) for x in difference).mean()
     torch.testing.assert_close(losses.deep_feature_loss(a, b, reduction="sum"), per_clip)
-    with pytest.raises(ValueError, match="2 layers of estimates against 1"):
+    with pytest.raises(ValueError, match="2 layers of estimates, but 1 of targets"):
         losses.deep_feature_loss(a, b[:1])
 
 

@@ -213,12 +213,12 @@ def test_a_step_asks_for_no_value(small_separator, make_batch, stage, backend):
 
 def test_a_recording_needs_one_gpu(tmp_path, monkeypatch):
     command = ["--cuda-graph", f"--out={tmp_path}"]
-    with pytest.raises(ValueError, match="one GPU, and this run has none"):
+    with pytest.raises(ValueError, match="one GPU, but this run has none"):
         train.main([*command, "--accelerator=cpu"])
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    with pytest.raises(ValueError, match="one GPU, and devices is 2"):
+    with pytest.raises(ValueError, match="one GPU, but devices is 2"):
         train.main([*command, "--devices=2"])
     with pytest.raises(
-        ValueError, match="n_sources is 7; with more than 6 sources, --no-fused finds the permutation on the host"
+        ValueError, match="n_sources is 7; with more than 6 sources, --no-fused searches the permutation on the host"
     ):
         train.main([*command, "--no-fused", "--separator.n_sources=7"])
