@@ -33,7 +33,7 @@ def verdict(needs: Iterable[str], usable: set[str], without: dict[str, str]) -> 
     if hopeless:
         return f"cannot run without {', '.join(hopeless)}"
     options = dict.fromkeys(part for name in lacking for part in without[name].replace(" --", "\n--").split("\n"))
-    return f"without {', '.join(lacking)}: add {' '.join(options)}"
+    return f"lacks {', '.join(lacking)}; add {' '.join(options)}"
 
 
 def recipes(usable: set[str]) -> list[tuple[str, str]]:

@@ -33,6 +33,7 @@ from task_aware.inference.live import LiveDetector
 from task_aware.models.opening import BUILTIN_DETECTOR
 from task_aware.scoring.psds import why_no_psds
 from task_aware.training.config import TrainConfig
+from task_aware.training.setup import batch_sizes
 
 
 def parse(*arguments: str) -> TrainConfig:
@@ -127,7 +128,7 @@ def test_recipes_by_name():
     assert parse("--config=desed").mixing == replace(MixingConfig.balanced(), max_rir_seconds=1.0)
     separation = parse("--config=separation")
     assert separation.mixing == MixingConfig.balanced()
-    assert train.batch_sizes(separation, separation.optimiser.max_steps) == (8, 0, 0)
+    assert batch_sizes(separation, separation.optimiser.max_steps) == (8, 0, 0)
     paper = parse("--config", "builtin", "--config", "paper")
     assert paper.mixing == MixingConfig.paper()
     assert paper.losses.domain == "linear" and paper.losses.mask_floor == 0
@@ -143,9 +144,9 @@ def test_recipes_by_name():
 
 def test_ablation_rows_are_four_weights():
     config = parse("--losses.deep_feature=0", "--losses.weak=0", "--losses.teacher=0")
-    assert train.batch_sizes(config, config.optimiser.max_steps) == (config.batch.strong, 0, 0)
+    assert batch_sizes(config, config.optimiser.max_steps) == (config.batch.strong, 0, 0)
     config = parse("--losses.teacher=0")
-    assert train.batch_sizes(config, config.optimiser.max_steps)[2] == 0
+    assert batch_sizes(config, config.optimiser.max_steps)[2] == 0
 
 
 def test_length_in_epochs_or_steps():
