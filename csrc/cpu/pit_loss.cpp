@@ -6,227 +6,29 @@
 //
 // Traffic: forward reads 2*B*S*N elements once; backward reads them again and writes up to as many (past the
 // caches where they are too many to stay there).
-// Pair costs come from direct differences. One task is a chunk of one item: blocks of it stay in L1 while all
-// S*S pairs pass over them, a block's sums are held in float32 vector registers and then added in float64
-// vectors, whose elements are added at the end of the chunk.
-// Chunks are added in order, so the result does not depend on the number of threads; every pair is summed in
-// the same order, so equal rows have equal costs.
+// One task is the pair costs of a chunk of one item (pit_loss_costs.h). Chunks are added in order, so the result
+// does not depend on the number of threads.
 
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <limits>
-#include <numbers>
 #include <tuple>
-#include <type_traits>
 #include <vector>
 
 #include "common/arguments.h"
 #include "common/dispatch.h"
 #include "common/parallel.h"
 #include "common/pit_cost.h"
-#include "cpu/fast_math.h"
+#include "cpu/pit_loss_costs.h"
 #include "cpu/streaming.h"
-#include "cpu/vectors.h"
 
 namespace task_aware {
 namespace {
 
-constexpr int64_t kChunk = 8192;        // elements of a row per task
-constexpr int64_t kStepsPerFlush = 32;  // vectors added in float32 before a flush to float64
-constexpr int kTile = 5;  // targets that pass a group of estimates, whose sums stay in registers
-
-/// Estimates of such a group, by the bytes of a vector: AVX-512 has 32 registers, the others 16.
-template <size_t kBytes>
-constexpr int kMostEstimates = kBytes == 64 ? 5 : 2;
-
-template <typename T>
-struct ChunkParams {
-  const T* estimates;  // row 0 of the item, at the chunk's first element
-  const T* targets;
-  const bool* exists;  // [S] or null
-  double* costs;       // [S,S], row = target
-  int64_t S;
-  int64_t N;       // elements between rows
-  int64_t length;  // elements in the chunk
-  PitKind kind;
-};
-
-/// max(log e, -100) of a probability; NaN below 0.
-template <typename V>
-TASK_AWARE_INLINE V log_of(V e) {
-  using Real = scalar_t<V>;
-  constexpr Real kNormal = std::numeric_limits<Real>::min(), kShift = 1 << 24;
-  const V lifted = e < kNormal ? e * kShift : e;  // fast_log wants normal numbers
-  V result = fast_log(lifted);
-  result = e < kNormal ? result - static_cast<Real>(24 * std::numbers::ln2) : result;
-  result = e > 0 ? result : (e == 0 ? V{} - 100 : V{} + std::numeric_limits<Real>::quiet_NaN());
-  return result < -100 ? V{} - 100 : result;
-}
-
-/// max(log(1 - e), -100), accurate also for small e.
-template <typename V>
-TASK_AWARE_INLINE V log_of_rest(V e) {
-  const V rest = 1 - e, error = (1 - rest) - e;  // 1 - e = rest + error, exactly
-  const V correction = rest > 0 ? error / rest : V{};
-  return log_of(rest) + correction;
-}
-
-/// Rows of estimates and of targets that pass each other. For bce an estimate is given as its two logarithms,
-/// `first` = log e and `second` = log(1-e).
-template <typename E, typename T>
-struct Rows {
-  const E* first[kTile];
-  const E* second[kTile];
-  const T* target[kTile];
-};
-
-// Sums of d over `steps` vectors for every pair of a tile; `sums` are float64 [kEstimates, stride].
-template <PitKind kKind, typename E, typename T, int kWidth, int kEstimates, int kTargets>
-TASK_AWARE_INLINE void add_tile(const Rows<E, T>& rows, int64_t steps, vector_t<double, kWidth>* sums,
-                                int64_t stride) {
-  using Real = accumulate_t<T>;
-  vector_t<Real, kWidth> held[kEstimates][kTargets] = {};
-  for (int64_t step = 0; step < steps; ++step) {
-    vector_t<Real, kWidth> t[kTargets];
-    for (int j = 0; j < kTargets; ++j) t[j] = load<T, kWidth>(rows.target[j] + step * kWidth);
-    for (int i = 0; i < kEstimates; ++i) {
-      const auto e = load<E, kWidth>(rows.first[i] + step * kWidth);
-      for (int j = 0; j < kTargets; ++j) {
-        if constexpr (kKind == PitKind::kBce) {
-          const auto l = load<E, kWidth>(rows.second[i] + step * kWidth);
-          held[i][j] -= t[j] * e + (1 - t[j]) * l;
-        } else {
-          const auto difference = e - t[j];
-          if constexpr (kKind == PitKind::kMse) {
-            held[i][j] += difference * difference;
-          } else {
-            held[i][j] += absolute(difference);
-          }
-        }
-      }
-    }
-  }
-  for (int i = 0; i < kEstimates; ++i) {
-    for (int j = 0; j < kTargets; ++j) {
-      sums[i * stride + j] += __builtin_convertvector(held[i][j], vector_t<double, kWidth>);
-    }
-  }
-}
-
-/// add_tile with the tile's sizes as constants.
-template <PitKind kKind, typename E, typename T, int kWidth, int kEstimates = 1, int kTargets = 1>
-TASK_AWARE_INLINE void add_tile_of(int estimates, int targets, const Rows<E, T>& rows, int64_t steps,
-                                   vector_t<double, kWidth>* sums, int64_t stride) {
-  if (kEstimates < estimates) {
-    if constexpr (kEstimates < kMostEstimates<kWidth * sizeof(accumulate_t<T>)>) {
-      add_tile_of<kKind, E, T, kWidth, kEstimates + 1, kTargets>(estimates, targets, rows, steps, sums,
-                                                                 stride);
-    }
-  } else if (kTargets < targets) {
-    if constexpr (kTargets < kTile) {
-      add_tile_of<kKind, E, T, kWidth, kEstimates, kTargets + 1>(estimates, targets, rows, steps, sums,
-                                                                 stride);
-    }
-  } else {
-    add_tile<kKind, E, T, kWidth, kEstimates, kTargets>(rows, steps, sums, stride);
-  }
-}
-
-/// The size of the groups that `count` rows fall into, as equal as they can be and none above `most`.
-inline int group_size(int count, int most) {
-  const int groups = (count + most - 1) / most;
-  return groups == 0 ? 1 : (count + groups - 1) / groups;
-}
-
-template <PitKind kKind, typename T, int kBytes>
-TASK_AWARE_INLINE void chunk_costs(const ChunkParams<T>& p) {
-  using Real = accumulate_t<T>;
-  using E = std::conditional_t<kKind == PitKind::kBce, Real, T>;
-  constexpr int kWidth = kBytes / sizeof(Real);
-  constexpr int64_t kBlock = kWidth * kStepsPerFlush;
-  using Wide = vector_t<double, kWidth>;
-  const int S = static_cast<int>(p.S);
-  int existing_rows[kMaxSources], existing = 0;
-  for (int j = 0; j < S; ++j) {
-    if (p.exists == nullptr || p.exists[j]) existing_rows[existing++] = j;
-  }
-  const int estimate_group = group_size(S, kMostEstimates<kBytes>),
-            target_group = group_size(existing, kTile);
-  Wide sums[kMaxSources * kMaxSources];  // [estimate, existing target], added across at the end
-  std::fill(sums, sums + S * existing, Wide{});
-
-  // The last, incomplete vector is padded: to e = t for differences, to log e = log(1-e) = 0 for bce.
-  E padded_first[kTile][kWidth], padded_second[kTile][kWidth];
-  T padded_target[kTile][kWidth];
-  alignas(64) Real logarithms[2][kKind == PitKind::kBce ? kTile : 1][kBlock];
-  for (int64_t begin = 0; begin < p.length; begin += kBlock) {
-    const int64_t length = std::min(kBlock, p.length - begin);
-    const int64_t steps = length / kWidth, rest = length % kWidth;
-    const auto pad = [&](const auto* row, auto* padded) {
-      std::fill(padded, padded + kWidth, 0);
-      std::copy(row + steps * kWidth, row + length, padded);
-      return padded;
-    };
-    for (int i = 0; i < S; i += estimate_group) {
-      const int estimates_here = std::min(estimate_group, S - i);
-      Rows<E, T> whole, last;
-      for (int k = 0; k < estimates_here; ++k) {
-        const T* row = p.estimates + (i + k) * p.N + begin;
-        if constexpr (kKind == PitKind::kBce) {
-          for_vectors<kWidth>(length, [&](int64_t n, int count) TASK_AWARE_LAMBDA {
-            const auto e = load<T, kWidth>(row + n, count);
-            store(logarithms[0][k] + n, log_of(e), count);
-            store(logarithms[1][k] + n, log_of_rest(e), count);
-          });
-          whole.first[k] = logarithms[0][k], whole.second[k] = logarithms[1][k];
-        } else {
-          whole.first[k] = whole.second[k] = row;
-        }
-        if (rest > 0) {
-          last.first[k] = pad(whole.first[k], padded_first[k]);
-          last.second[k] = pad(whole.second[k], padded_second[k]);
-        }
-      }
-      for (int j = 0; j < existing; j += target_group) {
-        const int targets_here = std::min(target_group, existing - j);
-        for (int k = 0; k < targets_here; ++k) {
-          whole.target[k] = p.targets + existing_rows[j + k] * p.N + begin;
-          if (rest > 0) last.target[k] = pad(whole.target[k], padded_target[k]);
-        }
-        Wide* const to = sums + i * existing + j;
-        add_tile_of<kKind, E, T, kWidth>(estimates_here, targets_here, whole, steps, to, existing);
-        if (rest > 0) add_tile_of<kKind, E, T, kWidth>(estimates_here, targets_here, last, 1, to, existing);
-      }
-    }
-  }
-
-  std::fill(p.costs, p.costs + S * S, 0.0);
-  for (int i = 0; i < S; ++i) {
-    for (int k = 0; k < existing; ++k) {
-      for (int lane = 0; lane < kWidth; ++lane)
-        p.costs[existing_rows[k] * S + i] += sums[i * existing + k][lane];
-    }
-  }
-}
-
-template <typename T>
-struct ChunkCosts {
-  template <int kBytes>
-  static TASK_AWARE_INLINE void run(const ChunkParams<T>& p) {
-    switch (p.kind) {
-      case PitKind::kMse:
-        return chunk_costs<PitKind::kMse, T, kBytes>(p);
-      case PitKind::kL1:
-        return chunk_costs<PitKind::kL1, T, kBytes>(p);
-      case PitKind::kBce:
-        return chunk_costs<PitKind::kBce, T, kBytes>(p);
-    }
-  }
-};
+constexpr int64_t kChunk = 8192;  // elements of a row per task
 
 // Pair costs [S,S] of one item to its permutation and loss; `exists` may be null.
 double match_item(const double* costs, const bool* exists, int S, int64_t N, int64_t* permutation) {

@@ -1,4 +1,4 @@
-// mel_mask on tensors; mel_mask.cuh holds the kernels.
+// mel_mask on tensors; mel_mask.cuh and mel_mask_backward.cuh hold the kernels.
 
 #include <torch/csrc/stable/library.h>
 
@@ -8,6 +8,7 @@
 #include "common/arguments.h"
 #include "common/dispatch.h"
 #include "cuda/mel_mask.cuh"
+#include "cuda/mel_mask_backward.cuh"
 #include "cuda/scope.h"
 
 namespace task_aware {

@@ -1,4 +1,4 @@
-"""The kernels of mel_mask.cuh, run on the host."""
+"""The kernels of mel_mask.cuh and mel_mask_backward.cuh, run on the host."""
 
 from __future__ import annotations
 

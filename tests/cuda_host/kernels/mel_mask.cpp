@@ -1,8 +1,9 @@
 // mel_mask.cuh: `logits` [B,S,F,T], `mel` [B,F,T], `mean`, `std` [F] -> `masked`, `features`, `maximum` [B,S];
-// backward: also `maximum` and any of `grad_masked`, `grad_features` -> `grad_logits`, `grad_mel`.
+// mel_mask_backward.cuh: also `maximum` and any of `grad_masked`, `grad_features` -> `grad_logits`, `grad_mel`.
 // divide: `numbers`, `divisors` -> `quotients`.
 
 #include "cuda/mel_mask.cuh"
+#include "cuda/mel_mask_backward.cuh"
 
 #include "case.h"
 
