@@ -6,32 +6,25 @@ rounds, ratios medians of the rounds' ratios.
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import statistics
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from .measuring import HOST_BEHIND, Clock, copy_bandwidth, peak_memory
+
 Outputs = tuple[Tensor, ...]
 Implementation = Callable[..., Sequence[Tensor]]
 Run = Callable[[], Outputs]
 
-#: Read between two timings on a GPU: larger than its L2 cache, and long enough for the host to run ahead.
-FLUSH_BYTES, FLUSHES = 256 * 2**20, 16
-
 #: What TF32 may differ from float64: its factors have 11 significant bits, their errors average out.
 TF32_TOLERANCE = 1e-3
-
-#: Note of a row whose time on a GPU may hold the host's launches.
-HOST_BEHIND = "the host was still launching"
 
 #: On the CPU a timing covers as many calls as this many seconds hold.
 SHORTEST_TIMING = 2e-3
@@ -198,76 +191,6 @@ def disagreement(got: Outputs, expected: Outputs, tolerance: float) -> str:
         if not distance <= tolerance * scale:
             return f"output {k} is off by {distance / max(scale, 1e-300):.1e} of its norm"
     return ""
-
-
-class Clock:
-    """Times calls on one device: on a GPU by events, with a cold cache and the host ahead.
-
-    Attributes:
-        host_ahead: whether the last call was launched whole before the GPU came to it. Where it was not, as with
-            calls of hundreds of kernels or such as wait for results, the GPU may have waited for the host.
-    """
-
-    def __init__(self, device: str) -> None:
-        self.device = device
-        self.host_ahead = True
-        self._scratch: Tensor | None = None
-
-    def seconds(self, run: Callable[[], object], calls: int = 1) -> float:
-        """Seconds of one call, the mean of `calls`."""
-        if self.device == "cuda":
-            return self._gpu_seconds(run)
-        start = time.perf_counter()
-        for _ in range(calls):
-            run()
-        return (time.perf_counter() - start) / calls
-
-    def _gpu_seconds(self, run: Callable[[], object]) -> float:
-        if self._scratch is None:
-            self._scratch = torch.zeros(FLUSH_BYTES // 4, device=self.device)
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        for _ in range(FLUSHES):
-            self._scratch.sum()  # not written: the cache would write that back while `run` is timed
-        start.record()
-        run()
-        end.record()
-        self.host_ahead = not start.query()
-        torch.cuda.synchronize()
-        return start.elapsed_time(end) / 1000
-
-
-def copy_bandwidth(clock: Clock, quick: bool) -> float:
-    """Bytes per second that a large tensor copy reads and writes."""
-    n_bytes = (64 if quick else 256) * 2**20
-    source = torch.zeros(n_bytes, dtype=torch.uint8, device=clock.device)
-    destination = torch.zeros_like(source)
-    times = [clock.seconds(lambda: destination.copy_(source)) for _ in range(8)]
-    return 2 * n_bytes / statistics.median(times[1:])
-
-
-def peak_memory(run: Callable[[], object], device: str) -> float | None:
-    """MiB that a call holds at its peak beyond what was held before, outputs included; None if unknown."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        run()
-        torch.cuda.synchronize()
-        return (torch.cuda.max_memory_allocated() - before) / 2**20
-    try:
-        ctypes.CDLL(None).malloc_trim(0)  # so that freed memory is not taken for held
-        Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
-        before = _resident("VmRSS")
-        run()
-        return max(0.0, (_resident("VmHWM") - before) / 1024)
-    except (OSError, AttributeError, StopIteration):
-        return None
-
-
-def _resident(name: str) -> int:
-    """A size in KiB of /proc/self/status."""
-    with open("/proc/self/status") as status:
-        return int(next(line for line in status if line.startswith(f"{name}:")).split()[1])
 
 
 _measured = 0.0

@@ -19,7 +19,8 @@ from task_aware.data.packing import DryMixtures, PackedMixtures, Stretch
 from task_aware.models.features import FeatureConfig
 from task_aware.synthesis import open_corpus
 
-from .side_by_side import HOST_BEHIND, Clock, Report, Settings
+from .measuring import HOST_BEHIND, Clock
+from .side_by_side import Report, Settings
 
 N_SOURCES = 5
 SAMPLE_RATE = 16000

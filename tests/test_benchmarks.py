@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", pytest.PytestUnknownMarkWarning)  # the benchmarks' own conftest registers theirs
-    from benchmarks import profile_operators, side_by_side, test_training_step
+    from benchmarks import measuring, profile_operators, side_by_side, test_training_step
     from benchmarks.conftest import without_tf32  # noqa: F401
 
 CPU_CASE = side_by_side.Case(
@@ -135,14 +135,14 @@ def test_a_gpu_timing_reads_the_cache_away_and_knows_whether_the_host_was_ahead(
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
     monkeypatch.setattr(FakeEvent, "happened", [])
     monkeypatch.setattr(FakeEvent, "reached", reached)
-    clock = side_by_side.Clock("cuda")
+    clock = measuring.Clock("cuda")
     clock._scratch = Scratch()  # type: ignore[assignment]
     assert clock.seconds(lambda: FakeEvent.happened.append("run")) == 0.005
-    assert FakeEvent.happened == ["sum"] * side_by_side.FLUSHES + ["record", "run", "record"]
+    assert FakeEvent.happened == ["sum"] * measuring.FLUSHES + ["record", "run", "record"]
     assert clock.host_ahead != reached
 
 
-@pytest.mark.parametrize(("ahead", "note"), [(True, ""), (False, side_by_side.HOST_BEHIND)])
+@pytest.mark.parametrize(("ahead", "note"), [(True, ""), (False, measuring.HOST_BEHIND)])
 def test_a_row_says_that_the_host_was_behind(monkeypatch: pytest.MonkeyPatch, ahead: bool, note: str) -> None:
     class Benchmark:
         disabled = False
