@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import cast
 
@@ -103,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     plot_training(config.out / "training.png", read_history(config.out))
     conclusion = verdict(results, separation)
     print(table(results))
-    print(conclusion)
+    print(textwrap.fill(conclusion, 100))
     write_results(
         config.out,
         results,
