@@ -1,7 +1,7 @@
-"""`pytest benchmarks`: what the native kernels buy on this machine.
+"""`pytest benchmarks`: compares the speed of the native kernels with other implementations on this machine.
 
-Every test holds all implementations against float64 before it times them; no timing is ever asserted.
-The table at the end is the result; `--benchmark-json FILE` keeps it.
+Every test checks all implementations against float64 results before timing them; timings are never asserted.
+The result is the table at the end; `--benchmark-json FILE` saves it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import platform
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
 
-# Peers' BLAS threads go to sleep at once (2^4 cycles): spinning, they would take a core from whoever runs next.
+# BLAS threads of other libraries sleep at once (after 2^4 cycles): spinning, they would slow down what runs next.
 os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
 
 import pytest
@@ -28,10 +28,19 @@ COLUMNS = ("implementation", "median ms", "x reference", "of copy", "peak MiB", 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("task_aware benchmarks")
-    group.addoption("--quick", action="store_true", help="small shapes and few rounds: correctness, in a minute")
-    group.addoption("--full", action="store_true", help="add torch.compile of the references, and larger shapes")
-    group.addoption("--headline", action="store_true", help="the shapes of predictions alone, with torch.compile")
-    group.addoption("--profile", action="store_true", help="add where the time of a training step goes")
+    group.addoption(
+        "--quick", action="store_true", help="small shapes and few rounds: check correctness within a minute"
+    )
+    group.addoption(
+        "--full", action="store_true", help="also measure torch.compile of the references, and larger shapes"
+    )
+    group.addoption(
+        "--headline",
+        action="store_true",
+        help="only the shapes with predicted times, glu_pool, reorder and the training step; "
+        "also measure torch.compile of the operators' references",
+    )
+    group.addoption("--profile", action="store_true", help="also print a profile of the training step")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -39,11 +48,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_report] = Report()
     config.addinivalue_line("markers", "shapes(default, quick=, full=, headline=): values of the argument `shape`")
     if not config.getoption("benchmark_verbose", False):
-        config.option.benchmark_quiet = True  # the table of this directory says more
+        config.option.benchmark_quiet = True  # the table printed here is more informative
 
 
 def get_settings(config: pytest.Config) -> Settings:
-    """The options; their defaults where this directory is not named on the command line."""
+    """The options; their defaults if this directory is not named on the command line."""
     return Settings(**{field.name: config.getoption(field.name, False) for field in fields(Settings)})
 
 
@@ -70,13 +79,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def device(request: pytest.FixtureRequest) -> str:
-    """The CPU, and the GPU where there is one."""
+    """The CPU, and the GPU if there is one."""
     extension = _extension.extension
     if request.param == "cpu" and not extension.cpu:
         pytest.skip(f"no CPU kernels: {extension.cpu_absent}")
     if request.param == "cuda":
         if not torch.cuda.is_available():
-            pytest.skip("no CUDA GPU here")
+            pytest.skip("no CUDA GPU")
         if not extension.cuda:
             pytest.skip(f"no CUDA kernels: {extension.cuda_absent}")
     return request.param
@@ -84,7 +93,7 @@ def device(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(autouse=True)
 def without_tf32() -> Iterator[None]:
-    """float32 means float32 on a GPU too; what is timed with TF32 is a row that says so."""
+    """Disables TF32, so that float32 is exact on a GPU too; timings with TF32 are marked as such in the table."""
     with tf32(False):
         yield
 
@@ -101,7 +110,7 @@ def report(request: pytest.FixtureRequest) -> Report:
 
 @pytest.fixture
 def side_by_side(device: str, benchmark, report: Report, settings: Settings) -> Iterator[SideBySide]:  # type: ignore[no-untyped-def]
-    """The comparison that a test makes; random tensors are the same in every run. With `-s` it is shown at once."""
+    """The comparison that a test makes, with the same random tensors in every run. `-s` prints it immediately."""
     torch.manual_seed(0)
     known = len(report.rows)
     yield SideBySide(benchmark, report, settings, device)
@@ -114,7 +123,7 @@ def number(value: float | None, pattern: str) -> str:
 
 
 def cells(row: Row) -> tuple[str, ...]:
-    """A row as the table prints it."""
+    """Formats a row of the table."""
     return (
         row.implementation,
         number(row.milliseconds, "{:.3f}"),
@@ -126,7 +135,7 @@ def cells(row: Row) -> tuple[str, ...]:
 
 
 def table(rows: Sequence[Row]) -> list[str]:
-    """One block of lines for each comparison."""
+    """Formats the table, with one block of lines per comparison."""
     widths = [max(len(line[k]) for line in (COLUMNS, *map(cells, rows))) for k in range(len(COLUMNS))]
 
     def line(texts: Sequence[str]) -> str:
@@ -145,7 +154,7 @@ def table(rows: Sequence[Row]) -> list[str]:
 
 
 def machine(report: Report) -> list[str]:
-    """What the table was measured on."""
+    """Describes the machine that the table was measured on."""
     lines = []
     for device, bandwidth in report.bandwidths.items():
         name = torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine()
@@ -170,9 +179,9 @@ def write_table(report: Report, config: pytest.Config, terminalreporter: pytest.
     for line in machine(report):
         write(line)
     if get_settings(config).quick:
-        write("--quick: every result was checked, but the rounds are too few to trust a time")
-    write("x reference: how many times as fast as the PyTorch reference")
-    write("of copy: bandwidth of the least traffic (inputs read, outputs written once) over that of a copy")
+        write("--quick: all results were checked, but there were too few rounds for reliable timings")
+    write("x reference: speed relative to the PyTorch reference")
+    write("of copy: bandwidth of the minimal traffic (inputs read, outputs written once), relative to that of a copy")
     write("")
     for line in table(report.rows):
         write(line)

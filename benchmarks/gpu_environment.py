@@ -1,4 +1,4 @@
-"""`python -m benchmarks.gpu_environment`: what of the environment decides a check on a GPU, and what is missing."""
+"""`python -m benchmarks.gpu_environment`: prints the environment of a check on a GPU, and what is missing in it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 
-#: What is imported, and by which name it is installed where that differs.
+#: Required modules, and the names to install them by where these differ.
 NEEDED = {
     **dict.fromkeys(("torch", "torchaudio", "numpy", "soundfile", "filelock", "sed_eval", "lightning"), ""),
     **dict.fromkeys(("safetensors", "matplotlib", "tensorboard", "tqdm", "scipy", "librosa", "pybind11"), ""),
@@ -20,20 +20,20 @@ NEEDED = {
     "pytest_benchmark": "pytest-benchmark",
 }
 
-#: Programs of the build.
+#: Programs that the build requires.
 PROGRAMS = ("cmake", "ninja")
 
-#: Used where they are.
+#: Optional modules.
 OPTIONAL = {"xdist": "pytest-xdist", "torchmetrics": "", "asteroid": "", "torch_audiomentations": "", "triton": ""}
 
 
 def missing(modules: dict[str, str]) -> list[str]:
-    """The names to install of those that are not there."""
+    """Names of the missing modules, as they are installed."""
     return [name or module for module, name in modules.items() if importlib.util.find_spec(module) is None]
 
 
 def torch_lines() -> list[str]:
-    """Versions, the GPU, the precision of float32, and what autocast makes of a recurrent layer."""
+    """Describes versions, the GPU, the use of TF32, and the dtype of a recurrent layer under autocast."""
     import torch
 
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
@@ -57,12 +57,12 @@ def torch_lines() -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu_environment", description=__doc__)
-    parser.add_argument("--gpu", action="store_true", help="fail where torch finds no GPU, or something is missing")
+    parser.add_argument("--gpu", action="store_true", help="fail if torch finds no GPU or something is missing")
     options = parser.parse_args(arguments)
     lacking = missing(NEEDED) + [program for program in PROGRAMS if shutil.which(program) is None]
     print(f"Python {platform.python_version()} in {sys.prefix}")
-    print(f"missing, and needed: {', '.join(lacking) or 'nothing'}")
-    print(f"missing, and not needed: {', '.join(missing(OPTIONAL)) or 'nothing'}")
+    print(f"missing, required: {', '.join(lacking) or 'nothing'}")
+    print(f"missing, optional: {', '.join(missing(OPTIONAL)) or 'nothing'}")
     lines = [] if "torch" in lacking else torch_lines()
     print("\n".join(lines))
     return 1 if options.gpu and (lacking or "torch finds no GPU" in lines) else 0

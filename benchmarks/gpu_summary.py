@@ -1,6 +1,6 @@
-"""`python -m benchmarks.gpu_summary OUT PART...`: OUT/summary.md from what `gpu_check.sh` has written into OUT so far.
+"""`python -m benchmarks.gpu_summary OUT PART...`: writes OUT/summary.md from the logs of `gpu_check.sh` in OUT.
 
-Ends with status 1 where trainings that should agree do not, or one is not finite.
+Exits with status 1 if trainings that should agree do not, or if a loss is not finite.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from typing import Any
 
 PREDICTIONS = Path(__file__).parent / "results" / "predicted_h100.json"
 
-#: Largest relative distance of two curves of one training; sums in changing order drift apart with the steps.
+#: Largest relative difference between the curves of two equal trainings; sums in varying order make them drift apart.
 AGREEMENT = 0.02
 
-#: Trainings, and what is expected of them.
+#: The trainings and what is expected of each.
 TRAININGS = {"train": "", "train_graph": "agrees with train", "train_bfloat16": "finite"}
 
-DRY_RUN = """Parts of this were a dry run, without a GPU. What only a GPU can tell was not measured there: results and
-times of the CUDA kernels, ncu's counters, compute-sanitizer's verdicts, and trainings on a GPU.
+DRY_RUN = """Parts of this check were a dry run without a GPU, which cannot measure: results and times of the CUDA
+kernels, ncu's counters, compute-sanitizer's verdicts, and trainings on a GPU.
 
 """
 
-#: What the table of kernels takes of ncu's report.
+#: Metrics of ncu's report that the table of kernels shows.
 METRICS = {
     "Duration": "duration",
     "DRAM Throughput": "DRAM",
@@ -43,7 +43,7 @@ Curve = dict[int, float]
 
 @dataclass
 class Section:
-    """What a part wrote, and how it ended; a verdict of None where it did not end."""
+    """The output of a part and how it ended; the verdict is None if it did not end."""
 
     lines: list[str]
     limit: int
@@ -53,7 +53,7 @@ class Section:
 
 
 def read_sections(folder: Path) -> dict[str, Section]:
-    """The last run of every part that has a log in `folder`."""
+    """Reads the last run of every part that has a log in `folder`."""
     sections: dict[str, Section] = {}
     for log in sorted(folder.glob("*.log")):
         current = None
@@ -69,7 +69,7 @@ def read_sections(folder: Path) -> dict[str, Section]:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Lines of a table in Markdown."""
+    """Formats a table as lines of Markdown."""
     lines = [header, ["---"] * len(header), *rows]
     return [f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |" for cells in lines]
 
@@ -90,7 +90,7 @@ def parts_table(sections: Mapping[str, Section], parts: Sequence[str]) -> list[s
 
 
 def read_rows(folder: Path) -> Rows:
-    """What the benchmarks measured on a GPU: (operator, shape, direction) -> implementation -> row."""
+    """Reads the benchmarks' results on a GPU: (operator, shape, direction) -> implementation -> row."""
     try:
         benchmarks = json.loads((folder / "benchmarks.json").read_text())["benchmarks"]
     except (OSError, ValueError, KeyError):
@@ -105,7 +105,7 @@ def read_rows(folder: Path) -> Rows:
 
 
 def microseconds(rows: Rows, operator: str, shape: str, direction: str) -> dict[str, float]:
-    """Time of each implementation; of the backward alone what it adds to the forward."""
+    """Time of each implementation; for the backward alone, the difference to the forward."""
     if direction != "backward":
         return {name: 1000 * row["milliseconds"] for name, row in rows.get((operator, shape, direction), {}).items()}
     forward = microseconds(rows, operator, shape, "forward")
@@ -114,10 +114,10 @@ def microseconds(rows: Rows, operator: str, shape: str, direction: str) -> dict[
 
 
 def copy_share(rows: Rows, operator: str, shape: str, direction: str) -> float | None:
-    """Bandwidth of the native operator's least traffic over that of a copy."""
+    """Bandwidth of the native operator's minimal traffic, relative to that of a copy."""
 
     def copied(direction: str) -> float:
-        """Microseconds that a copy takes for that traffic."""
+        """Microseconds that a copy of the same traffic takes."""
         row = rows[operator, shape, direction]["native"]
         return 1000 * row["milliseconds"] * row["copy_share"]
 
@@ -130,7 +130,7 @@ def copy_share(rows: Rows, operator: str, shape: str, direction: str) -> float |
 
 
 def ratio(times: Mapping[str, float], beginning: str) -> str:
-    """How many times as long the fastest of the implementations so named takes as the native one."""
+    """Time of the fastest implementation whose name begins so, relative to the native one."""
     others = [time for name, time in times.items() if name.startswith(beginning) and "TF32" not in name]
     return f"{min(others) / times['native']:.2f}" if others and times.get("native") else "not measured"
 
@@ -156,8 +156,8 @@ def predictions_table(rows: Rows) -> list[str]:
         )
     header = ("operator", "floor µs", "predicted µs", "measured µs", "predicted of copy", "measured of copy")
     return [
-        f"{predictions['what']} {predictions['made']}. Of a copy: bandwidth of the least traffic over that of a copy. "
-        "A backward alone is the difference of forward + backward and forward.",
+        f"{predictions['what']} {predictions['made']}. Of copy: bandwidth of the minimal traffic, relative to that of "
+        "a copy. Backward: the difference between forward + backward and forward.",
         "",
         *table((*header, "eager / native", "torch.compile / native"), lines),
     ]
@@ -165,7 +165,7 @@ def predictions_table(rows: Rows) -> list[str]:
 
 def rows_table(rows: Rows) -> list[str]:
     if not rows:
-        return ["Not measured: there is no `benchmarks.json` with rows of a GPU."]
+        return ["Not measured: there is no `benchmarks.json` with results from a GPU."]
     bandwidth = next(iter(next(iter(rows.values())).values()))["copy_bytes_per_second"]
     lines = []
     for (operator, shape, direction), implementations in rows.items():
@@ -182,7 +182,7 @@ def rows_table(rows: Rows) -> list[str]:
 
 
 def kernels_table(section: Section | None) -> list[str]:
-    """Kernels of ncu's report in the order of their launches."""
+    """Formats the kernels in ncu's report, in launch order."""
     kernels: list[dict[str, str]] = []
     for line in section.lines if section else ():
         if launched := re.match(r"\s+.*?(\w+_kernel)\b.* (\(\d+, \d+, \d+\)x\(\d+, \d+, \d+\)), Context", line):
@@ -196,7 +196,7 @@ def kernels_table(section: Section | None) -> list[str]:
 
 
 def failures(sections: Mapping[str, Section], parts: Sequence[str]) -> list[str]:
-    """Failing tests by name, part by part."""
+    """Lists the failing tests of each part."""
     lines = []
     for part in parts:
         section = sections.get(part)
@@ -218,7 +218,7 @@ def sanitizer_verdicts(sections: Mapping[str, Section]) -> list[str]:
 
 
 def read_curve(section: Section | None) -> Curve:
-    """Step -> `train/loss` of the curves that a training has left in its log."""
+    """Reads `train/loss` by step from the curves in a training's log."""
     lines = section.lines if section else []
     start = next((k for k, line in enumerate(lines) if "train/loss" in line.split(",")), None)
     if start is None:
@@ -228,14 +228,14 @@ def read_curve(section: Section | None) -> Curve:
 
 
 def distance(curve: Curve, other: Curve) -> float:
-    """The largest relative distance of two curves over the steps of both; infinite where they share none."""
+    """Largest relative difference between two curves at their common steps; infinite if there are none."""
     steps = curve.keys() & other.keys()
     values = [abs(curve[k] - other[k]) / max(abs(curve[k]), 1e-12) for k in steps]
     return math.inf if not values or any(math.isnan(value) for value in values) else max(values)
 
 
 def trainings_table(sections: Mapping[str, Section]) -> tuple[list[str], bool]:
-    """The trainings' losses beside what is expected, and whether all that ran are as expected."""
+    """Formats the trainings' losses with what is expected, and says whether all that ran are as expected."""
     curves = {name: read_curve(sections.get(name)) for name in TRAININGS}
     rows: list[tuple[str, ...]] = []
     fine = True
@@ -251,7 +251,7 @@ def trainings_table(sections: Mapping[str, Section]) -> tuple[list[str], bool]:
         elif name == "train_graph" and curves["train"]:
             apart = distance(curves["train"], curve)
             good = apart <= AGREEMENT
-            found = f"{100 * apart:.2g} % apart at most, {100 * AGREEMENT:g} % allowed"
+            found = f"differ by at most {100 * apart:.2g} %, {100 * AGREEMENT:g} % allowed"
         fine &= good
         losses = [f"{curve[step]:.5g} (step {step})" for step in (steps[0], steps[-1])]
         rows.append((name, *losses, expected, found or "finite"))
@@ -259,7 +259,7 @@ def trainings_table(sections: Mapping[str, Section]) -> tuple[list[str], bool]:
 
 
 def summary(folder: Path, parts: Sequence[str]) -> tuple[str, bool]:
-    """The text of `summary.md`, and whether the trainings are as expected."""
+    """Writes the text of `summary.md`, and says whether the trainings are as expected."""
     sections = read_sections(folder)
     rows = read_rows(folder)
     environment = sections["environment"].lines if "environment" in sections else []
@@ -268,7 +268,7 @@ def summary(folder: Path, parts: Sequence[str]) -> tuple[str, bool]:
     trainings, fine = trainings_table(on_gpu)
     blocks = {
         "Parts": parts_table(sections, parts),
-        "Machine": [f"- {line}" for line in facts] or ["Not asked."],
+        "Machine": [f"- {line}" for line in facts] or ["Not recorded."],
         "Predicted and measured": predictions_table(rows),
         "Failing tests": failures(sections, parts),
         "Sanitizer": sanitizer_verdicts(on_gpu),
@@ -284,7 +284,7 @@ def summary(folder: Path, parts: Sequence[str]) -> tuple[str, bool]:
 def main(arguments: Sequence[str]) -> int:
     folder = Path(arguments[0])
     text, fine = summary(folder, arguments[1:])
-    written = folder / ".summary.md"  # renamed, so that a run that is killed here keeps the last one
+    written = folder / ".summary.md"  # renamed at the end, so that a run killed here keeps the previous summary
     written.write_text(text, encoding="utf-8")
     os.replace(written, folder / "summary.md")
     return 0 if fine else 1

@@ -11,19 +11,20 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-#: Read between two timings on a GPU: larger than its L2 cache, and long enough for the host to run ahead.
+#: Size and number of reads between two timings on a GPU: larger than its L2 cache, and long enough that the host can
+#: launch ahead.
 FLUSH_BYTES, FLUSHES = 256 * 2**20, 16
 
-#: Note of a row whose time on a GPU may hold the host's launches.
+#: Note on a row whose time on a GPU may include launch overhead of the host.
 HOST_BEHIND = "the host was still launching"
 
 
 class Clock:
-    """Times calls on one device: on a GPU by events, with a cold cache and the host ahead.
+    """Times calls on one device: on a GPU with events, a cold cache, and launches ahead of execution.
 
     Attributes:
-        host_ahead: whether the last call was launched whole before the GPU came to it. Where it was not, as with
-            calls of hundreds of kernels or such as wait for results, the GPU may have waited for the host.
+        host_ahead: whether the host had launched the whole last call before the GPU began it. If not, as with calls
+            that launch hundreds of kernels or wait for results, the GPU may have waited for the host.
     """
 
     def __init__(self, device: str) -> None:
@@ -32,7 +33,7 @@ class Clock:
         self._scratch: Tensor | None = None
 
     def seconds(self, run: Callable[[], object], calls: int = 1) -> float:
-        """Seconds of one call, the mean of `calls`."""
+        """Duration of one call in seconds, averaged over `calls`."""
         if self.device == "cuda":
             return self._gpu_seconds(run)
         start = time.perf_counter()
@@ -45,7 +46,7 @@ class Clock:
             self._scratch = torch.zeros(FLUSH_BYTES // 4, device=self.device)
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         for _ in range(FLUSHES):
-            self._scratch.sum()  # not written: the cache would write that back while `run` is timed
+            self._scratch.sum()  # only reads: the cache would write changes back while `run` is timed
         start.record()
         run()
         end.record()
@@ -55,7 +56,7 @@ class Clock:
 
 
 def copy_bandwidth(clock: Clock, quick: bool) -> float:
-    """Bytes per second that a large tensor copy reads and writes."""
+    """Bytes per second that a copy of a large tensor reads and writes."""
     n_bytes = (64 if quick else 256) * 2**20
     source = torch.zeros(n_bytes, dtype=torch.uint8, device=clock.device)
     destination = torch.zeros_like(source)
@@ -64,7 +65,7 @@ def copy_bandwidth(clock: Clock, quick: bool) -> float:
 
 
 def peak_memory(run: Callable[[], object], device: str) -> float | None:
-    """MiB that a call holds at its peak beyond what was held before, outputs included; None if unknown."""
+    """Peak memory that a call allocates, including its outputs, in MiB; None if unknown."""
     if device == "cuda":
         torch.cuda.synchronize()
         before = torch.cuda.memory_allocated()
@@ -73,7 +74,7 @@ def peak_memory(run: Callable[[], object], device: str) -> float | None:
         torch.cuda.synchronize()
         return (torch.cuda.max_memory_allocated() - before) / 2**20
     try:
-        ctypes.CDLL(None).malloc_trim(0)  # so that freed memory is not taken for held
+        ctypes.CDLL(None).malloc_trim(0)  # so that freed memory is not counted
         Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
         before = _resident("VmRSS")
         run()
@@ -83,6 +84,6 @@ def peak_memory(run: Callable[[], object], device: str) -> float | None:
 
 
 def _resident(name: str) -> int:
-    """A size in KiB of /proc/self/status."""
+    """Reads a size in KiB from /proc/self/status."""
     with open("/proc/self/status") as status:
         return int(next(line for line in status if line.startswith(f"{name}:")).split()[1])

@@ -1,7 +1,7 @@
-"""`python -m benchmarks.profile_operators`: the operators at the benchmarks' shapes, for a profiler.
+"""`python -m benchmarks.profile_operators`: runs the operators at the benchmarks' shapes under a profiler.
 
-Each runs forward and backward, twice. Only the second run, with kernels loaded and memory allocated, lies between
-cudaProfilerStart and cudaProfilerStop: `ncu --profile-from-start off` sees that one alone.
+Each operator runs forward and backward, twice. Only the second run, with kernels loaded and memory allocated, is
+between cudaProfilerStart and cudaProfilerStop, so `ncu --profile-from-start off` profiles only that one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def glu_pool(number: int, dtype: torch.dtype, device: str) -> tuple[Case, Implem
     return test_glu_pool.make_case(test_glu_pool.HEADLINES[number], dtype, device), test_glu_pool.native
 
 
-#: For each name a function from the device to a case and the native operator.
+#: For each name, a function that returns a case and the native operator for a device.
 OPERATORS: dict[str, Callable[[str], tuple[Case, Implementation]]] = {
     "pit_loss": lambda device: (
         test_pit_loss.make_case(test_pit_loss.HEADLINE, device),
@@ -49,7 +49,7 @@ OPERATORS: dict[str, Callable[[str], tuple[Case, Implementation]]] = {
 
 
 def run_twice(name: str, device: str) -> str:
-    """Runs an operator, and runs it again for the profiler; its name and shape."""
+    """Runs an operator twice, the second time for the profiler; returns its name and shape."""
     case, native = OPERATORS[name](device)
     run = prepare(case, native, backward=True)
     synchronize = torch.cuda.synchronize if device == "cuda" else lambda: None
@@ -63,15 +63,19 @@ def run_twice(name: str, device: str) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.profile_operators", description=__doc__)
-    parser.add_argument("operators", nargs="*", metavar="OPERATOR", help=f"{', '.join(OPERATORS)}; default: all")
-    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda", help="cpu: to see that everything runs")
+    parser.add_argument(
+        "operators", nargs="*", metavar="OPERATOR", help=f"operators to run: {', '.join(OPERATORS)}; default: all"
+    )
+    parser.add_argument(
+        "--device", choices=["cuda", "cpu"], default="cuda", help="cpu only checks that everything runs; default: cuda"
+    )
     options = parser.parse_args(arguments)
     if unknown := [name for name in options.operators if name not in OPERATORS]:
-        parser.error(f"there is no operator {unknown[0]}; choose among {', '.join(OPERATORS)}")
+        parser.error(f"there is no operator {unknown[0]}; choose from {', '.join(OPERATORS)}")
     extension = _extension.extension
     absent = extension.cpu_absent if options.device == "cpu" else extension.cuda_absent
     if options.device == "cuda" and not torch.cuda.is_available():
-        absent = "there is no GPU; --device cpu shows that everything runs"
+        absent = "there is no GPU; use --device cpu to check that everything runs"
     if absent:
         sys.exit(f"nothing to profile on {options.device}: {absent}")
     torch.manual_seed(0)

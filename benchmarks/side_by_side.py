@@ -1,7 +1,7 @@
-"""Implementations of one operator, held against float64 and then timed side by side.
+"""Compares implementations of one operator: checks them against float64 results, then times them side by side.
 
-All of them run in each round, so that a machine that slows down slows them all; times are medians over the
-rounds, ratios medians of the rounds' ratios.
+Each round runs all of them, so that a machine that slows down affects all alike. Times are medians over the rounds,
+ratios are medians of the rounds' ratios.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ Outputs = tuple[Tensor, ...]
 Implementation = Callable[..., Sequence[Tensor]]
 Run = Callable[[], Outputs]
 
-#: What TF32 may differ from float64: its factors have 11 significant bits, their errors average out.
+#: Tolerance of TF32 relative to float64: its factors have 11 significant bits, whose errors average out.
 TF32_TOLERANCE = 1e-3
 
-#: On the CPU a timing covers as many calls as this many seconds hold.
+#: On the CPU, a timing covers as many calls as fit into this many seconds.
 SHORTEST_TIMING = 2e-3
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How long everything may take."""
+    """The command line options, and how long everything may take."""
 
     quick: bool = False
     full: bool = False
@@ -41,17 +41,17 @@ class Settings:
 
     @property
     def compiled(self) -> bool:
-        """Whether torch.compile of an operator's reference takes part."""
+        """Whether torch.compile of an operator's reference is compared too."""
         return self.full or self.headline
 
     @property
     def seconds(self) -> float:
-        """Time of one comparison."""
+        """Approximate duration of a comparison."""
         return 0.1 if self.quick else 4.0
 
     @property
     def rounds(self) -> tuple[int, int]:
-        """The fewest and the most rounds."""
+        """Smallest and largest number of rounds."""
         return (2, 5) if self.quick else (5, 50)
 
 
@@ -60,12 +60,12 @@ class Case:
     """An operator with its inputs.
 
     Attributes:
-        operator, shape: as the table names them.
+        operator, shape: their names in the table.
         inputs: arguments of every implementation; None stands for an absent one.
-        differentiated: which of them get a gradient when the backward is measured.
-        output_gradients: what flows back into the floating outputs.
-        bytes_forward, bytes_backward: the least that must move, each input read and each output written once.
-        tolerance: largest distance from float64, relative to its norm, of any output and gradient.
+        differentiated: indices of the inputs whose gradients are computed when the backward is measured.
+        output_gradients: gradients of the floating outputs.
+        bytes_forward, bytes_backward: minimal traffic, each input read and each output written once.
+        tolerance: largest distance of an output or gradient from float64, relative to the norm of the latter.
     """
 
     operator: str
@@ -80,7 +80,7 @@ class Case:
 
 @dataclass
 class Row:
-    """A line of the table; None where something was not measured."""
+    """A row of the table; what was not measured is None."""
 
     operator: str
     shape: str
@@ -96,7 +96,7 @@ class Row:
 
 @dataclass
 class Report:
-    """What the end of the run prints."""
+    """What is printed at the end of the run."""
 
     rows: list[Row] = field(default_factory=list)
     bandwidths: dict[str, float] = field(default_factory=dict)
@@ -104,7 +104,7 @@ class Report:
 
 
 def peer(name: str) -> ModuleType | None:
-    """An installed package, or None; torchaudio raises OSError beside a torch that it does not fit."""
+    """Imports a package, or returns None if that fails; a torchaudio that does not match torch raises OSError."""
     try:
         return importlib.import_module(name)
     except (ImportError, OSError):
@@ -113,9 +113,10 @@ def peer(name: str) -> ModuleType | None:
 
 @contextmanager
 def tf32(allowed: bool) -> Iterator[None]:
-    """Whether float32 convolutions, recurrent layers and matrix products on a GPU may round their factors to TF32.
+    """Sets whether float32 convolutions, recurrent layers and matrix products on a GPU may round factors to TF32.
 
-    By default PyTorch allows it to cuDNN alone. cuDNN's search for algorithms, which chooses anew in each run, is off.
+    By default PyTorch allows it only in cuDNN. Also turns off cuDNN's search for algorithms, whose choice varies
+    between runs.
     """
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     former = cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark
@@ -127,7 +128,7 @@ def tf32(allowed: bool) -> Iterator[None]:
 
 
 def with_tf32(run: Run) -> Run:
-    """`run` with TF32 allowed, in its backward too."""
+    """Wraps `run` so that TF32 is allowed, including in its backward."""
 
     def run_with_tf32() -> Outputs:
         with tf32(True):
@@ -137,17 +138,17 @@ def with_tf32(run: Run) -> Run:
 
 
 def compiled(function: Implementation) -> Implementation:
-    """torch.compile of a function, as if it were the first of the process.
+    """Compiles a function with torch.compile, as if it were the first in the process.
 
-    Dynamo otherwise remembers other shapes and dtypes of the same code: it would compile for shapes of any size, and
-    after eight of them not at all.
+    Otherwise Dynamo would remember other shapes and dtypes of the same code, compile for dynamic shapes, and stop
+    compiling after eight of them.
     """
     torch.compiler.reset()
     return torch.compile(function)
 
 
 def prepare(case: Case, function: Implementation, *, backward: bool, dtype: torch.dtype | None = None) -> Run:
-    """A call of `function` on the case's inputs; it returns outputs and, with `backward`, gradients."""
+    """Makes a call of `function` on the case's inputs that returns outputs and, with `backward`, gradients."""
 
     def cast(tensor: Tensor | None) -> Tensor | None:
         return tensor.to(dtype) if tensor is not None and dtype and tensor.is_floating_point() else tensor
@@ -176,7 +177,7 @@ def prepare(case: Case, function: Implementation, *, backward: bool, dtype: torc
 
 
 def disagreement(got: Outputs, expected: Outputs, tolerance: float) -> str:
-    """How `got` differs from float64 results by more than rounding; empty where it does not."""
+    """Says how `got` differs from the float64 results by more than the tolerance; empty if it does not."""
     if len(got) != len(expected):
         return f"{len(got)} outputs instead of {len(expected)}"
     for k, (mine, wanted) in enumerate(zip(got, expected, strict=True)):
@@ -197,7 +198,7 @@ _measured = 0.0
 
 
 def measured_seconds() -> float:
-    """The timer that pytest-benchmark reads: it advances by what `Clock` measured, whatever the device."""
+    """The timer of pytest-benchmark; it advances by the time that `Clock` measured, on any device."""
     return _measured
 
 
@@ -205,9 +206,9 @@ class SideBySide:
     """Compares implementations within one test.
 
     Args:
-        benchmark: pytest-benchmark's fixture; records the native implementation, and all rows as extra_info.
+        benchmark: pytest-benchmark's fixture, which records the native implementation, and all rows as extra_info.
         report: collects the rows.
-        settings: how long to measure.
+        settings: the options.
         device: cpu or cuda.
     """
 
@@ -230,8 +231,8 @@ class SideBySide:
     ) -> None:
         """Checks every implementation against the reference in float64, then times those that agree.
 
-        A peer that fails or disagrees is named in the table and not timed; a native operator or a reference
-        that disagrees fails the test. Of a reference that `multiplies` matrices a GPU gets a second row, with TF32.
+        A peer that fails or disagrees is listed in the table but not timed; a native operator or a reference that
+        disagrees fails the test. A reference that `multiplies` matrices gets a second row with TF32 on a GPU.
         """
         expected = prepare(case, reference, backward=backward, dtype=torch.float64)()
         functions = {"native": native, "reference": reference, **(peers or {})}
@@ -250,7 +251,7 @@ class SideBySide:
             else:
                 try:
                     problem = disagreement(run(), expected, tolerances[name])
-                except Exception as error:  # a peer may fail in any way, and is then only left out
+                except Exception as error:  # a peer that fails, in whatever way, is only left out
                     problem = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
             if problem:
                 notes[name] = problem
@@ -275,9 +276,9 @@ class SideBySide:
         n_bytes: int | None = None,
         settled: bool = False,
     ) -> list[Row]:
-        """Times `runs` (`native` and `reference` among them), which give the same, in interleaved rounds.
+        """Times `runs`, equivalent calls that include `native` and `reference`, in interleaved rounds.
 
-        `settled` runs each once more before it is timed: caches and memory are then as it left them itself.
+        With `settled`, each runs once more before it is timed, so that it finds caches and memory as it left them.
         """
         global _measured
         if self.benchmark.disabled:

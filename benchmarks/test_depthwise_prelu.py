@@ -1,4 +1,4 @@
-"""depthwise_prelu: the middle of a mask network's block, against torch's convolution and PReLU."""
+"""depthwise_prelu: the middle of a mask network's block, compared with PyTorch's convolution and PReLU."""
 
 from __future__ import annotations
 

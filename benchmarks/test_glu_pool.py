@@ -1,4 +1,4 @@
-"""glu_pool: the detector's gated linear map and pooling, against the chain of PyTorch operators."""
+"""glu_pool: the detector's gated linear map and pooling, compared with the chain of PyTorch operators."""
 
 from __future__ import annotations
 

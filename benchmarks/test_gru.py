@@ -1,4 +1,4 @@
-"""gru: the detector's recurrent layers with frozen weights, against torch.nn.GRU."""
+"""gru: the detector's recurrent layers with frozen weights, compared with torch.nn.GRU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""mel_mask: mask, decibels, clamp and scaling in one pass, against the chain of PyTorch operators."""
+"""mel_mask: mask, decibels, clamp and scaling in one pass, compared with the chain of PyTorch operators."""
 
 from __future__ import annotations
 

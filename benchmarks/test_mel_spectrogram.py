@@ -1,4 +1,4 @@
-"""mel_spectrogram: against torchaudio's MelSpectrogram and, on the CPU, librosa."""
+"""mel_spectrogram, compared with torchaudio's MelSpectrogram and, on the CPU, librosa."""
 
 from __future__ import annotations
 
@@ -87,5 +87,5 @@ def test_mel_spectrogram(side_by_side: SideBySide, shape: tuple[int, int]) -> No
 
 @pytest.mark.shapes([(4, 160000)], quick=[(2, 8001)], full=[HEADLINE])
 def test_mel_spectrogram_backward(side_by_side: SideBySide, shape: tuple[int, int]) -> None:
-    """The gradient of the waveform; training has no need of it."""
+    """The gradient of the waveform, which training does not need."""
     compare(side_by_side, shape, backward=True)

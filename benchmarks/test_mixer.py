@@ -1,4 +1,4 @@
-"""The dynamic mixer: hours of mixture made in a second, on the host (plan, pack) and on the training device."""
+"""The dynamic mixer: hours of mixtures made per second, on the host (plan, pack) and on the training device."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def reference(mixer: DynamicMixer, plan: MixturePlan) -> tuple[np.ndarray, np.nd
 
 
 def check(mixer: DynamicMixer, plans: list[MixturePlan], dry: DryMixtures) -> None:
-    """What lies on the device is what the files hold, to the rounding of float32."""
+    """Checks that the data on the device match the files, up to the rounding of float32."""
     for b, plan in enumerate(plans):
         expected = reference(mixer, plan)
         for found, exact in zip((dry.sources[b], dry.rirs[b], dry.background[b]), expected, strict=True):
@@ -123,6 +123,6 @@ def test_mixer(device: str, report: Report, settings: Settings, shape: Shape) ->
 
 
 def timed(clock: Clock, run: Callable[[], object], rounds: int) -> list[float]:
-    """Seconds of some calls, the first one left out."""
+    """Durations of some calls in seconds, without the first one."""
     run()
     return [clock.seconds(run) for _ in range(rounds)]

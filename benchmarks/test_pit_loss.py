@@ -1,4 +1,4 @@
-"""pit_loss and reorder: against PyTorch, and torchmetrics and Asteroid, which find permutations on the host."""
+"""pit_loss and reorder, compared with PyTorch and with torchmetrics and Asteroid, which search on the host."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ROWS = Shape((12, 5, 128, 628), "rows")
 
 
 def make_sources(sizes: tuple[int, ...], device: str) -> tuple[Tensor, Tensor]:
-    """Targets in [0,1], and estimates that are near them in another order."""
+    """Makes targets in [0,1] and estimates that are close to them, in another order."""
     targets = torch.rand(sizes, device=device)
     order = torch.rand(sizes[:2], device=device).argsort(1)
     noise = torch.rand(sizes, device=device)
@@ -54,9 +54,9 @@ def pair_costs(estimates: Tensor, targets: Tensor, kind: str) -> Tensor:
 
 
 def exhaustive_form(kind: str, n_sources: int, device: str) -> Implementation:
-    """All permutations of the cost matrix, then the loss of the chosen pairs alone, so that the backward is short.
+    """Tries all permutations of the cost matrix, then computes the loss of the chosen pairs for a short backward.
 
-    The best form in PyTorch that we know, made to be compiled.
+    The fastest form in PyTorch that we know of, written for torch.compile.
     """
     table = torch.tensor(list(itertools.permutations(range(n_sources))), device=device)
     rows = torch.arange(n_sources, device=device)
@@ -72,7 +72,7 @@ def exhaustive_form(kind: str, n_sources: int, device: str) -> Implementation:
 
 
 def host_form(kind: str, solve: Any) -> Implementation:
-    """Costs on the device, an assignment by scipy on the host for each item, as detection transformers do."""
+    """Computes costs on the device and assigns each item on the host with scipy, as detection transformers do."""
 
     def pit_loss(estimates: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""reverb_mix: against the best that torch.fft can do, torchaudio, torch-audiomentations, scipy and cuDNN."""
+"""reverb_mix, compared with the fastest form of torch.fft, torchaudio, torch-audiomentations, scipy and cuDNN."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ HEADLINE = Shape(12, 5, 160000, 16000)
 
 
 def make_inputs(shape: Shape, device: str) -> tuple[Tensor, ...]:
-    """Noise in rooms whose response falls by 60 dB over L."""
+    """Makes noise in rooms whose responses decay by 60 dB over L."""
     B, S, N, L, half_silent = shape
     decay = 10 ** (-3 * torch.arange(L, device=device) / L)
     rirs = torch.randn(B, S, L, device=device) * decay
@@ -44,13 +44,13 @@ def make_inputs(shape: Shape, device: str) -> tuple[Tensor, ...]:
 
 
 def mix(wet: Tensor, gains: Tensor, background: Tensor) -> ops.Mixture:
-    """What is left to do after a convolution."""
+    """Scales and sums the convolved sources."""
     images = gains[..., None] * wet
     return ops.Mixture(images, images.sum(1) + background)
 
 
 def spectra(sources: Tensor, rirs: Tensor, gains: Tensor) -> tuple[Tensor, int]:
-    """Spectra of the images at torch.fft's best length, the gains in the responses, which are short."""
+    """Spectra of the images at torch.fft's fastest length, with the gains applied to the (short) responses."""
     length = fast_fft_length(sources.shape[-1] + rirs.shape[-1] - 1)
     return torch.fft.rfft(sources, length) * torch.fft.rfft(gains[..., None] * rirs, length), length
 
@@ -133,7 +133,7 @@ def test_reverb_mix(side_by_side: SideBySide, shape: Shape) -> None:
 
 @pytest.mark.shapes([Shape(4, 5, 160000, 16000)], quick=[Shape(2, 3, 4001, 300)], full=[HEADLINE])
 def test_mixture_alone(side_by_side: SideBySide, shape: Shape) -> None:
-    """Without the images: torch.fft, too, then needs one inverse transform for all sources."""
+    """Without the images, torch.fft also needs only one inverse transform for all sources."""
     case = make_case(shape, side_by_side.device, "reverb_mix, mixture alone")
     sources, rirs, _, background = case.inputs
     assert sources is not None and rirs is not None and background is not None
@@ -147,5 +147,5 @@ def test_mixture_alone(side_by_side: SideBySide, shape: Shape) -> None:
 
 @pytest.mark.shapes([Shape(2, 5, 80000, 8000)], quick=[Shape(2, 3, 4001, 300)], full=[Shape(4, 5, 160000, 16000)])
 def test_reverb_mix_backward(side_by_side: SideBySide, shape: Shape) -> None:
-    """Gradients of the sources and the gains; training has no need of them, a learned mixer would."""
+    """Gradients of the sources and the gains, which training does not need, but a learned mixer would."""
     compare(side_by_side, shape, backward=True)

@@ -1,4 +1,4 @@
-"""One whole step of task-aware training, with native and with reference operators, and natively in bfloat16."""
+"""A complete step of task-aware training with native and with reference operators, and natively in bfloat16."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SAMPLE_RATE = 16000
 
 
 class Shape(NamedTuple):
-    """Clips of a step and their length; the detector takes part where there are real clips."""
+    """Clips per step and their length; the detector runs only if there are real clips."""
 
     strong: int
     weak: int
@@ -42,7 +42,7 @@ class Shape(NamedTuple):
 
 
 class Variant(NamedTuple):
-    """How a step is computed."""
+    """A way of computing a step."""
 
     backend: ops.Backend
     bfloat16: bool = False
@@ -56,19 +56,19 @@ VARIANTS = {
     "reference": Variant("reference"),
     "native, bfloat16": Variant("native", bfloat16=True),
 }
-#: On a GPU also as `--cuda-graph` trains, and with the networks' products in TF32.
+#: Additional variants on a GPU: CUDA graphs, as with `--cuda-graph`, and TF32 in the networks.
 ON_A_GPU = {
     "native, CUDA graph": Variant("native", cuda_graph=True),
     "native, bfloat16, CUDA graph": Variant("native", bfloat16=True, cuda_graph=True),
     "native, TF32": Variant("native", tf32=True),
     "reference, TF32": Variant("reference", tf32=True),
 }
-#: All networks by torch.compile, the rest as it is; minutes of compiling, so with `--full` alone.
+#: torch.compile of all networks; compiling takes minutes, so this runs only with `--full`.
 COMPILED = {"torch.compile of the reference": Variant("reference", compiled=True)}
 
 
 class StepModule(TaskAwareModule):
-    """A module whose steps run without a Trainer, which would add its own time."""
+    """A module whose steps run without a Trainer, as that would add its own time."""
 
     global_step = 1  # type: ignore[assignment]  # the step after the one that is monitored
     terms: dict[str, Tensor]
@@ -81,7 +81,7 @@ class StepModule(TaskAwareModule):
 
 
 def make_batch(shape: Shape, device: str) -> TrainingBatch:
-    """Noise bursts in short rooms, and noise."""
+    """Makes a batch of noise with short room impulse responses."""
     N, L = round(shape.seconds * SAMPLE_RATE), SAMPLE_RATE // 2
     sources = 0.1 * torch.randn(shape.strong, N_SOURCES, N, device=device)
     decay = 10 ** (-3 * torch.arange(L, device=device) / L)
@@ -101,7 +101,7 @@ def make_batch(shape: Shape, device: str) -> TrainingBatch:
 
 
 def make_module(shape: Shape, settings: Settings, device: str, variant: Variant) -> StepModule:
-    """Small mask network and the baseline's detector, untrained, the same for every variant."""
+    """Makes a small mask network and the baseline's detector, untrained and the same for every variant."""
     torch.manual_seed(0)
     crnn, sizes = CRNNConfig(), preset("small", n_mels=128, n_sources=N_SOURCES)
     if settings.quick:
@@ -121,15 +121,15 @@ def make_module(shape: Shape, settings: Settings, device: str, variant: Variant)
 
 
 def tolerance(variant: Variant) -> tuple[float, float]:
-    """What terms may differ from the reference's in float32, relative and absolute."""
+    """Relative and absolute tolerance of the loss terms, compared with the reference in float32."""
     if variant.bfloat16:
         return 0.1, 1e-3
     return (1e-2, 1e-4) if variant.tf32 else (1e-4, 1e-7)
 
 
 def shares(events: Iterable[Any], device: str) -> str:
-    """The operators, on a GPU the kernels, on which `events` of a profile spend most of their own time."""
-    # An operator that launched a kernel counts the kernel's time too.
+    """Lists the operators (on a GPU, the kernels) in which the `events` of a profile spend most of their own time."""
+    # Only kernels on a GPU: the time of an operator that launches a kernel includes the kernel's.
     kind, spent = (
         (DeviceType.CUDA, "self_device_time_total") if device == "cuda" else (DeviceType.CPU, "self_cpu_time_total")
     )
@@ -142,7 +142,7 @@ def shares(events: Iterable[Any], device: str) -> str:
 
 
 def share_table(step: Callable[[], object], device: str) -> str:
-    """`shares` of one step."""
+    """Profiles one step and formats its `shares`."""
     activities = [torch.profiler.ProfilerActivity.CPU]
     if device == "cuda":
         activities.append(torch.profiler.ProfilerActivity.CUDA)
@@ -163,7 +163,7 @@ def test_training_step(side_by_side: SideBySide, report: Report, settings: Setti
     steps: dict[str, Callable[[], Tensor]] = {}
     terms = {}
     variants = VARIANTS | (ON_A_GPU if device == "cuda" else {}) | (COMPILED if settings.full else {})
-    torch.compiler.reset()  # what other shapes left would be compiled for any
+    torch.compiler.reset()  # otherwise earlier shapes would make it compile for dynamic shapes
     for name, variant in variants.items():
         module = make_module(shape, settings, device, variant)
         optimiser = module.configure_optimizers()["optimizer"]

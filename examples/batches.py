@@ -1,8 +1,8 @@
-"""A table of recordings in batches, as a data pipeline has them: a `Predictor` maps a batch to its events.
+"""Detects events in batches of recordings, as in a data pipeline: a `Predictor` maps a batch to its events.
 
 python examples/batches.py FOLDER
 
-Here the standard library's processes share the batches. With Ray Data the same class is
+Here a process pool of the standard library shares the batches. With Ray Data, use the same class like this:
 
     ray.data.from_items([{"path": str(path)} for path in paths]).map_batches(
         Predictor, fn_constructor_args=[checkpoint], batch_size=16, concurrency=4, num_gpus=1

@@ -1,12 +1,13 @@
-"""A tagger that answers for whole clips only, as a detector: it is slid over the clip.
+"""Turns a tagger, which only classifies whole clips, into a detector by sliding it over the clip.
 
 PYTHONPATH=examples python -m task_aware.train --detector clip_tagger:make
 
-The probability of a frame is the tagger's answer for the window around it, so nothing shorter than the window has an
-edge: events are known to about half a window, too coarse for event F1 with its collar of 0.2 s, good enough for
-segments of a second. With `window_seconds=None` the tagger hears the clip once and every frame has its answer: no
-timing at all, and no detected events worth the name, but a separator can still be trained on its clip probabilities
-and activations (`--losses.frame 0 --losses.deep_feature 1 --losses.weak 1`).
+The probability of a frame is the tagger's output for the window around it. Events are located to about half a window,
+which is too coarse for event F1 with its collar of 0.2 s, but good enough for segments of one second.
+
+With `window_seconds=None` the tagger runs once on the whole clip, and every frame has the same probability. This
+provides no timing and no useful events, but a separator can still be trained on the clip probabilities and activations
+(`--losses.frame 0 --losses.deep_feature 1 --losses.weak 1`).
 """
 
 import torch
@@ -18,7 +19,7 @@ from task_aware.models.features import FeatureConfig
 
 
 class Tagger(nn.Module):
-    """Stands for yours: log-mel `[B, F, T]` of any length to an embedding `[B, E]` and logits `[B, C]`."""
+    """A placeholder for your tagger: maps log-mel `[B, F, T]` of any length to an embedding and logits `[B, C]`."""
 
     def __init__(self, n_mels: int, n_classes: int) -> None:
         super().__init__()
@@ -37,14 +38,14 @@ class Tagger(nn.Module):
 
 
 class SlidingTagger(nn.Module):
-    """A tagger as a detector.
+    """Wraps a tagger as a detector.
 
     Args:
-        tagger: features `[B, F, T]` -> embedding `[B, E]`, logits `[B, C]`.
+        tagger: maps features `[B, F, T]` to an embedding `[B, E]` and logits `[B, C]`.
         labels: the C classes.
         feature_config: the front end.
-        window_seconds: what the tagger hears for one frame; None for the whole clip.
-        frames: feature frames between two windows, which is one output frame.
+        window_seconds: length of the window around a frame that the tagger analyses; None for the whole clip.
+        frames: feature frames between two windows, that is, per output frame.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class SlidingTagger(nn.Module):
         self.frames = frames
         self.frame_seconds = frames * feature_config.frame_seconds
         self.window = window_seconds and max(1, round(window_seconds / self.frame_seconds)) * frames
-        # A tagger that scales its own input reads dB: mean 0 and std 1.
+        # For a tagger that scales its input itself, use mean 0 and std 1, so that it gets dB.
         self.register_buffer("mean", torch.full((feature_config.n_mels,), -40.0))
         self.register_buffer("std", torch.full((feature_config.n_mels,), 20.0))
 
@@ -81,6 +82,6 @@ class SlidingTagger(nn.Module):
 
 
 def make() -> SlidingTagger:
-    """The detector. This tagger has learnt nothing; load yours here."""
+    """Makes the detector. This tagger is untrained; load yours here."""
     front_end = FeatureConfig()
     return SlidingTagger(Tagger(front_end.n_mels, len(DESED_CLASSES)), DESED_CLASSES, front_end)

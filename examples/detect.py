@@ -1,6 +1,6 @@
-"""The events in one recording, and its sources as wav files.
+"""Prints the events in a recording and writes its separated sources as WAV files.
 
-python examples/detect.py recording.wav                          # the small separator that comes with the package
+python examples/detect.py recording.wav                          # with the small separator included in the package
 python examples/detect.py recording.wav separator.safetensors
 """
 

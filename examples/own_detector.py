@@ -1,9 +1,9 @@
-"""A detector of your own: a residual network on log-mel with an answer for each frame.
+"""A detector of your own: a residual network on log-mel features that gives probabilities for each frame.
 
 PYTHONPATH=examples python -m task_aware.train --detector own_detector:make
 
-The network and its file are yours; what task_aware needs is `labels`, `feature_config`, `mean`, `std`, `frame_seconds`
-and a `forward` that returns a `Detection`. Its weights never change.
+The network and its weights are up to you. task_aware needs the attributes `labels`, `feature_config`, `mean`, `std` and
+`frame_seconds` and a `forward` that returns a `Detection`. It never changes the weights.
 """
 
 import torch
@@ -15,7 +15,7 @@ from task_aware.models.features import FeatureConfig
 
 
 class Residual(nn.Module):
-    """Two convolutions beside a shortcut, as in torchvision's ResNet."""
+    """Two convolutions with a shortcut connection, as in torchvision's ResNet."""
 
     def __init__(self, channels: int, out: int, stride: tuple[int, int]) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class ResNetDetector(nn.Module):
         self.labels = labels
         self.feature_config = feature_config
         self.frame_seconds = 4 * feature_config.frame_seconds  # two strides of 2 over time
-        # The scaler of your training data, dB, for each mel band; buffers, so that they move with the module.
+        # Mean and standard deviation of each mel band in your training data, dB; buffers move with the module.
         self.register_buffer("mean", torch.full((feature_config.n_mels,), -40.0))
         self.register_buffer("std", torch.full((feature_config.n_mels,), 20.0))
         self.stages = nn.ModuleList(
@@ -53,12 +53,12 @@ class ResNetDetector(nn.Module):
             x = stage(x)
             activations.append(x)
         frame = torch.sigmoid(self.head(x.mean(2).transpose(1, 2)))  # [B, T', C]
-        clip = frame.square().sum(1) / frame.sum(1)  # linear softmax: loud frames count most
+        clip = frame.square().sum(1) / frame.sum(1)  # linear softmax pooling: active frames count most
         return Detection(frame, clip, activations)
 
 
 def make(weights: str | None = None) -> ResNetDetector:
-    """The detector; `weights` is a file of `torch.save(detector.state_dict())`. Without it, it has learnt nothing."""
+    """Makes the detector; `weights` is a file of `torch.save(detector.state_dict())`. Without it, it is untrained."""
     detector = ResNetDetector(DESED_CLASSES, FeatureConfig())
     if weights:
         detector.load_state_dict(torch.load(weights, weights_only=True))

@@ -1,12 +1,13 @@
-"""A folder shared by the processes of torchrun, each with a GPU of its own where there are GPUs.
+"""Shares a folder of recordings among the processes of torchrun, one per GPU if there are any.
 
 torchrun --nproc-per-node 8 examples/shards.py separator.safetensors FOLDER OUT
 
-Each process takes its part of the files; `--skip-existing` lets a stopped job go on. Afterwards
+Each process analyses its part of the files; with `--skip-existing`, an interrupted job continues where it stopped.
+Afterwards
 
 python -m task_aware.infer separator.safetensors FOLDER --out OUT --skip-existing
 
-finds all done and writes the one OUT/events.tsv.
+finds all recordings done and joins their events into OUT/events.tsv.
 """
 
 import os

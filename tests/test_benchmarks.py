@@ -214,5 +214,5 @@ def test_what_is_profiled_has_the_shapes_of_the_headline_benchmarks() -> None:
 
 def test_there_is_nothing_to_profile_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(SystemExit, match="nothing to profile on cuda: there is no GPU; --device cpu"):
+    with pytest.raises(SystemExit, match="nothing to profile on cuda: there is no GPU; use --device cpu"):
         profile_operators.main([])

@@ -198,7 +198,7 @@ def test_a_second_run_of_one_part_takes_its_place_and_a_whole_run_starts_anew(st
     assert found.pop("build") == "skipped: nvcc is not on PATH, dry run" and set(found.values()) == {"passed, dry run"}
     assert "'ncu' '--profile-from-start'" in (out / "profile.log").read_text()
     assert "racecheck" in (out / "sanitizer.log").read_text()
-    assert "was not measured" in (out / "summary.md").read_text()
+    assert "cannot measure" in (out / "summary.md").read_text()
     assert (out / "mine.txt").exists() and len(list(out.iterdir())) <= 1 + 8
 
 
@@ -231,7 +231,7 @@ def test_predicted_stands_beside_measured(tmp_path: Path) -> None:
 def test_benchmarks_that_were_stopped_are_not_measured(tmp_path: Path) -> None:
     (tmp_path / "benchmarks.json").write_text("")
     text, _ = gpu_summary.summary(tmp_path, [])
-    assert "there is no `benchmarks.json` with rows of a GPU" in text
+    assert "there is no `benchmarks.json` with results from a GPU" in text
 
 
 def training(name: str, losses: list[float]) -> str:
@@ -243,8 +243,8 @@ def training(name: str, losses: list[float]) -> str:
 @pytest.mark.parametrize(
     ("graph", "bfloat16", "fine", "found"),
     [
-        ([1.0, 0.501], [1.0, 0.6], True, "0.2 % apart at most"),
-        ([1.0, 0.6], [1.0, 0.6], False, "20 % apart at most, 2 % allowed"),
+        ([1.0, 0.501], [1.0, 0.6], True, "differ by at most 0.2 %"),
+        ([1.0, 0.6], [1.0, 0.6], False, "differ by at most 20 %, 2 % allowed"),
         ([1.0, 0.5], [1.0, float("nan")], False, "not finite"),
     ],
 )

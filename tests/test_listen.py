@@ -96,5 +96,5 @@ def test_mistakes_are_one_sentence(checkpoint, small_separator, tmp_path):
     with pytest.raises(RecordingError, match="absent.wav is not a file"):
         listen.main([str(checkpoint), str(tmp_path / "absent.wav")])
     small_separator.save(tmp_path / "small.safetensors")
-    with pytest.raises(ValueError, match="this model cannot hear a stream"):
+    with pytest.raises(ValueError, match="this model cannot process a stream"):
         listen.main([str(tmp_path / "small.safetensors"), "-"])

@@ -1,4 +1,4 @@
-"""Recordings, labels and mixtures: arrays and files, nothing of models."""
+"""Recordings, labels and mixtures as arrays and files, independent of any model."""
 
 from task_aware.data.audio import read_audio, write_audio
 from task_aware.data.desed import SPLITS, Clip, Split, read_events, read_split

@@ -14,29 +14,29 @@ from task_aware.base.files import replacing
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg")
 
-#: The largest sample of what is mixed to be written at 16 bit; what is louder is turned down.
+#: Largest peak of a mixture written as 16-bit audio; louder mixtures are scaled down to it.
 LARGEST = 0.999
 
 
 class RecordingError(DataError):
-    """One recording is missing, broken, empty, silent or non-finite; others may be fine."""
+    """A single recording cannot be used: it is missing, broken, empty, silent or not finite."""
 
 
 def is_audio(path: Path) -> bool:
-    """Whether the name is that of a recording; hidden files (`._x.wav` of macOS) are none."""
+    """Whether `path` is named like a recording; hidden files (such as macOS's `._x.wav`) are not."""
     return path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith(".")
 
 
 def find_audio(folder: Path, relative_to: Path) -> list[Path]:
-    """All recordings below `folder`, as paths relative to `relative_to`, in an order of names alone."""
-    # os.walk, because rglob does not enter linked folders, and data sets are often assembled from links
+    """Lists all recordings below `folder` as paths relative to `relative_to`, sorted by name."""
+    # os.walk, because rglob does not follow linked folders, and data sets are often assembled from links
     walk = os.walk(folder, followlinks=True)
     found = [Path(parent, name) for parent, _, names in walk for name in names if is_audio(Path(name))]
     return sorted((path.relative_to(relative_to) for path in found), key=lambda path: path.as_posix())
 
 
 class Header(NamedTuple):
-    """What a recording says of itself."""
+    """Length and format of a recording, as its header states them."""
 
     seconds: float
     sample_rate: int
@@ -44,7 +44,10 @@ class Header(NamedTuple):
 
 
 def audio_header(path: Path) -> Header:
-    """Length and form of a recording, undecoded. Raises RecordingError for a file that cannot be opened."""
+    """Reads the header of a recording without decoding its samples.
+
+    Raises RecordingError if the file cannot be opened or holds no samples.
+    """
     try:
         header = soundfile.info(path)
     except (OSError, RuntimeError) as error:
@@ -55,18 +58,19 @@ def audio_header(path: Path) -> Header:
 
 
 def audio_seconds(path: Path) -> float:
-    """Duration in seconds from the header alone. Raises RecordingError for a file that cannot be opened."""
+    """Duration in seconds, from the header alone. Raises RecordingError if the file cannot be opened."""
     return audio_header(path).seconds
 
 
 def read_audio(path: str | Path, sample_rate: int = 16000, *, channel: int | None = None) -> np.ndarray:
-    """A recording as float32 [N] at `sample_rate`, full scale 1.
+    """Reads a recording as float32 [N] at `sample_rate`, with full scale at 1.
 
-    Channels are averaged, or `channel` alone is kept. Resampled (band-limited sinc) only if the rates differ.
+    Channels are averaged unless `channel` selects one. The samples are resampled (band-limited sinc) only if the file
+    has another rate.
 
     Raises:
-        RecordingError: a missing, undecodable, empty or non-finite file, or one without that channel.
-        DataError: the rates differ and torchaudio cannot be imported.
+        RecordingError: the file is missing, undecodable, empty or not finite, or lacks that channel.
+        DataError: the file has another rate and torchaudio cannot be imported.
     """
     path = Path(path)
     if not path.is_file():
@@ -82,7 +86,7 @@ def read_audio(path: str | Path, sample_rate: int = 16000, *, channel: int | Non
     elif channel < samples.shape[1]:
         mono = samples[:, channel]
     else:
-        raise RecordingError(f"{path} has {samples.shape[1]} channels and channel {channel} is wanted.")
+        raise RecordingError(f"{path} has {samples.shape[1]} channels, but channel {channel} was requested.")
     if not np.isfinite(mono).all():
         raise RecordingError(f"{path} holds samples that are not finite; replace or remove it.")
     if rate != sample_rate:
@@ -91,13 +95,14 @@ def read_audio(path: str | Path, sample_rate: int = 16000, *, channel: int | Non
 
 
 def write_audio(path: str | Path, samples: np.ndarray, sample_rate: int) -> None:
-    """Write float samples [N] as 16 bit, by the suffix of `path`; the file appears whole or not at all.
+    """Writes float samples [N] as 16-bit audio, in the format that the suffix of `path` names.
 
-    A .wav beyond full scale is written as 32-bit float instead of being clipped.
+    A .wav with samples beyond full scale is written as 32-bit float instead of being clipped. The file is written
+    completely or not at all.
 
     Raises:
-        ValueError: samples not [N], not finite, or beyond full scale in a format without floats; an unknown
-            suffix.
+        ValueError: the samples are not [N], not finite, or beyond full scale in a format without floats; or the
+            suffix is unknown.
     """
     path = Path(path)
     samples = np.asarray(samples)
@@ -113,7 +118,7 @@ def write_audio(path: str | Path, samples: np.ndarray, sample_rate: int) -> None
     if peak > 1.0 and suffix == ".wav":
         subtype = "FLOAT"
     elif peak > 1.0:
-        raise ValueError(f"samples for {path} reach {peak:.3g}, beyond full scale 1: scale them or write a .wav.")
+        raise ValueError(f"samples for {path} reach {peak:.3g}, beyond full scale (1); scale them or write a .wav.")
     with replacing(path) as temporary:
         soundfile.write(temporary, samples, sample_rate, format=suffix[1:].upper(), subtype=subtype)
 
@@ -124,18 +129,18 @@ def _unreadable(path: Path, error: Exception) -> str:
 
 
 def resample(path: Path, samples: np.ndarray, rate: int, sample_rate: int) -> np.ndarray:
-    """Samples `[..., N]` at another rate, by band-limited sinc; `path` is what an error names.
+    """Resamples `[..., N]` by band-limited sinc interpolation; errors name `path`.
 
-    Raises DataError where torchaudio cannot be imported.
+    Raises DataError if torchaudio cannot be imported.
     """
     try:
         import torch
         import torchaudio.functional
-    except Exception as error:  # torchaudio raises OSError or RuntimeError beside a torch it was not built for
+    except Exception as error:  # a torchaudio built for another torch raises OSError or RuntimeError
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(
-            f"{path} is at {rate} Hz, {sample_rate} Hz is wanted and torchaudio, which would resample it, "
-            f"cannot be imported ({reason}); resample the recordings or install a torchaudio for this torch."
+            f"{path} must be resampled from {rate} Hz to {sample_rate} Hz, but torchaudio cannot be imported "
+            f"({reason}); install a torchaudio that matches this torch, or resample the recordings."
         ) from error
-    # a copy: torch.from_numpy warns about arrays it may not write to and strided channels
+    # a copy: torch.from_numpy warns about read-only arrays, and a single channel is strided
     return torchaudio.functional.resample(torch.tensor(samples), rate, sample_rate).numpy()

@@ -1,4 +1,4 @@
-"""Training batches: each is a function of (seed, step, rank) alone, so that a resumed run sees what it would have."""
+"""Training batches. Each depends on (seed, step, rank) alone, so that a resumed run sees the same batches."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from task_aware.data.labels import LabelEncoder
 from task_aware.data.mixing import DynamicMixer
 from task_aware.data.packing import PackedMixtures, Stretch
 
-#: Mixtures that one rank may draw in one step; keeps the indices of steps and ranks apart.
+#: Most mixtures that one rank may draw in a step; keeps the mixture indices of steps and ranks distinct.
 _MIXTURES_PER_STEP = 4096
 
 
 class StrongBatch(NamedTuple):
-    """Dry sources and what makes mixtures of them: the arguments of `ops.reverb_mix`, and frame labels.
+    """Strongly labelled mixtures, not yet mixed: the arguments of `ops.reverb_mix`, and the labels.
 
     Attributes:
         sources, rirs, gains, background: as in `DryMixtures`.
-        labels: column of each source's class, -1 for an unused row or where it is unknown, `[B, S]`.
+        labels: class index of each source, `[B, S]`; -1 for an unused row or an unknown class.
         frames: multi-hot labels of the detector's output frames, `[B, T', C]`.
     """
 
@@ -38,14 +38,14 @@ class StrongBatch(NamedTuple):
 
 
 class RealBatch(NamedTuple):
-    """Real clips: waveforms `[B, N]` and multi-hot clip labels `[B, C]` (of unlabelled clips all zero)."""
+    """Real clips: waveforms `[B, N]` and multi-hot clip labels `[B, C]` (all zero for unlabelled clips)."""
 
     waveform: Tensor
     labels: Tensor
 
 
 class TrainingBatch(NamedTuple):
-    """What one step trains on; a part that the step does not use is None."""
+    """The clips of one training step; the parts that a step does not use are None."""
 
     strong: StrongBatch | None
     weak: RealBatch | None
@@ -53,7 +53,7 @@ class TrainingBatch(NamedTuple):
 
 
 class PackedBatch(NamedTuple):
-    """A `TrainingBatch` as it travels to the training device; `labels` and `frames` are those of its `StrongBatch`."""
+    """A `TrainingBatch` packed for transfer to the training device; `labels` and `frames` are its `StrongBatch`'s."""
 
     mixtures: PackedMixtures | None
     labels: Tensor | None
@@ -62,7 +62,7 @@ class PackedBatch(NamedTuple):
     unlabelled: RealBatch | None
 
     def unpack(self) -> TrainingBatch:
-        """On the device where the tensors are."""
+        """Builds the `TrainingBatch`, on the device that holds the tensors."""
         strong = None
         if self.mixtures is not None and self.labels is not None and self.frames is not None:
             strong = StrongBatch(*self.mixtures.unpack(), self.labels, self.frames)
@@ -78,14 +78,15 @@ class BatchSizes(NamedTuple):
 
 
 class StepDataset(Dataset[PackedBatch]):
-    """Item i is the whole batch of step `first_step + i` on this rank.
+    """A data set whose item i is the whole batch of step `first_step + i` on this rank.
 
     Args:
-        sizes: step -> clips of that step.
-        mixer, strong_clips: the source of strong clips; give one. Clips are fixed soundscapes instead of mixtures.
-        weak, unlabelled: None where no step wants them.
-        encoder: classes C.
-        output_frames: samples -> (T', seconds per frame) of the detector.
+        sizes: returns the number of clips of a step.
+        mixer, strong_clips: source of the strongly labelled clips, one of the two: mixtures drawn anew for each step,
+            or fixed soundscapes.
+        weak, unlabelled: sources of the real clips; None if no step uses them.
+        encoder: the C classes.
+        output_frames: returns the detector's (T', seconds per frame) for a number of samples.
     """
 
     def __init__(
@@ -120,7 +121,7 @@ class StepDataset(Dataset[PackedBatch]):
 
     def __getitem__(self, index: int) -> PackedBatch:
         if not 0 <= index < len(self):
-            raise IndexError(f"step {self.first_step + index} is not one of {self.first_step}..{self.last_step - 1}")
+            raise IndexError(f"step {self.first_step + index} is not in {self.first_step}..{self.last_step - 1}")
         step = self.first_step + index
         sizes = self.sizes(step)
         slot = step * self.world_size + self.rank
@@ -134,7 +135,7 @@ class StepDataset(Dataset[PackedBatch]):
         )
 
     def _strong(self, slot: int, size: int) -> tuple[PackedMixtures | None, Tensor | None, Tensor | None]:
-        """Mixtures, or fixed soundscapes as such, with their labels and frames."""
+        """Mixtures (or fixed soundscapes, packed as mixtures of one source) with their labels and frames."""
         if size and self.mixer:
             plans = [self.mixer.plan(slot * _MIXTURES_PER_STEP + k) for k in range(size)]
             packed = self.mixer.pack(plans)
@@ -162,15 +163,15 @@ class StepDataset(Dataset[PackedBatch]):
 
 
 class StepDataModule(LightningDataModule):
-    """Feeds a trainer the batches of each step, starting where the trainer stands.
+    """Feeds a trainer the batch of each step, beginning at the trainer's current step.
 
-    An epoch is `steps_per_epoch` steps: a data loader is made anew for each, so that a run that resumes at the end of
-    an epoch goes on with the very batches it would have seen.
+    An epoch is `steps_per_epoch` steps. Each epoch has a data loader of its own, so that a run resumed at the end of
+    an epoch continues with exactly the batches that it would have seen.
 
     Args:
-        sizes: step -> clips of that step, per process.
+        sizes: returns the number of clips of a step, per process.
         max_steps, steps_per_epoch: length of the run and of an epoch.
-        workers: processes that make batches.
+        workers: number of processes that prepare batches.
         streams: the keyword arguments of `StepDataset` that name the sources of clips.
     """
 
@@ -191,11 +192,11 @@ class StepDataModule(LightningDataModule):
         self.streams = streams
 
     def batches(self, steps: range) -> Iterator[TrainingBatch]:
-        """The batches of some steps, outside of any training."""
+        """Yields the batches of the given steps, outside of a training run."""
         return (batch.unpack() for batch in iter(self._dataset(steps.start, steps.stop, rank=0, world_size=1)))
 
     def on_after_batch_transfer(self, batch: PackedBatch, dataloader_idx: int) -> TrainingBatch:
-        """Mixtures are put together where they are used."""
+        """Assembles the mixtures on the training device."""
         return batch.unpack()
 
     def train_dataloader(self) -> DataLoader[PackedBatch]:

@@ -1,4 +1,4 @@
-"""Recordings of any length in constant memory: decoded, averaged to one channel and resampled block by block."""
+"""Reads recordings of any length in constant memory: decodes, averages channels and resamples block by block."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from task_aware.data.audio import RecordingError, resample
 #: Seconds decoded at a time.
 BLOCK_SECONDS = 20.0
 
-#: A recording that ends before this share of the length in its header is cut off (mp3 headers estimate theirs).
+#: A recording that ends before this share of the length in its header is truncated (mp3 headers only estimate it).
 WHOLE_SHARE = 0.99
 
-#: From here on, the size in a WAV header means that its writer did not know it.
+#: Sizes in a WAV header from here on mean that its writer did not know the size.
 UNKNOWN_SIZE = 0x7FFF0000
 
-#: The resampling kernel of a pair of rates without a common divisor would not fit into memory.
+#: Largest resampling kernel; that of two rates without a large common divisor would not fit into memory.
 MAX_KERNEL = 1 << 27
 
 Source = TypeVar("Source")
@@ -35,13 +35,14 @@ Item = TypeVar("Item")
 def read_blocks(
     path: str | Path, sample_rate: int = 16000, *, block_seconds: float = BLOCK_SECONDS
 ) -> Iterator[np.ndarray]:
-    """A recording as consecutive float32 blocks [n] at `sample_rate`; joined they are what `read_audio` returns.
+    """Yields a recording as consecutive float32 blocks [n] at `sample_rate`, which join to what `read_audio` returns.
 
-    Anything that libsndfile decodes (wav, flac, ogg, opus, mp3, aiff, ...), whatever its rate and channels.
+    Reads every format that libsndfile decodes (wav, flac, ogg, opus, mp3, aiff, ...), at any rate, with any number of
+    channels.
 
     Raises:
-        RecordingError: a missing, undecodable, cut off, empty or non-finite file; blocks may have come before.
-        DataError: the rates differ and torchaudio cannot be imported.
+        RecordingError: the file is missing, undecodable, truncated, empty or not finite; possibly after some blocks.
+        DataError: the file has another rate and torchaudio cannot be imported.
     """
     path = Path(path)
     if not path.is_file():
@@ -57,10 +58,10 @@ def read_blocks(
 
 
 def check_whole(path: Path, file: soundfile.SoundFile) -> None:
-    """Raises RecordingError where a WAV holds less than its header says, which libsndfile passes over."""
+    """Raises RecordingError if a WAV file is shorter than its header says, which libsndfile ignores."""
     sizes = re.search(r"^data : (\d+) \(should be (\d+)\)", file.extra_info, re.MULTILINE)
     if sizes and int(sizes[2]) < int(sizes[1]) < UNKNOWN_SIZE:
-        raise RecordingError(f"{path} is cut off: it holds {sizes[2]} of {sizes[1]} bytes; copy it again.")
+        raise RecordingError(f"{path} is truncated: it holds {sizes[2]} of {sizes[1]} bytes; copy it again.")
 
 
 def _mono(path: Path, file: soundfile.SoundFile, block_seconds: float) -> Iterator[np.ndarray]:
@@ -77,19 +78,21 @@ def _mono(path: Path, file: soundfile.SoundFile, block_seconds: float) -> Iterat
     if n_read < WHOLE_SHARE * file.frames:
         rate = file.samplerate
         raise RecordingError(
-            f"{path} is cut off: it ends after {n_read / rate:.1f} of {file.frames / rate:.1f} s; copy it again."
+            f"{path} is truncated: it ends after {n_read / rate:.1f} of {file.frames / rate:.1f} s; copy it again."
         )
 
 
 def _resampled(path: Path, blocks: Iterable[np.ndarray], rate: int, sample_rate: int) -> Iterator[np.ndarray]:
-    """Each block with as many neighbours as torchaudio's kernel reaches, so that seams do not show."""
+    """Resamples each block with as much context as torchaudio's kernel spans, so that no seams appear."""
     divisor = math.gcd(rate, sample_rate)
     n_in, n_out = rate // divisor, sample_rate // divisor
     reach = math.ceil(6 * n_in / (0.99 * min(n_in, n_out)))  # lowpass_filter_width and rolloff, torchaudio's defaults
     if n_out * (n_in + 2 * reach) > MAX_KERNEL:
-        raise RecordingError(f"{path} is at {rate} Hz, which has no handy ratio to {sample_rate} Hz; resample it.")
+        raise RecordingError(
+            f"{path} has a rate of {rate} Hz, which has no simple ratio to {sample_rate} Hz; resample the file first."
+        )
     context = math.ceil(reach / n_in) * n_in
-    kept, first, done = np.empty(0, dtype=np.float32), 0, 0  # samples from `first` on, of which up to `done` are out
+    kept, first, done = np.empty(0, dtype=np.float32), 0, 0  # samples from `first` on; those before `done` are yielded
     for block in blocks:
         ready = (first + len(kept) - context - done) // n_in
         if ready > 0:
@@ -105,10 +108,10 @@ def _resampled(path: Path, blocks: Iterable[np.ndarray], rate: int, sample_rate:
 def read_ahead(
     sources: Iterable[Source], open_source: Callable[[Source], Iterator[Item]], jobs: int, *, chunk: int = 8
 ) -> Iterator[tuple[Source, Item | RecordingError]]:
-    """What `open_source` yields for each source, in order, made by `jobs` threads that run ahead.
+    """Yields what `open_source` yields for each source, in order, prefetched by `jobs` threads.
 
-    A source that raises RecordingError ends with that error in place of an item. In memory are at most `chunk` items
-    of each of `2 * jobs + 1` sources.
+    If a source raises RecordingError, that error is its last item. At most `chunk` items of each of `2 * jobs + 1`
+    sources are in memory.
     """
     todo = iter(sources)
     running: deque[tuple[Source, Iterator[Item], Future[list[Item | RecordingError]]]] = deque()

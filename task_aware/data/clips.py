@@ -1,4 +1,4 @@
-"""The recorded clips of a split as an endless stream, in which broken recordings are left out."""
+"""The recorded clips of a split as an endless stream that skips broken recordings."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ def fit_length(waveform: np.ndarray, n_samples: int) -> np.ndarray:
 
 
 class ClipStream:
-    """The clips of a split in an endless order that (seed, position) determine: one shuffle per pass.
+    """An endless stream of a split's clips, shuffled anew for each pass; (seed, position) determine the clip.
 
-    A broken recording is named once and the next clip taken in its place; once more than `max_broken` of the split
-    are broken, `DataError`.
+    A broken recording is reported once, and the next clip replaces it. Raises DataError once more than the share
+    `max_broken` of the split is broken.
     """
 
     def __init__(self, split: Split, seed: int, *, sample_rate: int, n_samples: int, max_broken: float = 0.1) -> None:
         if not split.clips:
-            raise DataError(f"{split.metadata} names no clip whose recording is there; training needs at least one")
+            raise DataError(f"{split.metadata} names no clip whose recording exists; training needs at least one")
         self.split = split
         self.seed = seed
         self.sample_rate = sample_rate
@@ -36,7 +36,7 @@ class ClipStream:
         self.broken: dict[str, str] = {}
 
     def read(self, position: int) -> tuple[Clip, np.ndarray]:
-        """The clip at `position` of the endless order and its waveform `[n_samples]`."""
+        """The clip at `position` of the stream and its waveform `[n_samples]`."""
         n_clips = len(self.split.clips)
         while True:
             turn, place = divmod(position, n_clips)
@@ -50,9 +50,9 @@ class ClipStream:
 
     def _reject(self, clip: Clip, error: DataError) -> None:
         self.broken[str(clip.path)] = str(error)
-        _log.warning("left out of training: %s", error)
+        _log.warning("Skipped in training: %s", error)
         if len(self.broken) > self.max_broken * len(self.split.clips):
             raise DataError(
-                f"{len(self.broken)} of the {len(self.split.clips)} clips in {self.split.metadata} are broken, more "
-                f"than the {self.max_broken:.0%} that training leaves out; the last one: {error}"
+                f"{len(self.broken)} of the {len(self.split.clips)} clips in {self.split.metadata} are broken, but "
+                f"training skips at most {self.max_broken:.0%}. The last one: {error}"
             ) from error

@@ -1,4 +1,4 @@
-"""A corpus on disk, opened for training: its splits, its soundbank, its rooms."""
+"""A corpus on disk, opened for training: its splits, soundbank and room impulse responses."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _log = logging.getLogger(__name__)
 
 
 class Corpus:
-    """A folder in DESED's layout, opened as far as training needs it.
+    """A folder in DESED's layout. Its parts are opened when they are first needed.
 
     Args:
         root: the folder.
-        rirs: folder of room impulse responses; None takes `root/rirs` where it exists and mixes dry otherwise.
+        rirs: folder of room impulse responses; by default `root/rirs`. Without either, mixtures are dry.
         labels: the classes.
-        sample_rate: Hz at which everything is read.
+        sample_rate: sample rate that all recordings are read at, Hz.
 
     Raises:
         DataError: the folder is missing.
@@ -40,7 +40,7 @@ class Corpus:
         sample_rate: int = 16000,
     ) -> None:
         if not root.is_dir():
-            raise DataError(f"{root} is not a folder; give one in DESED's layout, with audio/ and metadata/ in it")
+            raise DataError(f"{root} is not a folder; expected one in DESED's layout, with audio/ and metadata/ in it")
         self.root = root
         self.encoder = LabelEncoder(labels)
         self.sample_rate = sample_rate
@@ -49,27 +49,31 @@ class Corpus:
         self.rirs_folder = rirs
 
     def split(self, name: str) -> Split:
-        """One of weak, unlabelled, synthetic, validation, public; an empty one is an error."""
+        """Reads a split: weak, unlabelled, synthetic, validation or public. Raises DataError if it has no clips."""
         split = read_split(self.root, name, self.encoder.labels)
         if not split.clips:
-            raise DataError(f"{split.metadata} names no clip whose recording is there; the {name} clips are needed")
+            raise DataError(f"{split.metadata} names no clip whose recording exists; the {name} clips are needed")
         if split.missing:
-            _log.warning("%d of the recordings that %s names are not there", len(split.missing), split.metadata)
+            _log.warning("%d of the recordings that %s names are missing", len(split.missing), split.metadata)
         return split
 
     def stream(self, name: str, seed: int, seconds: float) -> ClipStream:
-        """The clips of a split in an endless order."""
+        """Opens the clips of a split as an endless shuffled stream."""
         n_samples = round(seconds * self.sample_rate)
         return ClipStream(self.split(name), seed, sample_rate=self.sample_rate, n_samples=n_samples)
 
     def mixer(self, config: MixingConfig, *, n_sources: int, seconds: float, seed: int) -> DynamicMixer:
-        """Dynamic mixing from the corpus' soundbank and rooms."""
+        """Opens dynamic mixing from the corpus's soundbank and rooms."""
         bank = Soundbank(self.root, self.encoder.labels, sample_rate=self.sample_rate)
         _log.info("%s", bank.describe())
         rooms = None
         if config.reverb:
             if self.rirs_folder is None:
-                _log.warning("%s has no rirs/ folder, so mixtures are dry; --rirs DIR gives them rooms", self.root)
+                _log.warning(
+                    "%s has no rirs/ folder, so mixtures have no reverberation; pass room impulse responses with "
+                    "--rirs DIR",
+                    self.root,
+                )
                 config = replace(config, reverb=False)
             else:
                 rooms = RirBank(self.rirs_folder, max_seconds=config.max_rir_seconds, sample_rate=self.sample_rate)

@@ -1,4 +1,4 @@
-"""Reader of DESED's layout: tab-separated tables in `metadata/` that mirror the folders of `audio/`."""
+"""Reads and writes DESED's layout: tab-separated tables in `metadata/` that mirror the folders of `audio/`."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _LAYOUT: dict[str, tuple[str, str, tuple[str, ...]]] = {
 }
 SPLITS: tuple[str, ...] = tuple(_LAYOUT)
 
-#: Share of a table's clips that may lack their audio: clips vanish from where DESED has them.
+#: Share of a table's clips that may lack audio: some of DESED's clips are no longer available for download.
 MAX_MISSING = 0.5
 
-# DESED labels reach 10.115 s in clips of 10 s.
+# Some of DESED's labels end at 10.115 s in clips of 10 s.
 _LATE_OFFSET_SECONDS = 0.5
 
 _log = logging.getLogger(__name__)
@@ -40,11 +40,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Clip:
-    """One recording and what is known of it.
+    """A recording with its labels.
 
-    `events` for strong labels, `labels` for weak ones, both None for an unlabelled clip. `filename` is the
-    name that the table gives, which is what detections are scored against; the file at `path` may have
-    another suffix.
+    `events` holds strong labels and `labels` weak ones; both are None for an unlabelled clip. `filename` is the name
+    in the table, by which detections are scored; the file at `path` may have another suffix.
     """
 
     path: Path
@@ -55,7 +54,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class Split:
-    """The clips of one table whose audio exists, in the table's order, and the names whose audio does not."""
+    """The clips of one table that have audio, in the table's order, and the names of those that have none."""
 
     name: str
     clips: tuple[Clip, ...]
@@ -64,12 +63,12 @@ class Split:
 
     @property
     def reference(self) -> dict[str, tuple[Event, ...]]:
-        """The events of each strongly labelled clip by filename, as the metrics want them."""
+        """The events of each strongly labelled clip by filename, in the form that the metrics expect."""
         return {clip.filename: clip.events for clip in self.clips if clip.events is not None}
 
 
 def split_paths(root: str | Path, name: str) -> tuple[Path, Path]:
-    """Where the table and the audio of a split belong, whether or not they exist."""
+    """Paths of a split's table and audio folder, whether or not they exist."""
     if name not in _LAYOUT:
         raise ValueError(f"name must be one of {', '.join(SPLITS)}, got {name!r}.")
     table, folder, _ = _LAYOUT[name]
@@ -85,24 +84,31 @@ def read_split(
     clip_seconds: float = 10.0,
     problems: list[str] | None = None,
 ) -> Split:
-    """Read one split: "weak", "unlabelled", "synthetic", "validation" or "public".
+    """Reads one split: "weak", "unlabelled", "synthetic", "validation" or "public".
 
-    The audio may be .wav, .flac or .ogg whatever the table says, and in subfolders if the table says so.
-    Offsets up to 0.5 s past the end of a clip (`clip_seconds`, or its real length where it is longer) are
-    kept as they are written; whoever encodes them cuts them. A row with only a filename is a clip without
-    events. A row that cannot be used is an error, or where there is a list of `problems` left out and described there
-    (and missing audio is not logged).
+    The audio may be .wav, .flac or .ogg, whatever suffix the table gives, and may lie in subfolders that the table
+    names. A row with only a filename is a clip without events. Offsets up to 0.5 s past the end of the clip
+    (`clip_seconds`, or the recording's length if it is longer) are kept as written and cut when they are encoded.
+
+    Args:
+        root: folder in DESED's layout.
+        name: the split.
+        labels: the classes.
+        max_missing: share of the clips that may lack audio.
+        clip_seconds: nominal length of a clip.
+        problems: if given, rows that cannot be used are skipped and described in this list instead of raising, and
+            missing audio is not logged.
 
     Raises:
-        ValueError: an unknown split name.
-        DataError: no table or audio folder, a missing column, an unknown label, times that are no times, a
-            table without rows, or more than the share `max_missing` of the clips without audio.
+        ValueError: the split name is unknown.
+        DataError: the table or audio folder is missing, a column is missing, a label is unknown, a time is invalid,
+            the table has no rows, or too many clips have no audio.
     """
     metadata, folder = split_paths(root, name)
     columns = _LAYOUT[name][2]
     rows = _read_table(metadata, columns)
     if not folder.is_dir():
-        raise DataError(f"{folder}, where the audio of {metadata} belongs, is not a folder; check the data folder.")
+        raise DataError(f"{folder}, the audio folder of {metadata}, is not a folder; check the data folder.")
     audio = _AudioIndex(folder)
     paths: dict[str, Path | None] = {}
     events: dict[str, list[Event]] = {}
@@ -139,16 +145,16 @@ def read_split(
         clips.append(Clip(path, clip_events, clip_labels, filename))
     if len(missing) > max_missing * len(paths) or not clips:
         raise DataError(
-            f"{len(missing)} of the {len(paths)} clips of {metadata} have no audio in {folder} (for one, "
-            f"{missing[0]}) and at most {max_missing:.0%} may; download the rest or check the folder."
+            f"{len(missing)} of the {len(paths)} clips of {metadata} have no audio in {folder} (such as "
+            f"{missing[0]}), but at most {max_missing:.0%} may be missing; download the rest or check the folder."
         )
     if missing and problems is None:
-        _log.warning("%d of the %d clips of %s have no audio and are left out.", len(missing), len(paths), metadata)
+        _log.warning("Skipped %d of the %d clips of %s, which have no audio.", len(missing), len(paths), metadata)
     return Split(name, tuple(clips), tuple(missing), metadata)
 
 
 def read_events(path: str | Path, labels: Sequence[str] = DESED_CLASSES) -> dict[str, tuple[Event, ...]]:
-    """Events by filename of any table with the columns filename, onset, offset, event_label."""
+    """Reads the events of any table with the columns filename, onset, offset and event_label, by filename."""
     path = Path(path)
     events: dict[str, list[Event]] = {}
     for line, row in _read_table(path, ("filename", "onset", "offset", "event_label"), may_be_empty=True):
@@ -160,7 +166,7 @@ def read_events(path: str | Path, labels: Sequence[str] = DESED_CLASSES) -> dict
 
 
 class _AudioIndex:
-    """Recordings below a folder by name, whatever their suffix; one walk instead of a look-up a clip."""
+    """Recordings below a folder by name, whatever their suffix; walks the folder once instead of once per clip."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -171,16 +177,16 @@ class _AudioIndex:
     def find(self, filename: str) -> Path | None:
         name = PurePosixPath(filename.replace("\\", "/")).as_posix()
         suffix = PurePosixPath(name).suffix
-        # names such as Y80.000_90.000 end in what only looks like a suffix
+        # names such as Y80.000_90.000 only seem to have a suffix
         stem = name[: -len(suffix)] if suffix.lower() in AUDIO_SUFFIXES else name
         found = self._exact.get(name) or self._stem.get(stem)
         return self._folder / found if found is not None else None
 
 
 def _read_table(path: Path, columns: Sequence[str], *, may_be_empty: bool = False) -> list[tuple[int, list[str]]]:
-    """(line number, the wanted columns) of each row."""
+    """(line number, fields of the requested columns) of each row."""
     if not path.is_file():
-        raise DataError(f"{path} is not there; check the data folder, which must hold audio/ and metadata/.")
+        raise DataError(f"{path} does not exist; check the data folder, which must hold audio/ and metadata/.")
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
@@ -191,7 +197,7 @@ def _read_table(path: Path, columns: Sequence[str], *, may_be_empty: bool = Fals
     absent = [column for column in columns if column not in header]
     if absent:
         raise DataError(
-            f"{path}:1 lacks the column {', '.join(absent)}: the first line must be the tab-separated "
+            f"{path}:1 has no column {', '.join(absent)}; the first line must hold the tab-separated "
             f"names {', '.join(columns)}."
         )
     where = [header.index(column) for column in columns]
@@ -201,11 +207,13 @@ def _read_table(path: Path, columns: Sequence[str], *, may_be_empty: bool = Fals
             continue
         fields = [field.strip() for field in line.split("\t")]
         if len(fields) > len(header):
-            raise DataError(f"{path}:{number} has {len(fields)} fields and the header {len(header)}; correct the row.")
+            raise DataError(
+                f"{path}:{number} has {len(fields)} fields, but the header has {len(header)}; correct the row."
+            )
         fields += [""] * (len(header) - len(fields))
         rows.append((number, [fields[column] for column in where]))
     if not rows and not may_be_empty:
-        raise DataError(f"{path} has a header and no rows; an empty split cannot be used.")
+        raise DataError(f"{path} has a header but no rows; an empty split cannot be used.")
     return rows
 
 
@@ -219,13 +227,13 @@ def _parse_event(row: Sequence[str], where: str, labels: Sequence[str]) -> Event
         onset = offset = math.nan
     if not (math.isfinite(onset) and math.isfinite(offset)):
         raise DataError(
-            f"{where} has the onset {onset_text!r} and the offset {offset_text!r}; both must be seconds, or "
-            "onset, offset and event_label all empty for a clip without events."
+            f"{where} has the onset {onset_text!r} and the offset {offset_text!r}; both must be numbers of seconds. "
+            "In a clip without events, leave onset, offset and event_label empty."
         )
     if onset < 0 or onset >= offset:
         raise DataError(
-            f"{where} has the onset {onset:g} s and the offset {offset:g} s; the onset must be at least 0 "
-            "and before the offset."
+            f"{where} has the onset {onset:g} s and the offset {offset:g} s; the onset must not be negative "
+            "and must come before the offset."
         )
     _check_label(label, where, labels)
     return Event(onset, offset, label)
@@ -240,26 +248,26 @@ def _parse_labels(text: str, where: str, labels: Sequence[str]) -> list[str]:
 
 def _check_label(label: str, where: str, labels: Sequence[str]) -> None:
     if label not in labels:
-        raise DataError(f"{where} has the unknown label {label!r}; the labels are {', '.join(labels)}.")
+        raise DataError(f"{where} has the unknown label {label!r}; expected one of {', '.join(labels)}.")
 
 
 def _check_end(event: Event, path: Path | None, where: str, clip_seconds: float) -> None:
     if event.offset <= clip_seconds + _LATE_OFFSET_SECONDS:
         return
-    # only now is opening the file worth its time: most tables never come here
+    # opening the file takes time, and most tables never get here
     length = max(clip_seconds, audio_seconds(path)) if path is not None else clip_seconds
     if event.offset > length + _LATE_OFFSET_SECONDS:
         raise DataError(
-            f"{where} has the offset {event.offset:g} s and the clip ends at {length:g} s; correct the row "
-            f"(up to {_LATE_OFFSET_SECONDS:g} s past the end are accepted and cut)."
+            f"{where} has the offset {event.offset:g} s, but the clip ends at {length:g} s; correct the row "
+            f"(offsets up to {_LATE_OFFSET_SECONDS:g} s past the end are accepted and cut)."
         )
 
 
 def write_events(path: str | os.PathLike[str], events: Events) -> None:
-    """Writes the events of each file as a DESED table (filename, onset, offset, event_label; tab-separated).
+    """Writes the events of each file as a DESED table: tab-separated filename, onset, offset, event_label.
 
-    Times are in seconds with three decimals; a file without events has one row with empty fields. The file is
-    replaced as a whole or not at all.
+    Times are in seconds with three decimals; a file without events gets one row with empty fields. The table is
+    written completely or not at all.
     """
     with replacing(Path(path)) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, delimiter="\t", lineterminator="\n")

@@ -1,4 +1,4 @@
-"""Sound event labels: the DESED classes, an event, and their encoding as arrays."""
+"""Sound event labels: DESED's classes, events, and their encoding as arrays."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DESED_CLASSES: tuple[str, ...] = (
     "Vacuum_cleaner",
 )
 
-# Times are decimal fractions, so onset / frame_seconds misses whole numbers by rounding alone.
+# Times are decimal fractions, so rounding alone may keep onset / frame_seconds from being a whole number.
 _FRAME_TOLERANCE = 1e-6
 
 
@@ -36,18 +36,18 @@ class Event:
     label: str
 
 
-#: The events of each file, by file name; a file without events has an empty sequence.
+#: The events of each file by filename; the sequence of a file without events is empty.
 Events = Mapping[str, Sequence[Event]]
 
 
 class LabelEncoder:
-    """Label names to array columns and back.
+    """Encodes labels as arrays with one column per class.
 
     Args:
         labels: the C class names, in the order of the columns.
 
     Raises:
-        ValueError: no labels, or one given twice.
+        ValueError: there are no labels, or one occurs twice.
     """
 
     def __init__(self, labels: Sequence[str]) -> None:
@@ -57,7 +57,7 @@ class LabelEncoder:
         self._index = {label: column for column, label in enumerate(self.labels)}
         if len(self._index) != len(self.labels):
             repeated = sorted({label for label in self.labels if self.labels.count(label) > 1})
-            raise ValueError(f"labels must differ from each other, got {', '.join(repeated)} more than once.")
+            raise ValueError(f"labels must be unique, got {', '.join(repeated)} more than once.")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -66,11 +66,11 @@ class LabelEncoder:
         return f"LabelEncoder({list(self.labels)!r})"
 
     def index(self, label: str) -> int:
-        """Column of `label`. Raises DataError for an unknown one."""
+        """Column of `label`. Raises DataError if the label is unknown."""
         try:
             return self._index[label]
         except KeyError:
-            raise DataError(f"Unknown label {label!r}: the labels are {', '.join(self.labels)}.") from None
+            raise DataError(f"Unknown label {label!r}; expected one of {', '.join(self.labels)}.") from None
 
     def weak(self, names: Iterable[str]) -> np.ndarray:
         """Clip-level target: float32 [C], 1 for each class in `names`."""
@@ -82,12 +82,12 @@ class LabelEncoder:
     def strong(self, events: Iterable[Event], n_frames: int, frame_seconds: float) -> np.ndarray:
         """Frame-level target: float32 [T', C].
 
-        A frame is active if the event touches it: from floor(onset / frame_seconds) up to, not including,
-        ceil(offset / frame_seconds). What lies beyond `n_frames` is cut.
+        A frame is active if an event overlaps it: from floor(onset / frame_seconds) up to, but not including,
+        ceil(offset / frame_seconds). Frames from `n_frames` on are cut.
         """
         if n_frames < 0 or not frame_seconds > 0:
             raise ValueError(
-                f"n_frames must be at least 0 and frame_seconds above 0, got {n_frames} and {frame_seconds}."
+                f"n_frames must be at least 0 and frame_seconds must be above 0, got {n_frames} and {frame_seconds}."
             )
         target = np.zeros((n_frames, len(self)), dtype=np.float32)
         for event in events:

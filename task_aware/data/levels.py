@@ -1,6 +1,6 @@
-"""Where a recording is active, how loud it is there, and what a room does to its level.
+"""Where a recording is active, how loud it is there, and how a room changes its level.
 
-All of it is found from a recording's frame energies and power spectrum, which are measured once.
+All of this is computed from a recording's frame energies and power spectrum, which are measured once.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _ACTIVE_SHARE = 10.0 ** (-ACTIVE_RANGE_DB / 10.0)
 
 
 class ActivePart(NamedTuple):
-    """The active part of a stretch: its frames of 20 ms within 40 dB of its loudest one.
+    """The active part of a stretch of samples: its 20 ms frames within 40 dB of the loudest one.
 
-    `first` and `last` are the samples of the stretch where the first active frame starts and the last one ends; `rms`
-    is the root mean square over the active frames, `energy` the sum of squares there.
+    `first` and `last` are the samples, counted from the start of the stretch, at which the first active frame begins
+    and the last one ends. `rms` is the root mean square over the active frames, `energy` their sum of squares.
     """
 
     first: int
@@ -32,9 +32,9 @@ class ActivePart(NamedTuple):
 
 
 class Frames(NamedTuple):
-    """The frames of a recording: the sum of squares of each, [ceil(n_samples / length)].
+    """The frame energies (sums of squares) of a recording, [ceil(n_samples / length)].
 
-    `length` is that of a frame in samples; the last one may be short.
+    `length` is the length of a frame in samples; the last frame may be shorter.
     """
 
     energies: np.ndarray
@@ -43,14 +43,14 @@ class Frames(NamedTuple):
 
     @classmethod
     def of(cls, samples: np.ndarray, sample_rate: int) -> Frames:
-        """The frames of samples [N]."""
+        """Computes the frame energies of samples [N]."""
         length = frame_samples(sample_rate)
         starts = np.arange(0, len(samples), length)
         energies = np.add.reduceat(np.square(samples, dtype=np.float64), starts)
         return cls(energies, len(samples), length)
 
     def active_part(self, start: int, n_samples: int) -> ActivePart:
-        """The active part of a stretch; a frame that it cuts counts as a whole one."""
+        """The active part of the `n_samples` from `start` on; frames at its ends count as a whole."""
         begin = start // self.length
         end = -(-(start + n_samples) // self.length)
         energies = self.energies[begin:end]
@@ -65,13 +65,13 @@ class Frames(NamedTuple):
         return ActivePart(first, last, (energy / counted) ** 0.5, energy)
 
     def random_start(self, n_samples: int, generator: np.random.Generator) -> int:
-        """Where `n_samples` of a longer recording start, as drawn from those stretches that hold its sound.
+        """Draws the start of a stretch of `n_samples` that holds the sound of a longer recording.
 
-        These are the stretches with all its active frames where they fit, otherwise those with at least half as many
-        as any stretch has.
+        The stretches to choose from are those with all active frames if these fit into `n_samples`, otherwise those
+        with at least half as many as the stretch that has most.
         """
         powers = self._powers(0, len(self.energies))
-        # active frames before each one, so that a difference counts those of a stretch
+        # the number of active frames before each frame, so that a difference counts those of a stretch
         before = np.zeros(len(powers) + 1, dtype=np.int64)
         np.cumsum(powers >= powers.max() * _ACTIVE_SHARE, out=before[1:])
         whole_frames = n_samples // self.length
@@ -81,13 +81,13 @@ class Frames(NamedTuple):
         return min(int(starts[generator.integers(len(starts))]) * self.length, self.n_samples - n_samples)
 
     def looped_rms(self, start: int, period: int, n_samples: int) -> float:
-        """RMS over the active part of `n_samples` that repeat the first `period` samples, from `start` on."""
+        """RMS over the active part of `n_samples` that loop the first `period` samples, beginning at `start`."""
         powers = self._powers(0, len(self.energies))
         powers = powers[np.arange(start, start + n_samples, self.length) % period // self.length]
         return float(powers[powers >= powers.max() * _ACTIVE_SHARE].mean(dtype=np.float64)) ** 0.5
 
     def _powers(self, begin: int, end: int) -> np.ndarray:
-        """The mean squares of some frames."""
+        """The mean squares of the frames from `begin` to `end`."""
         powers = self.energies[begin:end] / self.length
         if end == len(self.energies):
             powers[-1] *= self.length / (self.n_samples - (end - 1) * self.length)
@@ -95,7 +95,7 @@ class Frames(NamedTuple):
 
 
 def frame_samples(sample_rate: int) -> int:
-    """Samples of a frame of 20 ms."""
+    """Number of samples in a frame of 20 ms."""
     return max(1, round(ACTIVE_FRAME_SECONDS * sample_rate))
 
 
@@ -105,7 +105,7 @@ def active_part(samples: np.ndarray, sample_rate: int) -> ActivePart:
 
 
 def power_spectrum(samples: np.ndarray) -> np.ndarray:
-    """Power of samples [N] in SPECTRUM_BINS bands from 0 to half the sample rate, as shares of their mean."""
+    """Power of samples [N] in SPECTRUM_BINS bands from 0 to half the sample rate, divided by its mean."""
     block = 2 * (SPECTRUM_BINS - 1)
     blocks = np.pad(samples, (0, -len(samples) % block)).reshape(-1, block)
     transformed = np.fft.rfft(blocks)
@@ -114,9 +114,9 @@ def power_spectrum(samples: np.ndarray) -> np.ndarray:
 
 
 def room_gain(sound: np.ndarray, response: np.ndarray) -> float:
-    """By how much a room response of unit energy changes the RMS of a sound, both given as power spectra.
+    """Estimates the factor by which a room impulse response of unit energy changes the RMS of a sound.
 
-    Such a response keeps the level of white noise; a recording of hum or of an alarm may gain 5 dB or lose 20. The
-    estimate is good to about 1 dB.
+    Both are given as power spectra. Such a response leaves the level of white noise unchanged; a hum or an alarm may
+    gain 5 dB or lose 20 dB. The estimate is accurate to about 1 dB.
     """
     return float(sound @ response / len(sound)) ** 0.5

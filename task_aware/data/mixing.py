@@ -1,7 +1,7 @@
-"""Dynamic mixing: mixtures drawn from a soundbank and rooms, planned as numbers and packed as 16-bit samples.
+"""Dynamic mixing (section 3.2 of the paper): draws mixtures from a soundbank and rooms.
 
-The paper's section 3.2. What is drawn here costs a fraction of a millisecond; placing the samples, the convolution and
-the sum (`ops.reverb_mix`) run where the training runs:
+A mixture is first planned as numbers, in a fraction of a millisecond, and then packed as 16-bit samples. Placing the
+samples, convolving and summing (`ops.reverb_mix`) happen on the training device:
 
     image[s] = gains[s] * (sources[s] convolved with rirs[s], cut at N)     mixture = their sum + background
 """
@@ -28,19 +28,19 @@ from task_aware.data.soundbank import Soundbank
 
 
 class MixturePlan(NamedTuple):
-    """What a mixture is made of.
+    """The recordings, positions and levels that make up a mixture.
 
-    Row s holds all events of one class, balanced among each other so that the loudest has RMS 1 over its active
-    part; rows are in the order of the labels, the unused ones at the end.
+    Row s holds all events of one class, scaled so that the loudest has RMS 1 over its active part and the others keep
+    their level relative to it. Rows are in the order of the labels, followed by the unused ones.
 
     Attributes:
-        sources: the events, as placed in the rows.
-        rirs: a response of one room for each used row; none without reverberation.
-        background: at its level; None if the soundbank has none.
-        gains: float32 [S], linear; 0 in unused rows. They make up for what the room does to the level.
-        labels: int64 [S], column of the class; -1 in unused rows.
-        events: in seconds within the clip, by onset. First to last active frame of the dry event as placed;
-            events of one class that overlap are joined into one.
+        sources: the events and their positions in the rows.
+        rirs: one impulse response per used row, all of one room; empty without reverberation.
+        background: the background at its level; None if the soundbank has none.
+        gains: float32 [S], linear; 0 in unused rows. They compensate for the room's effect on the level.
+        labels: int64 [S], class index; -1 in unused rows.
+        events: the labels, in seconds within the clip, sorted by onset. They span the first to the last active frame
+            of the dry event; overlapping events of one class are joined.
     """
 
     sources: tuple[Stretch, ...]
@@ -52,7 +52,7 @@ class MixturePlan(NamedTuple):
 
 
 class _Part(NamedTuple):
-    """A stretch of a recording that a mixture takes, before it has a place."""
+    """A stretch of a recording chosen for a mixture, but not yet placed in it."""
 
     path: Path
     recording: Recording
@@ -62,22 +62,22 @@ class _Part(NamedTuple):
 
 
 class DynamicMixer:
-    """Draws mixtures from a soundbank; mixture `index` depends on (seed, index) and the files alone.
+    """Draws mixtures from a soundbank; mixture `index` depends only on (seed, index) and the files.
 
     Args:
         soundbank: events and backgrounds.
-        rirs: rooms, cut at `config.max_rir_seconds`; may be None if `config.reverb` is off.
-        encoder: the labels, which give the order of sources and the columns.
-        config: the recipe.
-        n_sources: S, at least the most events of the recipe.
-        clip_seconds: N / sample_rate.
-        sample_rate: of both banks.
-        seed: of the whole sequence.
+        rirs: room impulse responses, cut at `config.max_rir_seconds`; may be None if `config.reverb` is off.
+        encoder: the labels, which determine the order of the sources and the label columns.
+        config: how mixtures are drawn.
+        n_sources: number of rows S, at least the largest number of events in `config`.
+        clip_seconds: length of the mixtures, N / sample_rate.
+        sample_rate: sample rate of both banks, Hz.
+        seed: seed of the whole sequence.
 
     Raises:
-        ValueError: arguments that contradict each other.
-        DataError: reverberation without rooms, or fewer classes in the bank than the fewest distinct ones
-            wanted.
+        ValueError: arguments contradict each other.
+        DataError: reverberation is on but there are no rooms, or the soundbank has fewer classes than the smallest
+            number of distinct ones in `config`.
     """
 
     def __init__(
@@ -99,40 +99,42 @@ class DynamicMixer:
             raise ValueError(f"seed must be 0 or more, got {seed}.")
         if config.n_events[1] > n_sources:
             raise ValueError(
-                f"mixing.n_events goes up to {config.n_events[1]} and there are {n_sources} sources; lower "
-                "the one or raise the other."
+                f"mixing.n_events goes up to {config.n_events[1]}, but there are only {n_sources} sources; lower "
+                "mixing.n_events or raise the number of sources."
             )
         for bank in (soundbank, rirs):
             if bank is not None and bank.sample_rate != sample_rate:
-                raise ValueError(f"{bank.folder} is read at {bank.sample_rate} Hz and the mixer at {sample_rate} Hz.")
+                raise ValueError(
+                    f"{bank.folder} is read at {bank.sample_rate} Hz, but the mixer works at {sample_rate} Hz."
+                )
         if config.reverb and rirs is None:
-            raise DataError("mixing.reverb is on and there are no room impulse responses; give some or turn it off.")
+            raise DataError("mixing.reverb is on, but there are no room impulse responses; add some or turn it off.")
         rir_samples = max(1, round(config.max_rir_seconds * sample_rate))
         if config.reverb and rirs is not None and rirs.max_samples != rir_samples:
             raise ValueError(
-                f"{rirs.folder} is cut at {rirs.max_samples / sample_rate:g} s and mixing.max_rir_seconds is "
-                f"{config.max_rir_seconds:g}; open it with the same."
+                f"{rirs.folder} is cut at {rirs.max_samples / sample_rate:g} s, but mixing.max_rir_seconds is "
+                f"{config.max_rir_seconds:g}; use the same value for both."
             )
         unknown = [label for label in soundbank.foreground if label not in encoder.labels]
         if unknown:
-            raise ValueError(f"The soundbank has {', '.join(unknown)}, which the encoder does not know.")
+            raise ValueError(f"The soundbank has the labels {', '.join(unknown)}, which the encoder does not know.")
         self._fewest, self._most = config.n_events
         if config.distinct_classes and len(soundbank.foreground) < self._most:
             if len(soundbank.foreground) < self._fewest:
                 raise DataError(
-                    f"{soundbank.folder} has {len(soundbank.foreground)} classes and mixing.n_events wants "
-                    f"at least {self._fewest} distinct ones; lower it or turn mixing.distinct_classes off."
+                    f"{soundbank.folder} has {len(soundbank.foreground)} classes, but mixing.n_events requires at "
+                    f"least {self._fewest} distinct ones; lower it or turn mixing.distinct_classes off."
                 )
             self._most = len(soundbank.foreground)
             warnings.warn(
-                f"{soundbank.folder} has {self._most} classes, so mixtures have at most that many of the "
-                f"{config.n_events[1]} distinct ones that mixing.n_events allows.",
+                f"{soundbank.folder} has only {self._most} classes, so mixtures have at most {self._most} events "
+                f"instead of the {config.n_events[1]} that mixing.n_events allows.",
                 stacklevel=2,
             )
         if not soundbank.background:
             warnings.warn(
-                f"{soundbank.folder} has no backgrounds, so mixtures have none; put recordings into "
-                f"{soundbank.folder / 'background'}.",
+                f"{soundbank.folder} has no backgrounds, so mixtures have none either; to add some, put recordings "
+                f"into {soundbank.folder / 'background'}.",
                 stacklevel=2,
             )
         self.config = config
@@ -147,7 +149,7 @@ class DynamicMixer:
         self._fade = round(LOOP_FADE_SECONDS * sample_rate)
 
     def plan(self, index: int) -> MixturePlan:
-        """Mixture number `index`, from 0. Raises ValueError for a negative one."""
+        """Plans mixture number `index`, counted from 0. Raises ValueError if `index` is negative."""
         if index < 0:
             raise ValueError(f"index must be 0 or more, got {index}.")
         generator = np.random.default_rng([self.seed, index])
@@ -189,7 +191,7 @@ class DynamicMixer:
         )
 
     def pack(self, plans: Sequence[MixturePlan]) -> PackedMixtures:
-        """The mixtures of some plans, with their samples."""
+        """Packs the planned mixtures together with their samples."""
         S = self.n_sources
         sources = [at._replace(row=b * S + at.row) for b, plan in enumerate(plans) for at in plan.sources]
         rirs = [at._replace(row=b * S + at.row) for b, plan in enumerate(plans) for at in plan.rirs]
@@ -214,14 +216,14 @@ class DynamicMixer:
             labels = list(self.soundbank.foreground)
             chosen = [labels[choice] for choice in generator.permutation(len(labels))[:count]]
             return [(label, self._draw_part(generator, self.soundbank.foreground[label])) for label in chosen]
-        # a recording comes once in a mixture, unless there are fewer than events
+        # a recording occurs only once in a mixture, unless there are fewer recordings than events
         available = len(self._recordings)
         numbers = generator.choice(available, size=min(count, available), replace=False)
         recordings = [self._recordings[number] for number in np.resize(numbers, count)]
         return [(label, self._draw_part(generator, [path])) for label, path in recordings]
 
     def _draw_part(self, generator: np.random.Generator, paths: Sequence[Path]) -> _Part:
-        """One of `paths`, or a stretch of it that fits into the clip."""
+        """Draws one of `paths`, or a stretch of it that fits into the clip."""
         path = paths[int(generator.integers(len(paths)))]
         recording = self.soundbank.read(path)
         first, length = 0, recording.frames.n_samples
@@ -230,7 +232,7 @@ class DynamicMixer:
         return _Part(path, recording, first, length, recording.frames.active_part(first, length))
 
     def _place(self, generator: np.random.Generator, lengths: Sequence[int]) -> list[int]:
-        """Starts of the events of one class: uniform, and without overlap where they fit side by side."""
+        """Draws starts for the events of one class: uniform, and without overlap if the events fit side by side."""
         free = self.n_samples - sum(lengths)
         if free < 0:
             return [int(generator.integers(self.n_samples - length + 1)) for length in lengths]
@@ -243,7 +245,7 @@ class DynamicMixer:
         return starts
 
     def _draw_rirs(self, generator: np.random.Generator, count: int) -> tuple[list[Stretch], list[np.ndarray]]:
-        """Responses of one room and their power spectra: different ones for different rows as far as the room goes."""
+        """Draws responses of one room, with their power spectra; different for each row if the room has enough."""
         if self.rirs is None:
             return [], []
         paths = self.rirs.rooms[int(generator.integers(len(self.rirs.rooms)))]

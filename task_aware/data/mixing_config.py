@@ -1,4 +1,4 @@
-"""Recipes of mixtures: how many events, how loud, in which room."""
+"""Options of dynamic mixing: number of events, levels and reverberation."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from typing import Literal
 
 @dataclass
 class MixingConfig:
-    """What a mixture is made of. Ranges are inclusive and drawn from uniformly; levels are in dB.
+    """Options of dynamic mixing. Values are drawn uniformly from ranges, which include both bounds.
 
-    A level is the RMS over the active part of a dry event (frames of 20 ms within 40 dB of its loudest); a
-    room keeps it to about 1 dB.
+    The level of an event is its RMS over the active part of the dry recording (20 ms frames within 40 dB of the
+    loudest one). Reverberation preserves it to about 1 dB.
 
     Attributes:
-        n_events: how many foreground events.
-        distinct_classes: draw that many classes first, each as likely as the others, then an event of each;
-            otherwise draw events, each recording as likely as the others, so that some may share a class.
-        foreground_db: level of each event.
-        background_db: level of the background. With the reference "loudest": both bounds relative to the
-            loudest event. With "quietest_ceiling": the lower one absolute, the upper one relative to the
-            quietest event.
-        background_reference: see `background_db`.
-        gain_db: gain of the whole mixture.
-        reference_db: the level in dB below full scale that 0 dB stands for.
-        reverb: convolve each source with a response of one room.
-        max_rir_seconds: responses are cut there.
+        n_events: range of the number of foreground events per mixture.
+        distinct_classes: draw distinct classes with equal probability and one event of each; otherwise draw
+            recordings with equal probability, so that several events may share a class.
+        foreground_db: range of the level of each event, dB relative to `reference_db`.
+        background_db: range of the level of the background, dB. If `background_reference` is "loudest", both bounds
+            are relative to the loudest event. If it is "quietest_ceiling", the lower bound is a level like
+            `foreground_db` and the upper bound is relative to the quietest event.
+        background_reference: what `background_db` refers to: "loudest" or "quietest_ceiling".
+        gain_db: range of the gain of the whole mixture, dB.
+        reference_db: level that 0 dB stands for, dB relative to full scale.
+        reverb: convolve each source with a room impulse response; all of a mixture come from one room.
+        max_rir_seconds: length at which room impulse responses are cut, seconds.
     """
 
     n_events: tuple[int, int] = (2, 4)
@@ -44,8 +44,8 @@ class MixingConfig:
 
     @classmethod
     def paper(cls) -> MixingConfig:
-        """Section 3.2 to the letter: 1 to 5 events of any class, U(-35, 0) dB, background at most 5 dB
-        above the quietest event."""
+        """The options of the paper's section 3.2: 1 to 5 events of any class at U(-35, 0) dB, with the background
+        at most 5 dB above the quietest event."""
         return cls(
             n_events=(1, 5),
             distinct_classes=False,
@@ -58,16 +58,19 @@ class MixingConfig:
 
     @classmethod
     def balanced(cls) -> MixingConfig:
-        """2 to 4 distinct classes within 10 dB, background 8 to 25 dB below: leaves the plateau of
-        permutation invariant training, where one slot holds every event, sooner than the paper's levels."""
+        """2 to 4 distinct classes within 10 dB of each other, with the background 8 to 25 dB below the loudest.
+
+        With these levels, permutation-invariant training leaves its initial plateau, where one slot holds every
+        event, sooner than with the paper's.
+        """
         return cls()
 
     def validate(self) -> None:
-        """Raises ValueError, naming the option, for ranges that cannot be drawn from."""
+        """Raises ValueError, naming the option, if a value is out of range."""
         for name in ("n_events", "foreground_db", "background_db", "gain_db"):
             bounds = getattr(self, name)
             if len(bounds) != 2 or not all(map(math.isfinite, bounds)) or bounds[0] > bounds[1]:
-                raise ValueError(f"mixing.{name} must be two numbers, the lower one first, got {bounds}.")
+                raise ValueError(f"mixing.{name} must be two finite numbers, the lower one first, got {bounds}.")
         if self.n_events[0] < 1:
             raise ValueError(f"mixing.n_events must start at 1 or more, got {self.n_events}.")
         if self.background_reference not in ("loudest", "quietest_ceiling"):
@@ -79,7 +82,7 @@ class MixingConfig:
         if self.background_reference == "quietest_ceiling" and lowest_ceiling < self.background_db[0]:
             raise ValueError(
                 f"mixing.background_db starts at {self.background_db[0]:g} dB, above the ceiling of "
-                f"{lowest_ceiling:g} dB that an event of {self.foreground_db[0]:g} dB sets; lower its start."
+                f"{lowest_ceiling:g} dB set by an event of {self.foreground_db[0]:g} dB; lower its first number."
             )
         if not math.isfinite(self.reference_db):
             raise ValueError(f"mixing.reference_db must be finite, got {self.reference_db}.")

@@ -1,4 +1,4 @@
-"""Mixtures on their way from the files to the training device: 16-bit samples, and where they belong."""
+"""Mixtures packed for transfer to the training device: 16-bit samples and where to place them."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ LOOP_FADE_SECONDS = 0.05
 
 
 class Stretch(NamedTuple):
-    """Some samples of a recording and where they go: `row[start : start + length] += scale * samples`.
+    """A stretch of a recording and its destination: `row[start : start + length] += scale * samples`.
 
     Attributes:
-        path: the recording, below its bank's folder.
-        first, length: which of its samples.
-        row: of what they are placed in.
-        start: sample of the row where they begin.
-        scale: linear, for the samples as they are kept.
+        path: the recording, relative to its bank's folder.
+        first, length: first sample and number of samples of the stretch.
+        row: index of the destination row.
+        start: sample of the row at which the stretch begins.
+        scale: linear factor for the samples as stored.
     """
 
     path: Path
@@ -37,9 +37,9 @@ class DryMixtures(NamedTuple):
     """The arguments of `ops.reverb_mix`.
 
     Attributes:
-        sources: dry, one row per class, `[B, S, N]`.
-        rirs: of unit energy, `[B, S, L]`; unit impulses (L = 1) without rooms.
-        gains: linear, 0 for an unused row, `[B, S]`.
+        sources: dry sources, one row per class, `[B, S, N]`.
+        rirs: room impulse responses of unit energy, `[B, S, L]`; unit impulses (L = 1) without reverberation.
+        gains: linear gains, `[B, S]`; 0 for unused rows.
         background: `[B, N]`.
     """
 
@@ -51,16 +51,16 @@ class DryMixtures(NamedTuple):
 
 @dataclass
 class PackedMixtures:
-    """B mixtures as little as it takes to bring them to a device, and to make them there.
+    """B mixtures in compact form, to be copied to a device and unpacked there.
 
     Attributes:
-        samples: those of all stretches, one after the other in the order `sources`, `rirs`, `backgrounds`: int16 or
+        samples: the samples of all stretches, concatenated in the order `sources`, `rirs`, `backgrounds`: int16 or
             float32, `[P]`.
         sources, rirs: stretches whose `row` is `b * S + s`.
-        backgrounds: stretches whose `row` is `b`; one shorter than the clip is repeated, from its sample `start` on.
+        backgrounds: stretches whose `row` is `b`; one shorter than the clip is looped, beginning at its sample `start`.
         gains: `[B, S]`.
         n_samples, rir_samples: N and L.
-        fade: samples of the crossfade in repeated backgrounds.
+        fade: length of the crossfade in looped backgrounds, samples.
     """
 
     samples: Tensor
@@ -76,14 +76,17 @@ class PackedMixtures:
         return self._each(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> PackedMixtures:
-        """What a DataLoader calls."""
+        """Pins the tensors' memory; a DataLoader with `pin_memory` calls this."""
         return self._each(Tensor.pin_memory)
 
     def _each(self, function: Callable[[Tensor], Tensor]) -> PackedMixtures:
         return replace(self, samples=function(self.samples), gains=function(self.gains))
 
     def unpack(self) -> DryMixtures:
-        """The rows, on the device where the samples are; the same whatever else is in the batch."""
+        """Places the stretches in rows, on the device that holds the samples.
+
+        The result of a mixture does not depend on the others in the batch.
+        """
         B, S = self.gains.shape
         sources, rirs, background = (
             self.gains.new_zeros(rows, length)
@@ -104,12 +107,12 @@ class PackedMixtures:
 
 
 def loop_period(length: int, fade: int) -> int:
-    """Samples after which a repeated recording begins again; at most half of it fades."""
+    """Period of a looped recording, samples; the crossfade takes at most half of the recording."""
     return length - min(fade, length // 2)
 
 
 def loop(samples: Tensor, start: int, n_samples: int, fade: int) -> Tensor:
-    """`n_samples` of a shorter recording `[N]`, repeated from `start` on with crossfades of equal power."""
+    """Loops a recording `[N]` to `n_samples`, beginning at `start`, with equal-power crossfades."""
     period = loop_period(len(samples), fade)
     fade = len(samples) - period
     unit = samples[:period].clone()

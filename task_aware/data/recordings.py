@@ -1,4 +1,4 @@
-"""The recordings of a folder, decoded once into one memory-mapped file that all processes and later runs share."""
+"""A cache of decoded recordings: one memory-mapped file per folder, shared by all processes and later runs."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from task_aware.base.errors import DataError
 from task_aware.data.audio import RecordingError, read_audio
 from task_aware.data.levels import SPECTRUM_BINS, Frames, frame_samples, power_spectrum
 
-#: Part of the cache's path; another layout of its files is another version.
+#: Version of the cache's file layout; part of its path.
 VERSION = 1
 
 _FULL_SCALE = 32768.0
 
-#: Below this peak, one step of 16 bit, a recording is silent.
+#: A recording whose peak is below this, one 16-bit step, is silent.
 SILENT_PEAK = 1.0 / _FULL_SCALE
 
-_AT_ONCE = 256  # files decoded before the next ones are begun, which bounds memory
+_AT_ONCE = 256  # files decoded as one batch, which bounds memory
 
 _log = logging.getLogger(__name__)
 
 
 def cache_folder() -> Path:
-    """$TASK_AWARE_CACHE, else $XDG_CACHE_HOME/task_aware, else ~/.cache/task_aware."""
+    """The cache folder: $TASK_AWARE_CACHE, else $XDG_CACHE_HOME/task_aware, else ~/.cache/task_aware."""
     if chosen := os.environ.get("TASK_AWARE_CACHE"):
         return Path(chosen).expanduser()
     if base := os.environ.get("XDG_CACHE_HOME"):
@@ -43,13 +43,13 @@ def cache_folder() -> Path:
 
 
 class Recording(NamedTuple):
-    """A recording as it lies in the cache; the arrays are read-only views of the file.
+    """A cached recording; the arrays are read-only views of the cache file.
 
     Attributes:
-        samples: int16 [N]; times `scale` they are the recording with full scale 1.
-        scale: 1 / 32768 where the file is 16 bit, mono and at the wanted rate: nothing is lost. Otherwise the peak is
-            at 16 bit.
-        frames: energies of its frames of 20 ms.
+        samples: int16 [N]; multiplied by `scale` they are the recording with full scale at 1.
+        scale: 1 / 32768 if the file is 16 bit, mono and at the requested rate, so that nothing is lost; otherwise such
+            that the peak uses the whole 16-bit range.
+        frames: energies of its 20 ms frames.
         spectrum: float16 [SPECTRUM_BINS], the square root of its `levels.power_spectrum`.
     """
 
@@ -59,31 +59,32 @@ class Recording(NamedTuple):
     spectrum: np.ndarray
 
     def power(self) -> np.ndarray:
-        """`levels.power_spectrum` of the recording, float32 [SPECTRUM_BINS]."""
+        """The recording's `levels.power_spectrum`, float32 [SPECTRUM_BINS]."""
         return np.square(self.spectrum, dtype=np.float32)
 
 
 class Recordings:
-    """Recordings below one root, as 16-bit integers at one rate.
+    """Recordings below one folder, as 16-bit integers at one sample rate.
 
-    They are decoded when they are first opened, into one file below `cache_folder()` that belongs to this root, rate,
-    channel and length. Later openings reuse it for every file that has kept its size and time of change. The file
-    is replaced as a whole, so that processes that read the old one go on reading it.
+    On first use they are decoded into one file below `cache_folder()`, specific to this folder, rate, channel and
+    length. Later runs reuse it for every recording whose size and modification time are unchanged. The cache file is
+    replaced as a whole, so that processes that have the old one open can continue to read it.
 
     Attributes:
-        rejected: broken, empty, silent and non-finite files (relative path: reason), also remembered until they change.
+        rejected: broken, empty, silent and non-finite files (relative path: reason), remembered until they change.
 
     Args:
-        root: the folder the paths are relative to.
+        root: the folder that the paths are relative to.
         paths: the files.
-        max_broken: share of them that may be rejected.
-        silent_peak: a file that stays below it (and one of zeros) is silent; by default one step of 16 bit.
-        channel: the channel to keep; None for the mean.
-        max_samples: files are cut there.
+        sample_rate: sample rate to decode to, Hz.
+        max_broken: share of the files that may be rejected.
+        silent_peak: a file with a lower peak (or of zeros) is silent; by default one 16-bit step.
+        channel: the channel to keep; None averages all channels.
+        max_samples: length at which recordings are cut, samples.
 
     Raises:
-        ValueError: `max_broken` is no share.
-        DataError: more files are rejected than may be, or the cache cannot be written.
+        ValueError: `max_broken` is not between 0 and 1.
+        DataError: too many files are rejected, or the cache cannot be written.
     """
 
     def __init__(
@@ -98,7 +99,7 @@ class Recordings:
         max_samples: int | None = None,
     ) -> None:
         if not 0.0 <= max_broken <= 1.0:
-            raise ValueError(f"max_broken must be a share between 0 and 1, got {max_broken}.")
+            raise ValueError(f"max_broken must be between 0 and 1, got {max_broken}.")
         self.root = root
         self.sample_rate = sample_rate
         self._silent_peak = silent_peak
@@ -113,11 +114,11 @@ class Recordings:
             self._update(names)
         self.rejected = {name: self._index[name]["reason"] for name in names if "reason" in self._index[name]}
         for reason in self.rejected.values():
-            _log.warning("Left out: %s", reason)
+            _log.warning("Skipped: %s", reason)
         if len(self.rejected) > max_broken * len(paths):
             raise DataError(
-                f"{len(self.rejected)} of {len(paths)} recordings in {root} are unusable and at most "
-                f"{max_broken:.0%} may be; the last one: {reason}"
+                f"{len(self.rejected)} of {len(paths)} recordings in {root} are unusable, but at most "
+                f"{max_broken:.0%} may be. The last one: {reason}"
             )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -128,11 +129,11 @@ class Recordings:
         self._open()
 
     def usable(self, paths: Iterable[Path]) -> list[Path]:
-        """Those of the files that are not rejected."""
+        """The files that are not rejected."""
         return [path for path in paths if path.as_posix() not in self.rejected]
 
     def read(self, path: Path) -> Recording:
-        """One of the files. Raises RecordingError for a rejected one."""
+        """Reads one of the files from the cache. Raises RecordingError if it is rejected."""
         entry = self._index[path.as_posix()]
         if "reason" in entry:
             raise RecordingError(entry["reason"])
@@ -145,11 +146,11 @@ class Recordings:
         return Recording(samples, entry["scale"], Frames(energies, count, length), spectrum)
 
     def seconds(self, path: Path) -> float:
-        """Duration of a file that is not rejected."""
+        """Duration in seconds of a file that is not rejected."""
         return self._index[path.as_posix()]["n_samples"] / self.sample_rate
 
     def _open(self) -> None:
-        """Map the file as it is now; without one, or with a damaged one, nothing is known."""
+        """Maps the cache file as it is now; a missing or damaged one counts as empty."""
         self._index: dict[str, dict[str, Any]] = {}
         self._bytes: mmap.mmap | bytes = b""
         try:
@@ -165,11 +166,11 @@ class Recordings:
         return entry is not None and entry["state"] == _state(self.root / name)
 
     def _update(self, names: Sequence[str]) -> None:
-        """Write the file anew: what is fresh is copied, the rest decoded, what is gone dropped."""
+        """Rewrites the cache file: copies fresh entries, decodes the others, drops those whose file is gone."""
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(self.file.with_suffix(".lock")):
-                self._open()  # another process may just have written it
+                self._open()  # another process may have just written it
                 stale = [name for name in names if not self._is_fresh(name)]
                 if not stale:
                     return
@@ -182,12 +183,12 @@ class Recordings:
                 self._open()
         except OSError as error:
             raise DataError(
-                f"The decoded recordings of {self.root} cannot be kept in {self.file.parent} "
-                f"({error.strerror or error}); set TASK_AWARE_CACHE to a folder that can be written and has room."
+                f"The decoded recordings of {self.root} cannot be cached in {self.file.parent} "
+                f"({error.strerror or error}); set TASK_AWARE_CACHE to a writable folder with enough free space."
             ) from error
 
     def _write(self, path: Path, stale: Sequence[str]) -> None:
-        # what this run does not ask for stays as long as its file does: another run may
+        # entries that this run does not use are kept while their recordings exist: another run may use them
         index = {name: entry for name, entry in self._index.items() if self._is_fresh(name)}
         with path.open("wb") as file, ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
             for entry in index.values():
@@ -206,14 +207,14 @@ class Recordings:
             file.write(json.dumps(index).encode() + end.to_bytes(8, "little"))
 
     def _decode(self, name: str) -> tuple[dict[str, Any], bytes]:
-        """The entry of a file and what `read` finds at its start."""
+        """The index entry of a file and the bytes that `read` expects at its start."""
         path = self.root / name
         entry: dict[str, Any] = {"state": _state(path)}
         try:
             samples = read_audio(path, self.sample_rate, channel=self._channel)[: self._max_samples]
             peak = float(np.abs(samples).max())
             if peak == 0.0 or peak < self._silent_peak:
-                cut = f" for its first {len(samples) / self.sample_rate:g} s" if self._max_samples else ""
+                cut = f" in its first {len(samples) / self.sample_rate:g} s" if self._max_samples else ""
                 raise RecordingError(f"{path} is silent{cut}; replace or remove it.")
         except RecordingError as error:
             return entry | {"reason": str(error)}, b""
@@ -221,12 +222,12 @@ class Recordings:
         energies = Frames.of(integers * np.float32(scale), self.sample_rate).energies.astype(np.float32)
         spectrum = np.sqrt(power_spectrum(samples)).astype(np.float16)
         content = energies.tobytes() + spectrum.tobytes() + integers.tobytes()
-        content += bytes(-len(content) % 4)  # the next one's energies are aligned
+        content += bytes(-len(content) % 4)  # aligns the energies of the next recording
         return entry | {"n_samples": len(samples), "n_bytes": len(content), "scale": scale}, content
 
 
 def to_integers(samples: np.ndarray) -> tuple[np.ndarray, float]:
-    """float32 [N] as int16 [N] and their scale: without loss where they were 16 bit, else with the peak at 16 bit."""
+    """Converts float32 [N] to int16 [N] and a scale; lossless for 16-bit samples, else using the whole 16-bit range."""
     integers = np.rint(samples * _FULL_SCALE)
     if (
         np.array_equal(integers, samples * _FULL_SCALE)
@@ -239,7 +240,7 @@ def to_integers(samples: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def _state(path: Path) -> list[int] | None:
-    """Size and time of change, by which a changed file is told; None without the file."""
+    """Size and modification time, by which a changed file is detected; None if there is no file."""
     try:
         found = path.stat()
     except OSError:

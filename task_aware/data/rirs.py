@@ -11,7 +11,7 @@ from task_aware.data.recordings import Recording, Recordings
 
 
 class RirFiles(NamedTuple):
-    """Room impulse responses, unopened: paths relative to `folder` by room, and the files of rirs.tsv that lack."""
+    """Paths of room impulse responses by room, relative to `folder`, and the files of rirs.tsv that are missing."""
 
     folder: Path
     rooms: dict[str, list[Path]]
@@ -19,16 +19,16 @@ class RirFiles(NamedTuple):
 
 
 def list_rirs(root: str | Path, split: str = "train") -> RirFiles:
-    """Finds the responses by room, in the layouts of `RirBank`. Raises DataError where there are none."""
+    """Finds the responses by room, in the layouts of `RirBank`. Raises DataError if there are none."""
     folder = Path(root)
     for below in ("rir_data", split):
         if (folder / below).is_dir():
             folder = folder / below
     if not folder.is_dir():
-        raise DataError(f"{folder} is not a folder; room impulse responses are wanted there.")
+        raise DataError(f"{folder} is not a folder; expected one with room impulse responses.")
     paths = find_audio(folder, folder)
     if not paths:
-        raise DataError(f"{folder} has no .wav, .flac or .ogg file; room impulse responses are wanted there.")
+        raise DataError(f"{folder} has no .wav, .flac or .ogg file; expected room impulse responses.")
     table = folder / "rirs.tsv"
     names = _read_rooms(table) if table.is_file() else {}
     rooms: dict[str, list[Path]] = {}
@@ -40,26 +40,29 @@ def list_rirs(root: str | Path, split: str = "train") -> RirFiles:
 
 
 class RirBank:
-    """Room impulse responses (RIRs) by room: channel 0, cut and decoded once (`Recordings`).
+    """Room impulse responses (RIRs) by room: channel 0 of each, cut, decoded once and cached (`Recordings`).
 
-    Three layouts are understood, each also one folder above (`rir_data/`, and in it `split`):
+    Three layouts are supported; `root` may also be a folder above, if it holds `rir_data/` or `split`:
 
     - FUSS: every folder with recordings (`rirs_*/`) is a room;
-    - a flat folder with `rirs.tsv`, whose columns `filename` and `room` say which recordings share a room;
+    - a flat folder with `rirs.tsv`, whose columns `filename` and `room` group the recordings by room;
     - a flat folder without it: every recording is a room of its own.
 
     Attributes:
-        rooms: the usable paths of each room, relative to `folder`, in an order of names alone.
+        rooms: the usable paths of each room, relative to `folder`, sorted by name.
         missing: filenames of rirs.tsv that are not in the folder.
-        rejected: unusable files, with the reason; among them those that are zero up to the cut.
+        rejected: unusable files with the reason, including those that are zero up to the cut.
 
     Args:
-        max_seconds: responses are cut there.
-        split: the part of FUSS to take.
+        root: the folder.
+        max_seconds: length at which responses are cut, seconds.
+        split: the split of FUSS to use.
+        sample_rate: sample rate to decode to, Hz.
+        max_broken: share of the recordings that may be unusable.
 
     Raises:
-        DataError: no such folder, no usable recordings in it, more than the share `max_broken` unusable, a rirs.tsv
-            that cannot be read, or no cache for the decoded responses.
+        DataError: the folder is missing or has no usable recordings, too many are unusable, rirs.tsv cannot be read, or
+            the cache cannot be written.
     """
 
     def __init__(
@@ -88,18 +91,18 @@ class RirBank:
         usable = (self._recordings.usable(rooms[room]) for room in sorted(rooms))
         self.rooms = [room for room in usable if room]
         if not self.rooms:
-            raise DataError(f"{self.folder} has no usable room impulse response; replace those that were reported.")
+            raise DataError(f"{self.folder} has no usable room impulse response; replace the reported files.")
 
     @property
     def rejected(self) -> dict[str, str]:
         return self._recordings.rejected
 
     def read(self, path: Path) -> Recording:
-        """A response of at most `max_seconds`; times `1 / sqrt(frames.energies.sum())` it has unit energy."""
+        """Reads a response of at most `max_seconds`. Scaled by `1 / sqrt(frames.energies.sum())`, its energy is 1."""
         return self._recordings.read(path)
 
     def describe(self) -> str:
-        """One line for people: rooms, responses, what is rejected."""
+        """Summarises rooms, responses and rejected files in one line."""
         count = sum(map(len, self.rooms))
         missing = f", {len(self.missing)} of rirs.tsv missing" if self.missing else ""
         unusable = f", {len(self.rejected)} unusable: {', '.join(sorted(self.rejected))}" if self.rejected else ""
@@ -107,11 +110,11 @@ class RirBank:
 
 
 def _read_rooms(table: Path) -> dict[str, str]:
-    """Room by filename."""
+    """Reads rirs.tsv as a room for each filename."""
     lines = table.read_text(encoding="utf-8-sig").splitlines()
     header = lines[0].split("\t") if lines else []
     if "filename" not in header or "room" not in header:
-        raise DataError(f"{table}:1 must name the tab-separated columns filename and room, got {header}.")
+        raise DataError(f"{table}:1 must hold the tab-separated column names filename and room, got {header}.")
     filename, room = header.index("filename"), header.index("room")
     rooms = {}
     for number, line in enumerate(lines[1:], start=2):
@@ -119,6 +122,6 @@ def _read_rooms(table: Path) -> dict[str, str]:
         if not line.strip():
             continue
         if len(fields) <= max(filename, room):
-            raise DataError(f"{table}:{number} has no filename or no room; correct the row.")
+            raise DataError(f"{table}:{number} lacks a filename or a room; correct the row.")
         rooms[fields[filename].strip()] = fields[room].strip()
     return rooms

@@ -1,4 +1,4 @@
-"""The soundbank: isolated recordings of sound events by class, and backgrounds to put them in."""
+"""The soundbank: isolated recordings of sound events by class, and backgrounds to mix them with."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from task_aware.data.audio import find_audio
 from task_aware.data.labels import DESED_CLASSES
 from task_aware.data.recordings import Recording, Recordings
 
-# the event starts (nOn) or ends (nOff) cut: no part of its label
+# the recording starts (nOn) or ends (nOff) within the event; not part of the label
 _CUT_SUFFIX = re.compile(r"(_nOn|_nOff)+$")
 
 
 class SoundbankFiles(NamedTuple):
-    """The recordings of a soundbank, unopened, as paths relative to `folder`; see `Soundbank`."""
+    """Paths of a soundbank's recordings, relative to `folder`; see `Soundbank`."""
 
     folder: Path
     foreground: dict[str, list[Path]]
@@ -26,19 +26,19 @@ class SoundbankFiles(NamedTuple):
 
 
 def list_soundbank(root: str | Path, labels: Sequence[str] = DESED_CLASSES) -> SoundbankFiles:
-    """Finds the recordings by label. Raises DataError where there is no soundbank."""
+    """Finds the recordings by label. Raises DataError if there is no soundbank."""
     folder = Path(root) / "audio" / "train" / "soundbank"
     if not folder.is_dir() and (Path(root) / "foreground").is_dir():
         folder = Path(root)
     if not (folder / "foreground").is_dir():
         raise DataError(
-            f"{folder / 'foreground'} is not a folder; a soundbank is needed there, with one "
+            f"{folder / 'foreground'} is not a folder; expected a soundbank, with one "
             "folder of recordings for each class."
         )
     foreground: dict[str, list[Path]] = {label: [] for label in labels}
     unknown = set()
     for path in find_audio(folder / "foreground", folder):
-        # foreground/<Class>/..., or a file straight in foreground/, which has no class
+        # foreground/<Class>/..., or a file directly in foreground/, which has no class
         label = _CUT_SUFFIX.sub("", path.parts[1]) if len(path.parts) > 2 else ""
         if label in foreground:
             foreground[label].append(path)
@@ -48,22 +48,28 @@ def list_soundbank(root: str | Path, labels: Sequence[str] = DESED_CLASSES) -> S
 
 
 class Soundbank:
-    """Foreground events by label and backgrounds, decoded once (`Recordings`).
+    """Foreground events by label, and backgrounds; decoded once and cached (`Recordings`).
 
-    Expects `ROOT/audio/train/soundbank/{foreground,background}` as DESED has it; `root` may also be the
-    folder that holds `foreground` itself. Paths are relative to `folder` and sorted, so that what is drawn
-    from them does not depend on where the data lie or on the file system.
+    Expects `ROOT/audio/train/soundbank/{foreground,background}`, as in DESED; `root` may also be the folder that
+    holds `foreground` itself. Paths are relative to `folder` and sorted, so that random draws depend neither on the
+    location of the data nor on the file system.
 
     Attributes:
-        foreground: label to usable recordings, for the labels that have any, in the order of `labels`.
+        foreground: usable recordings of each label that has any, in the order of `labels`.
         background: the usable background recordings; may be empty.
         absent: the labels without recordings.
-        unknown: folders of foregrounds that are none of the labels; they are not used.
+        unknown: foreground folders that match none of the labels; they are ignored.
         rejected: unusable files, with the reason.
 
+    Args:
+        root: the folder.
+        labels: the classes.
+        sample_rate: sample rate to decode to, Hz.
+        max_broken: share of the recordings that may be unusable.
+
     Raises:
-        DataError: no such folder, no usable foreground recording of any label, more than the share `max_broken` of the
-            recordings unusable, or no cache for the decoded ones.
+        DataError: the folder is missing, no label has a usable recording, too many recordings are unusable, or the
+            cache cannot be written.
     """
 
     def __init__(
@@ -88,7 +94,7 @@ class Soundbank:
         self.background = self._recordings.usable(background)
         self.absent = tuple(label for label in self.labels if label not in self.foreground)
         if not self.foreground:
-            found = f"; it has {', '.join(self.unknown)}" if self.unknown else ""
+            found = f"; it only has {', '.join(self.unknown)}" if self.unknown else ""
             raise DataError(
                 f"{self.folder / 'foreground'} has no usable recording of {', '.join(self.labels)}{found}; put "
                 ".wav, .flac or .ogg files into one folder for each class."
@@ -99,16 +105,16 @@ class Soundbank:
         return self._recordings.rejected
 
     def read(self, path: Path) -> Recording:
-        """A recording; `path` as listed in `foreground` or `background`."""
+        """Reads a recording; `path` is one of those in `foreground` or `background`."""
         return self._recordings.read(path)
 
     def seconds(self) -> dict[str, float]:
-        """Seconds per label and of "background"."""
+        """Total duration of each label and of "background", seconds."""
         groups = {**self.foreground, "background": self.background}
         return {name: sum(map(self._recordings.seconds, paths)) for name, paths in groups.items()}
 
     def describe(self) -> str:
-        """A few lines for people: recordings and seconds per class, what is absent, not used or rejected."""
+        """Summarises recordings and seconds per class, and the absent, ignored and rejected ones, in a few lines."""
         seconds = self.seconds()
         width = max(map(len, seconds))
         lines = [f"Soundbank {self.folder}"]
@@ -117,7 +123,7 @@ class Soundbank:
         if self.absent:
             lines.append(f"  no recordings of {', '.join(self.absent)}")
         if self.unknown:
-            lines.append(f"  not used, none of the labels: {', '.join(self.unknown)}")
+            lines.append(f"  ignored, as none of the labels: {', '.join(self.unknown)}")
         if self.rejected:
             lines.append(f"  {len(self.rejected)} unusable: {', '.join(sorted(self.rejected))}")
         return "\n".join(lines)

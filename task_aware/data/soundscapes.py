@@ -1,4 +1,4 @@
-"""Soundscapes to listen to and to make fixed sets of: mixtures with their images and labels, as files."""
+"""Soundscapes for listening and for fixed data sets: mixtures with their parts and labels, written as files."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from task_aware.data.mixing import DynamicMixer
 SAMPLE_RATE = 16000
 
 
-#: Soundscapes that are mixed together.
+#: Number of soundscapes that are mixed at a time.
 BATCH = 4
 
 
 class Soundscape(NamedTuple):
-    """A mixture [N], full scale 1 at 16 bit, and its events.
+    """A mixture [N], rounded to 16 bit with full scale at 1, and its events.
 
     Attributes:
-        parts: what it is exactly the sum of: the image of each class by its label, and `background`.
-        gain: below 1 where all of it was turned down to stay within full scale.
+        parts: the signals that sum exactly to the mixture: the image of each class by its label, and `background`.
+        gain: factor applied to all signals to stay within full scale; 1 if none was needed.
     """
 
     mixture: np.ndarray
@@ -37,7 +37,7 @@ class Soundscape(NamedTuple):
 
 @torch.no_grad()
 def soundscapes(mixer: DynamicMixer, count: int, labels: Sequence[str]) -> Iterator[Soundscape]:
-    """The first mixtures of a mixer."""
+    """Yields the first `count` mixtures of a mixer."""
     for first in range(0, count, BATCH):
         plans = [mixer.plan(index) for index in range(first, min(first + BATCH, count))]
         dry = mixer.pack(plans).unpack()
@@ -52,7 +52,7 @@ def soundscapes(mixer: DynamicMixer, count: int, labels: Sequence[str]) -> Itera
 
 
 def write_soundscape(folder: Path, name: str, soundscape: Soundscape) -> None:
-    """Writes the mixture `folder/soundscapes/NAME.wav`, and its parts below `folder/images/NAME`."""
+    """Writes the mixture to `folder/soundscapes/NAME.wav` and its parts to `folder/images/NAME/`."""
     for part, samples in soundscape.parts.items():
         write_audio(folder / "images" / name / f"{part}.wav", samples, SAMPLE_RATE)
     write_audio(folder / "soundscapes" / f"{name}.wav", soundscape.mixture, SAMPLE_RATE)

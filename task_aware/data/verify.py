@@ -1,4 +1,4 @@
-"""What of a folder in DESED's layout is there, and what is wrong with it, before anything is trained on it."""
+"""Checks a folder in DESED's layout before training: what it holds, and what is wrong with it."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from task_aware.data.recordings import SILENT_PEAK
 from task_aware.data.rirs import RirFiles, list_rirs
 from task_aware.data.soundbank import SoundbankFiles, list_soundbank
 
-# Share of a group's recordings that training leaves out when they are broken; scoring needs every clip.
+# Largest share of broken recordings that training skips; scoring needs every clip.
 _MAX_BROKEN = 0.1
 _SCORED = ("validation", "public")
 
-# What events may exceed their clip by before it is worth a word: times are rounded to milliseconds.
+# Events that end later than this after their clip are reported; times are rounded to milliseconds.
 _LATE_SECONDS = 0.001
 
 
 class Probe(NamedTuple):
-    """A recording as its header has it and, where it was decoded, its peak; `error` says why it cannot be used."""
+    """A recording's header and, if it was decoded, its peak; `error` says why it cannot be used."""
 
     seconds: float = 0.0
     sample_rate: int = 0
@@ -39,7 +39,7 @@ class Probe(NamedTuple):
 
 
 def probe(path: Path, *, decode: bool, channel: int | None = None) -> Probe:
-    """Reads a recording's header, or with `decode` all of it."""
+    """Reads a recording's header; with `decode`, the whole recording."""
     try:
         header = audio_header(path)
         peak = None
@@ -52,16 +52,16 @@ def probe(path: Path, *, decode: bool, channel: int | None = None) -> Probe:
 
 @dataclass
 class Report:
-    """What was found.
+    """The result of `verify`.
 
     Attributes:
-        splits: those with a table and audio, without the rows that cannot be used.
-        soundbank: its recordings, if there is one.
-        rirs: the room responses, if there are any.
-        probes: each recording, by its path.
-        usable: which of the splits, `soundbank` and `rirs` training and scoring can use.
-        problems: what stops training or scoring, a sentence each.
-        notes: what they go on with.
+        splits: the splits that have a table and audio, without the rows that cannot be used.
+        soundbank: the soundbank's recordings; None if there is no soundbank.
+        rirs: the room impulse responses; None if there are none.
+        probes: the `Probe` of each recording, by its path.
+        usable: those of the splits, `soundbank` and `rirs` that training and scoring can use.
+        problems: sentences on what prevents training or scoring.
+        notes: sentences on what training and scoring tolerate.
     """
 
     splits: dict[str, Split] = field(default_factory=dict)
@@ -74,11 +74,11 @@ class Report:
 
     @property
     def can_train(self) -> bool:
-        """Whether nothing is wrong, and what every recipe needs is there."""
+        """Whether there are no problems and everything that each recipe needs is there."""
         return not self.problems and {"soundbank", "validation"} <= self.usable
 
     def seconds(self, paths: Iterable[Path]) -> float:
-        """Length of recordings together."""
+        """Total length of recordings, seconds."""
         return sum(self.probes[path].seconds for path in paths)
 
 
@@ -90,18 +90,20 @@ def verify(
     decode: bool = False,
     progress: bool = True,
 ) -> Report:
-    """Looks at everything below `root`, which is in DESED's layout, and at the room responses.
+    """Checks everything below `root`, which is in DESED's layout, and the room impulse responses.
 
     Args:
         root: the folder.
-        rirs: folder of room responses; None takes `root/rirs` where it exists.
-        decode: read the recordings whole, which finds broken, silent and non-finite ones; otherwise headers alone.
+        rirs: folder of room impulse responses; by default `root/rirs`, if it exists.
+        labels: the classes.
+        decode: decode every recording to find broken, silent and non-finite ones; otherwise only read the headers.
+        progress: show a progress bar.
 
     Raises:
         DataError: `root` is not a folder.
     """
     if not root.is_dir():
-        raise DataError(f"{root} is not a folder; give one in DESED's layout, with audio/ and metadata/ in it")
+        raise DataError(f"{root} is not a folder; expected one in DESED's layout, with audio/ and metadata/ in it")
     report = Report()
     groups: dict[str, list[Path]] = {}
     for name in SPLITS:
@@ -145,10 +147,10 @@ def _list_split(report: Report, root: Path, name: str, labels: Sequence[str]) ->
             f"{len(split.missing)} of the {count} clips of {split.metadata} have no audio ({split.missing[0]}, ...)"
         )
         if len(split.missing) > MAX_MISSING * count:
-            report.problems.append(f"{sentence}; at most {MAX_MISSING:.0%} may")
+            report.problems.append(f"{sentence}; at most {MAX_MISSING:.0%} may be missing")
             report.usable.discard(name)
         else:
-            report.notes.append(f"{sentence}; they are left out")
+            report.notes.append(f"{sentence}; they are skipped")
     return {name: [clip.path for clip in split.clips]}
 
 
@@ -165,7 +167,7 @@ def _probe_all(report: Report, groups: dict[str, list[Path]], decode: bool, prog
 
 
 def _judge(report: Report, name: str, paths: Sequence[Path]) -> None:
-    """Broken and silent recordings; a silent clip is a clip, a silent event or response is none."""
+    """Reports broken and silent recordings; silent clips are usable, silent events and responses are not."""
     least = {"soundbank": SILENT_PEAK, "rirs": 0.0}.get(name)
     errors: list[str] = []
     silent: list[Path] = []
@@ -183,40 +185,44 @@ def _judge(report: Report, name: str, paths: Sequence[Path]) -> None:
     allowed = 0.0 if name in _SCORED else _MAX_BROKEN
     if len(errors) > allowed * len(paths):
         count = f"{len(errors)} of the {len(paths)} recordings of {name}"
-        report.problems += [f"{count} are unusable and at most {allowed:.0%} may be:", *_some(errors)]
+        report.problems += [f"{count} are unusable, but at most {allowed:.0%} may be:", *_some(errors)]
         report.usable.discard(name)
     else:
-        report.notes += [f"left out: {error}" for error in _some(errors)]
+        report.notes += [f"skipped: {error}" for error in _some(errors)]
         if name in ("soundbank", "rirs"):
             report.usable.add(name)
 
 
 def _some(sentences: Sequence[str], most: int = 20) -> list[str]:
-    """The first ones, and how many more there are."""
+    """The first sentences, and how many more there are."""
     more = len(sentences) - most
     return [*sentences[:most], *([f"... and {more} more"] if more > 0 else [])]
 
 
 def _check_contents(report: Report) -> None:
-    """Labels without sound, and events outside of their clips."""
+    """Reports labels without recordings, and events outside their clips."""
     bank = report.soundbank
     if bank is not None:
         absent = [label for label, paths in bank.foreground.items() if not paths]
         if len(absent) == len(bank.foreground):
-            report.problems.append(f"{bank.folder / 'foreground'} has no recording of any class; training needs some")
+            report.problems.append(
+                f"{bank.folder / 'foreground'} has no recordings of any class; training needs at least one"
+            )
             report.usable.discard("soundbank")
         elif absent:
             report.notes.append(f"the soundbank has no recordings of {', '.join(absent)}")
         if bank.unknown:
-            report.notes.append(f"the soundbank's folders {', '.join(bank.unknown)} are none of the classes; not used")
+            report.notes.append(
+                f"the soundbank's folders {', '.join(bank.unknown)} match none of the classes; they are ignored"
+            )
         if not bank.background:
-            report.notes.append("the soundbank has no backgrounds; mixtures are made without")
+            report.notes.append("the soundbank has no backgrounds; mixtures are made without them")
     if report.rirs is None:
-        report.notes.append("there are no room responses; mixtures are dry (--rirs DIR gives them rooms)")
-    elif report.rirs.missing:
         report.notes.append(
-            f"{len(report.rirs.missing)} files of rirs.tsv are not there ({report.rirs.missing[0]}, ...)"
+            "there are no room impulse responses; mixtures are dry (use --rirs DIR to add reverberation)"
         )
+    elif report.rirs.missing:
+        report.notes.append(f"{len(report.rirs.missing)} files of rirs.tsv are missing ({report.rirs.missing[0]}, ...)")
     for split in report.splits.values():
         past, outside = [], []
         for clip in split.clips:
@@ -228,10 +234,10 @@ def _check_contents(report: Report) -> None:
                     past.append(event.offset - seconds)
         if past:
             report.notes.append(
-                f"{len(past)} events of {split.metadata} end up to {max(past):.3f} s past their clip's end and are cut"
+                f"{len(past)} events of {split.metadata} end after their clip, by up to {max(past):.3f} s; they are cut"
             )
         if outside:
             report.notes.append(
-                f"{len(outside)} events of {split.metadata} begin after their clip's end and cannot be found "
+                f"{len(outside)} events of {split.metadata} begin after the end of their clip and cannot be detected "
                 f"(the first: {outside[0]})"
             )

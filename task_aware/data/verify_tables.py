@@ -1,4 +1,4 @@
-"""What `verify` found, as text to read."""
+"""The results of `verify` as text tables."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from task_aware.data.verify import Report
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Columns under their names: text to the left, the rest to the right."""
+    """Formats rows as columns under a header: the first column left-aligned, the others right-aligned."""
     cells = [list(header), *([f"{x:,}" if isinstance(x, int) else str(x) for x in row] for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
     lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in cells]
@@ -18,7 +18,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def splits_table(report: Report) -> str:
-    """Clips and hours of each split."""
+    """Formats the clips and hours of each split."""
     rows = []
     for name, split in report.splits.items():
         empty = sum(clip.events == () or clip.labels == () for clip in split.clips)
@@ -28,7 +28,7 @@ def splits_table(report: Report) -> str:
 
 
 def classes_table(report: Report) -> str:
-    """Recordings and seconds of the soundbank and labels of each split, by class."""
+    """Formats, by class, the recordings and seconds of the soundbank and the labels of each split."""
     counts = {
         name: Counter(
             label for clip in split.clips for label in clip.labels or [event.label for event in clip.events or ()]
@@ -50,7 +50,7 @@ def classes_table(report: Report) -> str:
 
 
 def forms(report: Report) -> str:
-    """How many recordings there are of each sample rate and number of channels."""
+    """Counts the recordings of each sample rate and number of channels."""
     counts = Counter((p.sample_rate, p.channels) for p in report.probes.values() if not p.error)
     return ", ".join(
         f"{count:,} of {rate} Hz and {channels} channel{'s' * (channels > 1)}"

@@ -1,4 +1,4 @@
-"""Many recordings analysed one after another: decoded ahead in threads, their results written as they come."""
+"""Analyses many recordings one after another: threads decode ahead, and results are written as they are ready."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from task_aware.inference.windows import Window
 
 
 def seconds_of(recordings: Sequence[Recording], jobs: int) -> dict[str, float]:
-    """Lengths by name, from the headers alone; 0 for what cannot be opened."""
+    """Lengths of the recordings in seconds, from their headers, by name; 0 if a recording cannot be opened."""
 
     def seconds(recording: Recording) -> float:
         with suppress(RecordingError):
@@ -32,7 +32,14 @@ def seconds_of(recordings: Sequence[Recording], jobs: int) -> dict[str, float]:
 
 
 class Writer:
-    """Writes the results of recordings as they come."""
+    """Writes the results of recordings as they are ready.
+
+    Args:
+        outputs: what is written and where.
+        predictor: the predictor that makes the results.
+        seconds: lengths of the recordings by name.
+        plot_minutes: length of the beginning of a recording that is plotted.
+    """
 
     def __init__(self, outputs: Outputs, predictor: Predictor, seconds: dict[str, float], plot_minutes: float) -> None:
         self.outputs = outputs
@@ -49,7 +56,7 @@ class Writer:
         self._sources[recording].write(sources)
 
     def finish(self, recording: Recording, result: Result) -> None:
-        """Writes all else that is wanted of a recording; its events last, since they say that it is complete."""
+        """Writes a recording's other outputs; its events come last, as they mark the recording as complete."""
         wanted, detector = self.outputs.wanted, self.predictor.detector
         if wanted.scores:
             write_scores(self.outputs.scores(recording), result, detector.labels, detector.frame_seconds)
@@ -61,18 +68,18 @@ class Writer:
         write_event_table(self.outputs.events(recording), result.events)
 
     def discard(self, recording: Recording) -> None:
-        """Forgets a recording that failed."""
+        """Discards the partial outputs of a recording that failed."""
         if recording in self._sources:
             self._sources.pop(recording).close(keep=False)
 
 
 def windows_of(predictor: Predictor, recording: Recording) -> Iterator[Window]:
-    """A recording's windows, read as they are asked for."""
+    """Yields a recording's windows, reading the file as they are requested."""
     return predictor.windowing.cut(read_blocks(recording.path, predictor.sample_rate), str(recording.path))
 
 
 def analyse(predictor: Predictor, recordings: Sequence[Recording], writer: Writer, jobs: int) -> dict[str, str]:
-    """Analyses and writes the recordings; returns the errors of those that failed, by name."""
+    """Analyses the recordings and writes their results; returns the errors of those that failed, by name."""
     errors: dict[str, str] = {}
     total = round(sum(writer.seconds.values()))
     with tqdm(total=total, unit="s", desc="audio", disable=None, smoothing=0.05) as bar:
@@ -96,7 +103,7 @@ def analyse(predictor: Predictor, recordings: Sequence[Recording], writer: Write
             if isinstance(result, RecordingError):
                 errors[recording.name] = str(result)
                 writer.discard(recording)
-                tqdm.write(f"left out: {result}", file=sys.stderr)
+                tqdm.write(f"skipped: {result}", file=sys.stderr)
             else:
                 writer.finish(recording, result)
     return errors

@@ -1,4 +1,4 @@
-"""The answers of a recording's windows, cross-faded into those of the recording."""
+"""Joins the results of a recording's windows by cross-fading."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from task_aware.inference.windows import Window, Windowing
 
 
 class OverlapAdd:
-    """Joins overlapping pieces of a signal, whose last axis is time, with weights that fade at their ends.
+    """Joins overlapping pieces of a signal, whose last axis is time, by cross-fading.
 
-    The result is the mean of the pieces at each point, weighted by the distance to the nearer end of the piece up to
-    `overlap`; so a single piece comes out as it went in.
+    The result is the weighted mean of the pieces at each point. A piece's weight is the distance to its nearer end, up
+    to `overlap`; a single piece is returned unchanged.
     """
 
     def __init__(self, overlap: int) -> None:
         self.overlap = overlap
         self._begin = 0
-        self._sum: np.ndarray | None = None  # float64: a single piece divided by its weights is itself again
+        self._sum: np.ndarray | None = None  # float64, so that weighting does not change a single piece
         self._weight = np.empty(0)
 
     def add(self, begin: int, piece: np.ndarray) -> np.ndarray:
-        """Adds a piece `[..., n]` at `begin`, not before the last one's; returns what lies before it and is final."""
+        """Adds a piece `[..., n]` that begins at `begin`, in order; returns the samples before it, which are final."""
         n = piece.shape[-1]
         distance = np.arange(1, n + 1)
         weight = np.minimum(np.minimum(distance, distance[::-1]) / (self.overlap + 1), 1)
@@ -40,7 +40,7 @@ class OverlapAdd:
         return done
 
     def finish(self) -> np.ndarray:
-        """The rest."""
+        """Returns the remaining samples."""
         return self._finished(len(self._weight))
 
     def _finished(self, n: int) -> np.ndarray:
@@ -52,7 +52,8 @@ class OverlapAdd:
 
 @dataclass(frozen=True)
 class Answer:
-    """Of one window: probabilities `[C, T']` and, where asked for, source waveforms `[S, n]` and mels `[S, F, T]`."""
+    """Results of one window: probabilities `[C, T']` and, on request, the sources' waveforms `[S, n]` and mel
+    `[S, F, T]`."""
 
     window: Window
     frame: np.ndarray
@@ -61,7 +62,7 @@ class Answer:
 
 
 class Join:
-    """The answers of one recording's windows, joined."""
+    """Joins the results of one recording's windows."""
 
     def __init__(self, windowing: Windowing) -> None:
         self.windowing = windowing
@@ -71,7 +72,7 @@ class Join:
         self._last: tuple[int, Tensor] | None = None
 
     def add(self, answer: Answer) -> list[np.ndarray]:
-        """Takes the next window's answer; returns the samples of the sources that are final by it."""
+        """Adds the results of the next window; returns the source samples that have become final."""
         first = answer.window.first
         self._parts.append(self._frames.add(first // self.windowing.pooling, answer.frame))
         if answer.waveform is None or answer.mel is None:
@@ -82,7 +83,7 @@ class Join:
         return [*done, self._waveforms.finish()] if answer.window.last else done
 
     def _ordered(self, first: int, waveform: np.ndarray, mel: Tensor) -> tuple[np.ndarray, Tensor]:
-        """The sources in the order of the last window's, as they fit best where the windows overlap."""
+        """Reorders the sources to match those of the previous window best, where the two overlap."""
         if self._last is None:
             return waveform, mel
         last_first, last_mel = self._last

@@ -1,7 +1,7 @@
-"""Events of a live stream: chunks of any size in, each event out as soon as it is final.
+"""Detects events in a live stream: takes chunks of any size and returns each event as soon as it is final.
 
-They are those of the whole signal at once (`frame_probabilities` and `metrics.decode`): front end and median filter
-work on the chunk and the neighbours that they reach into, the networks are causal and remember.
+The events are the same as when the whole signal is analysed at once. The front end and the median filter process each
+chunk with as much context as they need; the networks are causal and remember their state.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from task_aware.models.detector import median_frames_of
 from task_aware.models.opening import detector_of, open_model
 from task_aware.models.system import Separator, merge_sources
 
-#: Output frames that the networks hear at once: the activations of a long chunk would fill the memory.
+#: Most output frames that the networks process at once; the activations of longer chunks would fill the memory.
 MOST_FRAMES = 256
 
 
 def check_causal(model: nn.Module) -> None:
-    """Raises ValueError for a model that needs to hear what comes later."""
+    """Raises ValueError if a model depends on future samples."""
     detector = detector_of(model)
     reasons = []
     if isinstance(model, Separator) and not model.mask_network.config.causal:
@@ -39,20 +39,21 @@ def check_causal(model: nn.Module) -> None:
     if isinstance(model, DenoisedDetector):
         reasons.append("its denoiser looks ahead")
     if not isinstance(detector, CRNN) or not detector.config.causal:
-        reasons.append("its detector is no causal CRNN (crnn.causal)")
+        reasons.append("its detector is not a causal CRNN (crnn.causal)")
     if math.isfinite(detector.feature_config.top_db):
-        reasons.append("its features depend on the maximum of the whole signal (features.top_db, which must be .inf)")
+        reasons.append("its features depend on the maximum of the whole signal (features.top_db must be .inf)")
     if reasons:
         raise ValueError(
-            f"this model cannot hear a stream: {', and '.join(reasons)}; train one with --config causal_builtin"
+            f"this model cannot process a stream: {', and '.join(reasons)}; train a causal one with "
+            "--config causal_builtin"
         )
 
 
 class FrameStream:
-    """The frame probabilities of a stream.
+    """Computes the frame probabilities of a stream.
 
     Args:
-        model: a causal separator or detector. It stays as it is: what the stream remembers is in a copy that shares the
+        model: a causal separator or detector. It is not changed: the stream's state is kept in a copy that shares its
             weights.
     """
 
@@ -67,20 +68,20 @@ class FrameStream:
         self.n_samples = 0
         self._kept = np.empty(0, dtype=np.float32)  # the samples from feature frame `_origin` on
         self._origin = 0
-        self._next = 0  # feature frame to be heard
-        self._early = self.lookahead  # answers to come that are for frames before the first
+        self._next = 0  # the next feature frame to process
+        self._early = self.lookahead  # answers still to come for frames before the first
 
     @torch.inference_mode()
     def push(self, samples: np.ndarray, *, last: bool = False) -> np.ndarray:
-        """The probabilities `[T', C]` that the next samples `[n]` make final, or where the signal ends, all others.
+        """Returns the probabilities `[T', C]` that the next samples `[n]` make final; with `last`, all that remain.
 
-        A signal without a whole output frame, or of no more than half a window, has none.
+        A signal shorter than an output frame, or of at most half a window, has none.
         """
         front_end = self.detector.feature_config
         half, hop = front_end.n_fft // 2, front_end.hop
         self._kept = np.concatenate([self._kept, samples])
         self.n_samples += len(samples)
-        # a frame is final when the samples under its window are there; the first, reflected, wants one more
+        # a frame is final once its window's samples have arrived; the first, which is reflected, needs one more
         n_final = (self.n_samples - half - 1) // hop + 1
         if last and n_final > 0:
             n_final = front_end.n_frames(self.n_samples)
@@ -88,7 +89,7 @@ class FrameStream:
         if n_final <= 0 or not (n_pools or last):
             return np.empty((0, len(self.detector.labels)), dtype=np.float32)
         features = self._features(n_final - self._next if last else n_pools * self.pooling)
-        if last:  # what is left over of a pool is heard by those that look ahead
+        if last:  # the frames of an incomplete pool still count as lookahead
             n_pools += self.lookahead
             features = nn.functional.pad(features, (0, n_pools * self.pooling - features.shape[-1]))
         parts = features.split(MOST_FRAMES * self.pooling, dim=-1) if n_pools else ()
@@ -98,7 +99,7 @@ class FrameStream:
         return frame[n_early:].cpu().numpy()
 
     def _features(self, n_frames: int) -> Tensor:
-        """The next frames of scaled log-mel of the mixture and of a separator's sources, `[1, 1 + S, F, n_frames]`."""
+        """The next frames of scaled log-mel, of the mixture and a separator's sources, `[1, 1 + S, F, n_frames]`."""
         separator = self.model if isinstance(self.model, Separator) else None
         n_sources = separator.mask_network.config.n_sources if separator else 0
         front_end, mean, std = self.detector.feature_config, self.detector.mean, self.detector.std
@@ -110,14 +111,14 @@ class FrameStream:
                 mixture = front_end.scale(front_end.log_mel(part), mean, std)[:, None]
                 parts.append(torch.cat([mixture, separator.separate(part).features], dim=1) if separator else mixture)
         self._next += n_frames
-        # the front end reflects what it is given: samples that the next frame reaches back to are kept
+        # the front end reflects its input at the start: keep the samples that the next frame's window covers
         origin = max(0, self._next - math.ceil(front_end.n_fft / 2 / front_end.hop))
         self._kept = self._kept[(origin - self._origin) * front_end.hop :]
         self._origin = origin
         return torch.cat(parts, dim=-1)
 
     def _answer(self, features: Tensor) -> Tensor:
-        """Merged probabilities `[T', C]`; mixture and sources are heard together, as a layer remembers one call."""
+        """Merged probabilities `[T', C]`; mixture and sources form one batch, as layers remember only the last call."""
         frame = self.detector(features[0]).frame
         if not isinstance(self.model, Separator):
             return frame[0]
@@ -125,13 +126,13 @@ class FrameStream:
 
 
 class EventStream:
-    """`metrics.decode` of a stream of frame probabilities.
+    """Decodes a stream of frame probabilities into the events that `decode` finds in the whole signal.
 
     Args:
         labels: the classes, in the order of the probabilities' columns.
-        frame_seconds: between two frames.
-        threshold: probability from which a class is active.
-        median_frames: length of the median filter.
+        frame_seconds: seconds between two frames.
+        threshold: probability from which on a class is active.
+        median_frames: length of the median filter, frames.
     """
 
     def __init__(self, labels: Sequence[str], frame_seconds: float, threshold: float, median_frames: int) -> None:
@@ -142,14 +143,14 @@ class EventStream:
         self.frames_ahead = (median_frames - 1) // 2
         self._kept = np.empty((0, len(labels)), dtype=np.int8)  # activity from frame `_origin` on
         self._origin = 0
-        self._next = 0  # frame to be filtered
-        self._active = np.zeros((1, len(labels)), dtype=np.int8)  # the one before it, filtered
+        self._next = 0  # the next frame to filter
+        self._active = np.zeros((1, len(labels)), dtype=np.int8)  # activity in the frame before it, filtered
         self._onsets = np.zeros(len(labels))
 
     def push(self, frame: np.ndarray, *, duration: float | None = None) -> list[Event]:
-        """The events that the next frames `[T', C]` end, by their offsets.
+        """Returns the events that end in the next frames `[T', C]`, sorted by offset.
 
-        duration: seconds of the whole signal where it ends with these frames: all events end there.
+        duration: length of the whole signal in seconds, if it ends with these frames; all events then end there.
         """
         self._kept = np.concatenate([self._kept, frame >= self.threshold], dtype=np.int8)
         end = math.inf if duration is None else duration
@@ -176,16 +177,16 @@ class EventStream:
 
 
 class LiveDetector:
-    """Detects events in a stream with a bounded delay; the same events as in the whole signal at once.
+    """Detects events in a stream with a bounded delay: the same events as in the whole signal at once.
 
     Args:
-        model: checkpoint of a causal separator or detector, or the module itself, which computes where it is.
-        threshold: probability from which a class is active.
-        median_frames: length of the median filter over output frames; default: the detector's own.
+        model: checkpoint of a causal separator or detector, or the module itself, which is run on its device.
+        threshold: probability from which on a class is active.
+        median_frames: length of the median filter, output frames; default: the detector's own.
 
     Raises:
         CheckpointError: the checkpoint is missing, broken or of another kind.
-        ValueError: a model that is not causal, or an option out of its range.
+        ValueError: the model is not causal, or an option is out of range.
     """
 
     def __init__(
@@ -196,7 +197,7 @@ class LiveDetector:
         self.threshold = threshold
         self.median_frames = median_frames_of(self.detector) if median_frames is None else median_frames
         if self.median_frames < 1:
-            raise ValueError(f"median_frames is {median_frames}; give 1 (no filter) or more")
+            raise ValueError(f"median_frames is {median_frames}; it must be 1 (no filter) or more")
         self._start()
 
     def _start(self) -> None:
@@ -206,40 +207,40 @@ class LiveDetector:
 
     @property
     def sample_rate(self) -> int:
-        """Hz of the samples that it hears."""
+        """Sample rate that the samples must have, Hz."""
         return self.detector.feature_config.sample_rate
 
     @property
     def seconds(self) -> float:
-        """Length of what has come of the stream."""
+        """Length of the stream so far."""
         return self._frames.n_samples / self.sample_rate
 
     @property
     def delay_seconds(self) -> float:
-        """At most so much of the stream must come after an event's offset before the event is returned.
+        """Upper bound of the delay: an event is returned at most this long after its offset, in time of the stream.
 
-        The output frames that the detector and the median filter look ahead and the one that the event's offset
-        begins, less a hop, then half a window of the front end and a sample.
+        It is the sum of the output frames that the detector and the median filter look ahead, the output frame that
+        begins at the offset (less one hop), half a window of the front end, and one sample.
         """
         front_end = self.detector.feature_config
         n_frames = (self._frames.lookahead + self._events.frames_ahead + 1) * self._frames.pooling
         return ((n_frames - 1) * front_end.hop + front_end.n_fft // 2 + 1) / self.sample_rate
 
     def push(self, samples: np.ndarray | Tensor) -> list[Event]:
-        """The events that the next samples `[n]` make final, by their offsets; times count from the stream's start.
+        """Takes the next samples `[n]` and returns the events that have become final, sorted by offset.
 
-        Raises ValueError for samples of another shape or not finite.
+        Times count from the start of the stream. Raises ValueError if the samples are not [n] or not finite.
         """
         samples = torch.as_tensor(samples).detach().cpu().float().numpy()
         if samples.ndim != 1:
-            raise ValueError(f"samples have the shape {list(samples.shape)}; give [n], one channel")
+            raise ValueError(f"samples have the shape {list(samples.shape)}; expected [n], a single channel")
         if not np.isfinite(samples).all():
-            raise ValueError("samples are not finite; replace or remove them")
+            raise ValueError("samples must be finite, got NaN or infinity")
         frame = self._frames.push(samples)
         return self._events.push(frame) if len(frame) else []
 
     def flush(self) -> list[Event]:
-        """The events that are left at the stream's end; what is pushed next begins another stream."""
+        """Ends the stream and returns its remaining events; the next `push` begins a new stream."""
         frame = self._frames.push(np.empty(0, dtype=np.float32), last=True)
         events = self._events.push(frame, duration=self.seconds)
         self._start()

@@ -1,4 +1,4 @@
-"""What `python -m task_aware.infer` writes: tables, pictures and sources, each file as a whole or not at all."""
+"""The outputs of `python -m task_aware.infer`: tables, plots and sources. Each file is written completely or not."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from task_aware.models.decoding import frame_edges
 from task_aware.models.detector import Detector
 from task_aware.plots import plot_separation
 
-#: A WAV header counts up to 4 GiB; longer sources are written as RF64, its extension.
+#: Largest size of a WAV file, whose header counts up to 4 GiB; longer sources are written as RF64, its extension.
 WAV_BYTES = 2**32 - 2**16
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is written for each recording besides its events."""
+    """The outputs to write for each recording besides its events."""
 
     scores: bool = False
     plot: bool = False
@@ -38,7 +38,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Outputs:
-    """Where results lie below a folder."""
+    """Paths of the outputs below a folder."""
 
     root: Path
     wanted: Wanted
@@ -57,7 +57,7 @@ class Outputs:
         return [stem.with_name(f"{stem.name}_source_{k + 1}.wav") for k in range(self.wanted.n_sources)]
 
     def are_complete(self, recording: Recording) -> bool:
-        """Whether all that is wanted is there; the events are written last."""
+        """Whether all requested outputs of a recording exist; the events are written last."""
         paths = [self.events(recording)]
         if self.wanted.scores:
             paths.append(self.scores(recording))
@@ -68,14 +68,14 @@ class Outputs:
         return all(path.is_file() for path in paths)
 
     def write_tables(self, recordings: Sequence[Recording], errors: Mapping[str, str], ending: str = "") -> None:
-        """The events of all recordings as one table, and what could not be read, by name, as another."""
+        """Writes one table with the events of all recordings and one with the errors, by recording."""
         done = {recording.name: self.events(recording) for recording in recordings if recording.name not in errors}
         join_event_tables(self.root / f"events{ending}.tsv", done)
         write_table(self.root / f"errors{ending}.tsv", ("filename", "error"), errors.items())
 
 
 def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A tab-separated table."""
+    """Writes a tab-separated table."""
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, delimiter="\t", lineterminator="\n")
         writer.writerow(header)
@@ -83,15 +83,15 @@ def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]
 
 
 def write_event_table(path: Path, events: Iterable[Event]) -> None:
-    """The events of one recording (onset, offset, event_label), in seconds with three decimals."""
+    """Writes the events of one recording (onset, offset, event_label), in seconds with three decimals."""
     rows = ((f"{event.onset:.3f}", f"{event.offset:.3f}", event.label) for event in events)
     write_table(path, ("onset", "offset", "event_label"), rows)
 
 
 def join_event_tables(path: Path, tables: Mapping[str, Path]) -> None:
-    """Tables of `write_event_table` as DESED's one (filename, onset, offset, event_label).
+    """Joins the tables of `write_event_table` into one in DESED's format (filename, onset, offset, event_label).
 
-    A recording without events has a row with empty fields.
+    A recording without events gets a row with empty fields.
     """
 
     def rows() -> Iterator[Sequence[str]]:
@@ -104,7 +104,7 @@ def join_event_tables(path: Path, tables: Mapping[str, Path]) -> None:
 
 
 def write_scores(path: Path, result: Result, labels: Sequence[str], frame_seconds: float) -> None:
-    """Frame probabilities (onset, offset, a column for each class), as sed_scores_eval reads them."""
+    """Writes frame probabilities (onset, offset, one column per class) in the format of sed_scores_eval."""
     edges = frame_edges(len(result.scores), frame_seconds, max(result.seconds, frame_seconds))
     table = np.column_stack([edges[:-1], edges[1:], result.scores])
     with replacing(path) as temporary:
@@ -116,7 +116,7 @@ def write_scores(path: Path, result: Result, labels: Sequence[str], frame_second
 def draw(
     path: Path, recording: Recording, result: Result, detector: Detector, threshold: float, minutes: float
 ) -> None:
-    """The beginning of a recording: mel-spectrogram, frame probabilities and detected events."""
+    """Plots the beginning of a recording: mel-spectrogram, frame probabilities and detected events."""
     front_end = detector.feature_config
     seconds = min(60 * minutes, result.seconds)
     n_samples = round(seconds * front_end.sample_rate)
@@ -136,12 +136,12 @@ def draw(
         f_max=front_end.f_max,
         estimated=[event for event in result.events if event.onset < seconds],
         threshold=threshold,
-        title=recording.name + (f" (the first {minutes:g} minutes)" if seconds < result.seconds else ""),
+        title=recording.name + (f" (first {minutes:g} min)" if seconds < result.seconds else ""),
     )
 
 
 class SourceFiles:
-    """The separated sources of one recording, written as they come: 32-bit float WAV, one file each."""
+    """Writes the separated sources of one recording piece by piece, as 32-bit float WAV files."""
 
     def __init__(self, paths: Sequence[Path], sample_rate: int, seconds: float) -> None:
         self._paths = paths
@@ -158,7 +158,7 @@ class SourceFiles:
             file.write(samples)
 
     def close(self, *, keep: bool) -> None:
-        """Puts the files into their places, or removes them."""
+        """Moves the finished files to their final paths, or removes them."""
         for file, temporary, path in zip(self._files, self._temporary, self._paths, strict=True):
             file.close()
             if keep:

@@ -1,4 +1,4 @@
-"""Events and sources of recordings of any length: a checkpoint, its front end and the decoding as one object."""
+"""`Predictor`: detects events in recordings of any length and separates their sources."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ Waveform = TypeVar("Waveform", np.ndarray, Tensor)
 
 @dataclass(frozen=True)
 class Result:
-    """What is heard in a recording.
+    """Detections in a recording.
 
     Attributes:
-        events: by onset.
-        scores: frame probabilities float32 `[T', C]`.
+        events: the detected events, sorted by onset.
+        scores: frame probabilities, float32 `[T', C]`.
         seconds: length of the recording.
     """
 
@@ -44,27 +44,28 @@ class Result:
 
 
 class Predictor:
-    """Detects events in recordings and separates their sources; pickles, so that it can run in other processes.
+    """Detects events in recordings and separates their sources.
 
-    Recordings up to `window_seconds` are heard whole, exactly as `python -m task_aware.evaluate` does; longer ones in
-    overlapping windows whose answers are cross-faded.
+    Recordings up to `window_seconds` are analysed as a whole, exactly as by `python -m task_aware.evaluate`. Longer
+    ones are analysed in overlapping windows whose results are cross-faded. A predictor can be pickled, so it can run
+    in other processes.
 
     Args:
         model: checkpoint of a separator or a detector, or the module itself.
-        detector: of a separator's checkpoint, in place of its own, and needed where it has none: a checkpoint, or
-            `package.module:factory` of one of your own.
-        device: `auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1`, ...
-        precision: of the networks; features and masking stay in float32.
-        merge: how the sources' detections become those of the clip; set on the separator, in place of its own rule.
-        threshold: probability from which a class is active.
-        median_frames: length of the median filter over output frames; default: the detector's own.
-        window_seconds: about the length of the windows.
-        overlap_seconds: what neighbouring windows share, at most half of that.
-        batch_size: windows at a time; default 32 on a GPU and 1 on the CPU, whose caches hold no more.
+        detector: only for a separator's checkpoint: a detector to use instead of the one in the file, required if the
+            file has none; a checkpoint, or `package.module:factory` for your own.
+        device: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`, ...
+        precision: precision of the networks; features and masking stay in float32.
+        merge: rule by which detections of the sources are merged; replaces the separator's own.
+        threshold: probability from which on a class is active.
+        median_frames: length of the median filter, output frames; default: the detector's own.
+        window_seconds: approximate length of the windows.
+        overlap_seconds: overlap of neighbouring windows, at most half a window.
+        batch_size: windows per batch; default: 32 on a GPU and 1 on the CPU, where larger batches exceed the caches.
 
     Raises:
-        CheckpointError: the checkpoint is missing, broken or of another kind; or it needs another detector.
-        ValueError: an option that does not fit the model.
+        CheckpointError: the checkpoint is missing, broken or of another kind, or it needs another detector.
+        ValueError: an option does not suit the model.
     """
 
     def __init__(
@@ -85,12 +86,16 @@ class Predictor:
         if not isinstance(model, nn.Module):
             model = open_model(model, detector)
         elif detector is not None:
-            raise ValueError("detector goes with a checkpoint; give the module with its detector inside")
+            raise ValueError(
+                "detector can only be passed together with a checkpoint; pass a module that contains its detector"
+            )
         self.model = model.to(self.device).eval()
         self.detector = detector_of(self.model)
         self.separator = self.model if isinstance(self.model, Separator) else None
         if isinstance(self.model, DenoisedDetector):
-            raise ValueError("a denoiser is a baseline to evaluate; give the checkpoint of a separator or a detector")
+            raise ValueError(
+                "a denoiser can only be evaluated, as a baseline; use the checkpoint of a separator or a detector"
+            )
         if merge is not None:
             self._separator("merging detections").merge = merge
         self.precision = precision
@@ -106,25 +111,25 @@ class Predictor:
 
     @property
     def n_sources(self) -> int:
-        """Sources that are separated; 0 for a detector alone."""
+        """Number of sources that the model separates; 0 for a detector alone."""
         return 0 if self.separator is None else self.separator.mask_network.config.n_sources
 
     @property
     def sample_rate(self) -> int:
-        """Hz at which the detector listens."""
+        """Sample rate of the detector, Hz; recordings are resampled to it."""
         return self.detector.feature_config.sample_rate
 
     def detect(self, waveform: np.ndarray | Tensor, sample_rate: int) -> list[Event]:
-        """The events of a recording, `[N]` or `[channels, N]` (averaged), at any rate."""
+        """Detects the events in a recording `[N]` or `[channels, N]` (averaged) of any sample rate."""
         return self.analyse_waveform(waveform, sample_rate).events
 
     def separate(self, waveform: Waveform, sample_rate: int) -> Waveform:
-        """The sources of a recording `[N]` or `[channels, N]` (averaged): `[S, N]` at the same rate.
+        """Separates a recording `[N]` or `[channels, N]` (averaged) into sources `[S, N]` at the same sample rate.
 
-        The masks on mel bands are carried to the mixture's Fourier transform: see `task_aware.models.projection`.
-        Nothing is left above half the detector's rate.
+        The masks on mel bands are applied to the mixture's Fourier transform, see `task_aware.models.projection`.
+        Frequencies above half the detector's sample rate are lost.
 
-        Raises ValueError for the model of a detector alone.
+        Raises ValueError if the model is a detector alone.
         """
         self._separator("separating")
         parts: list[np.ndarray] = []
@@ -135,20 +140,21 @@ class Predictor:
         return sources.to(waveform.device) if isinstance(waveform, Tensor) else sources.numpy()
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """A batch of rows, as Ray Data's `map_batches` hands them over.
+        """Detects the events in a batch of rows, such as those that Ray Data's `map_batches` passes.
 
         Args:
-            batch: columns of one length: `path`, files to read; or `waveform` (each `[N]` or `[channels, N]`) and
-                `sample_rate`.
+            batch: columns of equal length: either `path`, the files to read, or `waveform` (each `[N]` or
+                `[channels, N]`) and `sample_rate`.
 
         Returns:
-            The batch's other columns, `events` (an object array: for each row a list of dicts with onset, offset,
-            event_label) and `error` (strings, empty where all went well; a broken row stops no other).
+            The batch without `waveform` and with two more columns: `events` (an object array; for each row a list of
+            dicts with onset, offset, event_label) and `error` (strings, empty on success). An error in one row does
+            not affect the others.
         """
         source = "waveform" if "waveform" in batch else "path"
         if source not in batch or (source == "waveform" and "sample_rate" not in batch):
             raise ValueError(
-                f"the batch has the columns {', '.join(batch)}; give path, or waveform together with sample_rate"
+                f"the batch has the columns {', '.join(batch)}; expected path, or both waveform and sample_rate"
             )
         n_rows = len(batch[source])
         events, errors = np.empty(n_rows, dtype=object), [""] * n_rows
@@ -178,7 +184,10 @@ class Predictor:
         sample_rate: int,
         sink: Callable[[int, np.ndarray], None] | None = None,
     ) -> Result:
-        """Events and scores of a recording; `sink` as in `analyse`. Raises ValueError for one without sound to hear."""
+        """Computes events and scores of a recording; `sink` is as in `analyse`.
+
+        Raises ValueError if the recording is empty or not finite.
+        """
         windows = self.windowing.cut([self._mono(waveform, sample_rate)], "the waveform")
         ((_, result),) = self.analyse(((0, window) for window in windows), sink)
         return cast(Result, result)
@@ -188,11 +197,11 @@ class Predictor:
         windows: Iterable[tuple[Key, Window | RecordingError]],
         sink: Callable[[Key, np.ndarray], None] | None = None,
     ) -> Iterator[tuple[Key, Result | RecordingError]]:
-        """The results of many recordings, each as soon as its last window is heard.
+        """Yields the results of many recordings, each as soon as its last window has been analysed.
 
         Args:
             windows: the windows of each recording in order, or the error that ended it.
-            sink: gets the next samples `[S, n]` of a recording's separated sources at the detector's rate.
+            sink: called with the next samples `[S, n]` of a recording's sources, at the detector's sample rate.
         """
         runner = Runner(self.model, self.windowing, self.device, self.precision, self.batch_size)
         joins: dict[Key, Join] = {}
@@ -202,7 +211,7 @@ class Predictor:
                 failed.add(key)
                 joins.pop(key, None)
                 yield key, answer
-            elif key not in failed:  # windows read before the error may be answered after it
+            elif key not in failed:  # windows read before the error may be analysed after it
                 join = joins.setdefault(key, Join(self.windowing))
                 for sources in join.add(answer):
                     if sink is not None:
@@ -224,16 +233,16 @@ class Predictor:
 
     def _separator(self, purpose: str) -> Separator:
         if self.separator is None:
-            raise ValueError(f"this checkpoint holds a detector alone, and {purpose} needs a separator")
+            raise ValueError(f"this checkpoint holds a detector alone, but {purpose} needs a separator")
         return self.separator
 
     def _mono(self, waveform: np.ndarray | Tensor, sample_rate: int) -> np.ndarray:
         samples = torch.as_tensor(waveform).detach().cpu().float()
         if samples.dim() not in (1, 2) or not samples.numel():
-            raise ValueError(f"waveform has the shape {list(samples.shape)}; give [N] or [channels, N] samples")
+            raise ValueError(f"waveform has the shape {list(samples.shape)}; expected [N] or [channels, N], not empty")
         samples = samples if samples.dim() == 1 else samples.mean(0)
         if not samples.isfinite().all():
-            raise ValueError("waveform holds samples that are not finite; replace or remove them")
+            raise ValueError("waveform must be finite, got NaN or infinity")
         return _at_rate(samples.numpy(), sample_rate, self.sample_rate)
 
 
@@ -244,13 +253,13 @@ def _device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(
-            f"the device {name!r} cannot be used ({reason}); give auto, cpu or a GPU that is there"
+            f"the device {name!r} cannot be used ({reason}); choose auto, cpu or an available GPU"
         ) from error
     return device
 
 
 def _at_rate(samples: np.ndarray, rate: int, wanted: int) -> np.ndarray:
-    """`[..., N]` at another rate."""
+    """Resamples `[..., N]` if the rates differ."""
     return samples if rate == wanted else resample(Path("the waveform"), samples, rate, wanted)
 
 

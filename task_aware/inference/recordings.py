@@ -1,4 +1,4 @@
-"""Which recordings a command line means, and what their results are called."""
+"""Finds the recordings that a command line names, and chooses the names of their results."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from pathlib import Path, PurePosixPath
 from task_aware.base.errors import DataError
 from task_aware.data.audio import AUDIO_SUFFIXES
 
-#: What is looked for in folders; other formats of libsndfile are read where they are named.
+#: Suffixes that are searched for in folders; other formats that libsndfile reads must be named explicitly.
 SUFFIXES = (*AUDIO_SUFFIXES, ".mp3")
 
-#: Lists of recordings.
+#: Suffixes of files that list recordings.
 LIST_SUFFIXES = (".txt", ".tsv")
 
 
@@ -25,9 +25,9 @@ class Recording:
     """A recording to analyse.
 
     Attributes:
-        path: the file; it may be missing or broken.
-        name: its name in tables: relative, with `/`, unique.
-        stem: its results' name without their suffix: `name` without its own where that is unique too.
+        path: the file, which may be missing or broken.
+        name: its unique name in tables, a relative path with `/`.
+        stem: name of its results, without their suffix: `name` without its own suffix if that is unique too.
     """
 
     path: Path
@@ -36,16 +36,16 @@ class Recording:
 
 
 def find_recordings(arguments: Sequence[str]) -> list[Recording]:
-    """The recordings meant by files, folders (searched with all below), patterns and lists, sorted by name.
+    """Finds the recordings that files, folders (searched recursively), patterns and lists name, sorted by name.
 
-    A list is a .txt or .tsv file with a path a line, or a table whose first column is `filename`; its paths are
-    relative to its own folder or, where nothing is there, to the working folder.
+    A list is a .txt or .tsv file with one path per line, or a table whose first column is `filename`. Its paths are
+    relative to the list's folder or, if there is no such file, to the working directory.
 
-    Names are relative to the folder that was given or that the pattern begins with; of a file, its own name. Where
-    two would be the same, all are relative to the deepest folder that holds all recordings. A file that is meant twice
-    is one recording.
+    Names are relative to the given folder or to the folder that a pattern begins with; the name of a file is its own.
+    If two names would be equal, all are relative to the deepest folder that contains all recordings. A file that is
+    named twice is one recording.
 
-    Raises DataError where nothing is found, or a list is no text.
+    Raises DataError if nothing is found, or if a list is not text.
     """
     named: dict[Path, str] = {}
     for argument in arguments:
@@ -53,7 +53,7 @@ def find_recordings(arguments: Sequence[str]) -> list[Recording]:
             named.setdefault(Path(os.path.abspath(path)), name)
     if not named:
         raise DataError(
-            f"there is no recording ({', '.join(SUFFIXES)}) in {', '.join(map(str, arguments))}; check the paths"
+            f"there are no recordings ({', '.join(SUFFIXES)}) in {', '.join(map(str, arguments))}; check the paths"
         )
     if len(set(named.values())) < len(named):
         common = os.path.commonpath([path.parent for path in named])
@@ -68,10 +68,10 @@ def find_recordings(arguments: Sequence[str]) -> list[Recording]:
 
 
 def shard(recordings: Sequence[Recording], part: str) -> list[Recording]:
-    """The recordings of part `i/n`, i from 1 to n: disjoint, together all, and the same on every machine."""
+    """Selects the recordings of part `i/n`, i from 1 to n; the parts are disjoint and the same on every machine."""
     index, _, count = part.partition("/")
     if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
-        raise ValueError(f"{part!r} is no part of a whole; give i/n with i from 1 to n, such as 1/4")
+        raise ValueError(f"{part!r} is not a valid part; expected i/n with i from 1 to n, such as 1/4")
     return list(recordings[int(index) - 1 :: int(count)])
 
 
@@ -81,10 +81,10 @@ def _stem(name: str) -> str:
 
 
 def _expand(argument: str) -> list[tuple[Path, str]]:
-    """Paths and names of what one argument means."""
+    """Paths and names of the recordings that one argument names."""
     path = Path(argument)
     if path.is_dir():
-        # os.walk, because rglob does not enter linked folders
+        # os.walk, because rglob does not follow linked folders
         walk = os.walk(path, followlinks=True)
         found = [Path(parent, name) for parent, _, names in walk for name in names if _is_recording(name)]
         return [(file, file.relative_to(path).as_posix()) for file in found]

@@ -1,4 +1,4 @@
-"""Windows of many recordings through the networks, as many at a time as the device takes."""
+"""Runs the networks on windows of many recordings, in batches."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 class Runner:
-    """Answers windows with frame probabilities and, where asked for, with the sources' waveforms.
+    """Computes the frame probabilities of windows and, on request, the waveforms of their sources.
 
     Args:
         model: a separator or a detector, on its device and in evaluation mode.
         windowing: how the windows were cut.
-        device: where the model is.
-        precision: of the networks.
-        batch_size: windows at a time.
+        device: the model's device.
+        precision: precision of the networks.
+        batch_size: windows per batch.
     """
 
     def __init__(
@@ -45,9 +45,9 @@ class Runner:
     def answers(
         self, windows: Iterable[tuple[Key, Window | RecordingError]], *, with_sources: bool
     ) -> Iterator[tuple[Key, Answer | RecordingError]]:
-        """The answer of each window, in order within a recording; windows of one length run together.
+        """Yields the results of each window, in order within a recording; windows of equal length are batched.
 
-        An error is passed on at once, before the answers of windows that still wait for others of their length.
+        An error is passed on at once, before the results of windows that still wait for their batch to fill.
         """
         waiting: dict[int, list[tuple[Key, Window]]] = {}
         for key, item in windows:

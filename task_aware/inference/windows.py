@@ -1,9 +1,9 @@
-"""Long recordings as overlapping windows of one length, and their answers cross-faded into one.
+"""Cuts long recordings into overlapping windows of equal length.
 
 Windows begin on the grid of the detector's output frames, and their feature frames are those of the whole recording:
-each window brings along the neighbouring samples that its first and last frames reach into; only the recording's own
-ends are reflected. So a frame of features depends on a window's boundaries through the clamp at `top_db` below the
-window's maximum alone; a probability depends on them also through the networks' normalisation and recurrence.
+each window includes the neighbouring samples that its first and last frames cover, and only the ends of the recording
+are reflected. A feature frame therefore depends on the window's boundaries only through the clamp at `top_db` below the
+window's maximum; probabilities also depend on them through the networks' normalisation and recurrence.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ class Window:
 
     Attributes:
         samples: float32 [n], beginning `lead` samples before the stretch.
-        lead: samples of context at the beginning, a multiple of the hop; 0 where the window is the whole recording.
-        first: feature frame of the recording that the stretch begins with.
-        stop: sample of the recording that it ends before.
-        last: whether the recording ends here.
+        lead: samples of context at the beginning, a multiple of the hop; 0 if the window is the whole recording.
+        first: feature frame of the recording at which the stretch begins.
+        stop: sample of the recording at which the stretch ends (exclusive).
+        last: whether this is the last window of the recording.
     """
 
     samples: np.ndarray
@@ -39,12 +39,12 @@ class Window:
 
 @dataclass(frozen=True)
 class Windowing:
-    """Sizes of windows, in the units of a front end.
+    """Sizes of windows, in frames of a front end.
 
     Attributes:
-        n_fft, hop: of the front end, samples.
+        n_fft, hop: transform length and hop of the front end, samples.
         pooling: feature frames per output frame of the detector.
-        n_frames: feature frames of a window, a multiple of `pooling`.
+        n_frames: feature frames per window, a multiple of `pooling`.
         overlap: feature frames that neighbouring windows share, a multiple of `pooling`.
     """
 
@@ -58,25 +58,25 @@ class Windowing:
     def of(cls, detector: Detector, seconds: float, overlap_seconds: float) -> Windowing:
         """Windows of about `seconds`, on the grid of a detector.
 
-        Raises ValueError where the overlap is not between 0 and half a window, or the detector's output frames are no
-        multiple of its feature frames.
+        Raises ValueError if the overlap is not between 0 and half a window, or if the detector's output frames are not
+        a whole multiple of its feature frames.
         """
         if not 0 <= overlap_seconds <= seconds / 2:
             raise ValueError(
                 f"windows of {seconds:g} s cannot overlap by {overlap_seconds:g} s; "
-                "give an overlap between 0 and half a window"
+                "the overlap must be between 0 and half a window"
             )
         front_end = detector.feature_config
         pooling = round(detector.frame_seconds / front_end.frame_seconds)
         if pooling < 1 or not math.isclose(pooling * front_end.frame_seconds, detector.frame_seconds, rel_tol=1e-6):
             raise ValueError(
-                f"the detector's output frames of {detector.frame_seconds} s are no multiple of its feature frames of "
-                f"{front_end.frame_seconds} s; windows cannot be joined on such a grid"
+                f"the detector's output frames of {detector.frame_seconds} s are not a multiple of its feature frames "
+                f"of {front_end.frame_seconds} s, so windows cannot be joined"
             )
         n_frames = front_end.n_frames(round(seconds * front_end.sample_rate)) // pooling * pooling
         overlap = min(round(overlap_seconds / detector.frame_seconds), n_frames // pooling // 2) * pooling
         if (n_frames - 1) * front_end.hop <= front_end.n_fft:
-            raise ValueError(f"a window of {seconds:g} s is too short for this detector; give a longer one")
+            raise ValueError(f"a window of {seconds:g} s is too short for this detector; use a longer one")
         return cls(front_end.n_fft, front_end.hop, pooling, n_frames, overlap)
 
     @property
@@ -85,13 +85,13 @@ class Windowing:
         return max(-(-self.n_fft // 2 // self.hop), self.pooling) * self.hop
 
     def cut(self, blocks: Iterable[np.ndarray], name: str = "the recording") -> Iterator[Window]:
-        """Consecutive blocks of samples as windows; a recording that fits into one is one window without context.
+        """Cuts consecutive blocks of samples into windows; a recording that fits into one has no context.
 
-        Raises RecordingError (naming `name`) for a recording shorter than the transform or the detector can take.
+        Raises RecordingError, which names `name`, if the recording is too short for the transform or the detector.
         """
         kept, origin = np.empty(0, dtype=np.float32), 0  # samples from `origin` on
         length, first = 0, 0
-        held: Window | None = None  # until another follows, a window may be the last
+        held: Window | None = None  # held back, as a window may be the last until another follows
         for block in blocks:
             kept = np.concatenate([kept, block])
             length += len(block)
@@ -101,14 +101,14 @@ class Windowing:
                 else:
                     yield held
                 held = self._window(kept, origin, first)
-                # the last window ends with the recording, so it may begin before the next place on the grid
+                # the last window ends with the recording, so it may begin before the next regular start
                 unused = max(0, first * self.hop - self.lead - origin)
                 kept, origin = kept[unused:], origin + unused
                 first += self.n_frames - self.overlap
         n_frames = length // self.hop + 1
         if length <= self.n_fft // 2 or n_frames < self.pooling:
             raise RecordingError(
-                f"{name} has {length} samples at the detector's rate, too few for a frame of its output"
+                f"{name} has {length} samples at the detector's sample rate, too few for one output frame"
             )
         if n_frames <= self.n_frames:
             yield Window(kept, 0, 0, length, last=True)
@@ -125,7 +125,7 @@ class Windowing:
         yield replace(held, stop=length, last=True)
 
     def _reflected(self, samples: np.ndarray) -> np.ndarray:
-        """With the context of a recording's first window."""
+        """Prepends the reflected context of a recording's first window."""
         return np.pad(samples, (self.lead, 0), mode="reflect")
 
     def _window(self, kept: np.ndarray, origin: int, first: int) -> Window:

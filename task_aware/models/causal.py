@@ -1,6 +1,7 @@
-"""What causal networks are made of: layers that look back alone, and in a stream go on from where the last chunk ended.
+"""Layers of causal networks: they depend on past frames alone, and can process a stream chunk by chunk.
 
-A stream runs the same modules as a whole signal, a chunk at a time, each on what it remembers and the chunk.
+A stream runs through the same modules as a whole signal, one chunk at a time. Each layer remembers what it needs of the
+chunks before.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ from torch import Tensor, nn
 
 
 class Remembering(nn.Module):
-    """A layer that depends on what came before.
+    """A layer whose output depends on past frames.
 
     Attributes:
-        streams: whether a call goes on from the one before; otherwise each begins anew.
-        memory: what the last call left, None at the beginning.
+        streams: whether a call continues the signal of the previous call; otherwise each call is a new signal.
+        memory: state left by the previous call; None at the beginning.
     """
 
     streams: bool = False
@@ -22,14 +23,14 @@ class Remembering(nn.Module):
 
 
 def start_stream(module: nn.Module) -> None:
-    """Lets all layers of a module forget, and from now on remember from call to call."""
+    """Clears the memory of all layers of a module and makes them remember from call to call."""
     for part in module.modules():
         if isinstance(part, Remembering):
             part.streams, part.memory = True, None
 
 
 class LeftContext(Remembering):
-    """What a causal convolution hears before the first frame: zeros, or in a stream the last `frames` before it."""
+    """Prepends a causal convolution's left context: zeros, or in a stream the last `frames` of the chunk before."""
 
     def __init__(self, frames: int) -> None:
         super().__init__()
@@ -44,7 +45,7 @@ class LeftContext(Remembering):
 
 
 class CausalGRU(nn.GRU, Remembering):
-    """A GRU in one direction."""
+    """A unidirectional GRU that can process a stream."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         """`[B, T, C]` -> outputs `[B, T, cells]` and the last state `[layers, B, cells]`."""

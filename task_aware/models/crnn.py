@@ -1,4 +1,4 @@
-"""The baseline of DCASE 2020 task 4: a convolutional recurrent network (CRNN) of the detector protocol."""
+"""The baseline of DCASE 2020 task 4: a convolutional recurrent network (CRNN) that follows the detector protocol."""
 
 from __future__ import annotations
 
@@ -25,20 +25,23 @@ class CRNNConfig:
 
     Attributes:
         filters: output channels of each convolution block.
-        pooling: (time, mel) average pooling of each block; the mel factors multiply to the number of mel bands.
-        rnn_cells: units of each GRU direction.
-        rnn_layers: GRU layers.
+        pooling: (time, mel) average pooling of each block; the product of the mel factors must be the number of mel
+            bands.
+        rnn_cells: units per GRU direction.
+        rnn_layers: number of GRU layers.
         dropout: share of activations dropped in training.
-        batch_norm_momentum: weight of a new batch in the running statistics (the baseline's 0.99 makes them those of
-            the last batch; smaller batches want less).
-        initialisation: `baseline` starts the gates' and heads' linear maps at N(0, 0.01), from where a training of
-            thousands of steps leaves; `unit` keeps the variance of activations and the rate of positive frames.
-        clip_pooling: how frame probabilities p become those of the clip: the baseline's `attention`, or without
-            weights of its own `linear_softmax`, `sum_t(p^2) / sum_t(p)`, or `max`.
-        median_frames: length of the median filter that events are decoded with, in output frames.
-        causal: look back alone: convolutions padded on the left in time, a GRU in one direction instead of two.
-        lookahead: output frames that are heard before a frame is answered, in a causal detector. An answer without
-            delay comes late: what tells of an onset is heard after it.
+        batch_norm_momentum: weight of a new batch in the running statistics. With the baseline's 0.99 they are
+            practically those of the last batch; use less with smaller batches.
+        initialisation: `baseline` draws the linear maps of gates and heads from N(0, 0.01), which takes thousands of
+            steps to train; `unit` preserves the variance of the activations and starts at a realistic rate of
+            positive frames, for short trainings.
+        clip_pooling: how frame probabilities p are pooled into clip probabilities: `attention`, as in the baseline, or
+            without weights `linear_softmax`, which is `sum_t(p^2) / sum_t(p)`, or `max`.
+        median_frames: length of the median filter in decoding events, output frames.
+        causal: depend on past frames alone: convolutions are padded on the left in time, and the GRU is
+            unidirectional.
+        lookahead: delay of a causal detector's answer, output frames: how much it analyses after a frame before it
+            answers for it. With 0, onsets are detected late, as the evidence for an onset follows it.
     """
 
     filters: tuple[int, ...] = (16, 32, 64, 128, 128, 128, 128)
@@ -56,20 +59,20 @@ class CRNNConfig:
     def __post_init__(self) -> None:
         if len(self.filters) != len(self.pooling):
             raise ValueError(
-                f"detector.filters names {len(self.filters)} blocks and detector.pooling {len(self.pooling)}; "
-                "give one (time, mel) pair per block"
+                f"crnn.filters has {len(self.filters)} blocks, but crnn.pooling has {len(self.pooling)}; "
+                "both must have one entry per block"
             )
         if self.median_frames < 1:
-            raise ValueError(f"detector.median_frames is {self.median_frames}; give 1 (no filter) or more")
+            raise ValueError(f"crnn.median_frames is {self.median_frames}; it must be 1 (no filter) or more")
         if self.lookahead < 0 or (self.lookahead and not self.causal):
-            raise ValueError(f"detector.lookahead is {self.lookahead}; give 0, or with detector.causal more")
+            raise ValueError(f"crnn.lookahead is {self.lookahead}; it must be 0, or with crnn.causal it may be above 0")
 
 
 class TimeMelConv2d(nn.Conv2d):
-    """A 3x3 convolution whose kernel is stored as (time, mel), as the baseline's, over features as (mel, time).
+    """A 3x3 convolution over (mel, time) features whose kernel is stored as (time, mel), as in the baseline.
 
-    So the features are read as the operators write them, without being transposed first. Where causal, a frame hears
-    itself and the two before it.
+    This way the features need not be transposed after the operators. If causal, the kernel covers a frame and the two
+    before it.
     """
 
     def __init__(self, channels: int, filters: int, *, causal: bool) -> None:
@@ -78,7 +81,7 @@ class TimeMelConv2d(nn.Conv2d):
         self.context = LeftContext(2) if causal else nn.Identity()
 
     def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """The convolution with weights `[C', C, time, mel]` in place of its own."""
+        """Convolves with weights `[C', C, time, mel]` instead of the layer's own."""
         return self._conv_forward(self.context(x), weight.transpose(2, 3), bias)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -87,7 +90,7 @@ class TimeMelConv2d(nn.Conv2d):
 
 
 class GatedLinear(nn.Module):
-    """The baseline's GLU: a linear map over channels at each position, gated by the sigmoid of its own input."""
+    """The baseline's GLU: a linear map over channels at each position, gated by the sigmoid of its input."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -113,9 +116,9 @@ class GatedBlock(nn.Sequential):
         )
 
     def evaluate(self, x: Tensor, backend: ops.Backend) -> Tensor:
-        """The block in evaluation mode: the norm is folded into the convolution, gate and pooling are one operator.
+        """Runs the block in evaluation mode: folds the norm into the convolution and fuses gate and pooling.
 
-        So is a convolution of one channel with them, on the CPU.
+        On the CPU, a convolution of one channel is fused with them too.
         """
         convolution, norm = cast(TimeMelConv2d, self[0]), cast(nn.BatchNorm2d, self[1])
         gate, pooling = cast(GatedLinear, self[2]), cast(nn.AvgPool2d, self[4])
@@ -126,7 +129,7 @@ class GatedBlock(nn.Sequential):
         linear, pool = gate.linear, cast(tuple[int, int], pooling.kernel_size)
         if x.shape[1] == 1 and not x.is_cuda and not convolution.causal:
             if torch.is_autocast_enabled("cpu"):
-                x = x.to(torch.get_autocast_dtype("cpu"))  # as its convolution alone would
+                x = x.to(torch.get_autocast_dtype("cpu"))  # as autocast does for a convolution
             kernel = weight[:, 0].mT
             return ops.conv_glu_pool(x[:, 0], kernel, bias, linear.weight, linear.bias, pool, backend=backend)
         x = convolution.convolve(x, weight, bias)
@@ -134,19 +137,20 @@ class GatedBlock(nn.Sequential):
 
 
 def _single(logits: Tensor) -> Tensor:
-    """In float32 where autocast made less of them: a probability above 0.998 is 1 in bfloat16."""
+    """Converts logits to at least float32 after autocast: in bfloat16 a probability above 0.998 would be 1."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 class CRNN(nn.Module):
-    """Gated convolution blocks, a GRU, and an attention head: the DCASE 2020 task 4 baseline, or a causal one.
+    """Gated convolution blocks, a GRU and an attention head: the DCASE 2020 task 4 baseline, or a causal variant.
 
-    `frame = sigmoid(dense(x))`, `attention = clamp(softmax(dense_softmax(x)), 1e-7, 1)` over the classes,
-    `clip = sum_t(frame * attention) / sum_t(attention)`; or without `dense_softmax`, as `config.clip_pooling` says.
+    `frame = sigmoid(dense(x))`, `attention = clamp(softmax(dense_softmax(x)), 1e-7, 1)` over the classes, and
+    `clip = sum_t(frame * attention) / sum_t(attention)`. `config.clip_pooling` selects alternatives without
+    `dense_softmax`.
 
     Attributes:
-        backend: of the operators in evaluation mode; `reference` evaluates layer by layer, as in training.
-        lookahead: as in the sizes; a stream sets it to 0 and shifts the answers itself.
+        backend: backend of the operators in evaluation mode; `reference` evaluates layer by layer, as in training.
+        lookahead: as in `CRNNConfig`; a stream sets it to 0 and shifts the answers itself.
     """
 
     mean: Tensor
@@ -158,8 +162,8 @@ class CRNN(nn.Module):
         pooled_mels = feature_config.n_mels / math.prod(mel for _, mel in config.pooling)
         if pooled_mels != 1:
             raise ValueError(
-                f"the detector's pooling leaves {pooled_mels:g} of {feature_config.n_mels} mel bands; "
-                "the mel factors of detector.pooling must multiply to features.n_mels"
+                f"the detector's pooling reduces {feature_config.n_mels} mel bands to {pooled_mels:g} instead of 1; "
+                "the mel factors of crnn.pooling must multiply to features.n_mels"
             )
         self.config = config
         self.labels = tuple(labels)
@@ -186,7 +190,7 @@ class CRNN(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draws the weights anew, as `config.initialisation` says."""
+        """Draws new weights, as `config.initialisation` specifies."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.xavier_uniform_(module.weight, gain=math.sqrt(2))
@@ -212,14 +216,14 @@ class CRNN(nn.Module):
             nn.init.constant_(self.dense.bias, math.log(0.1 / 0.9))
 
     def output_frames(self, n_samples: int) -> tuple[int, float]:
-        """Output frames T' of a clip of `n_samples` samples, and the seconds between them."""
+        """Number of output frames T' for a clip of `n_samples` samples, and the seconds between them."""
         n_frames = self.feature_config.n_frames(n_samples)
         for time, _ in self.config.pooling:
             n_frames //= time
         return n_frames, self.frame_seconds
 
     def forward(self, features: Tensor) -> Detection:
-        """Scaled log-mel `[B, F, T]` -> `Detection`; the activations are the blocks' and the GRU's."""
+        """Maps scaled log-mel `[B, F, T]` to a `Detection` with the activations of the blocks and the GRU."""
         x = nn.functional.pad(features, (0, self.lookahead * self.time_pooling)).unsqueeze(1)
         activations = []
         layer_by_layer = self.training or self.backend == "reference"
@@ -235,7 +239,7 @@ class CRNN(nn.Module):
         return Detection(frame, self._pool(frame, x), activations)
 
     def _pool(self, frame: Tensor, x: Tensor) -> Tensor:
-        """Clip probabilities `[B, C]` of frame probabilities `[B, T', C]` and what they were computed from."""
+        """Pools frame probabilities `[B, T', C]`, computed from `x`, into clip probabilities `[B, C]`."""
         if self.config.clip_pooling == "max":
             return frame.amax(1)
         if self.config.clip_pooling == "linear_softmax":
@@ -245,7 +249,7 @@ class CRNN(nn.Module):
         return (frame * weight).sum(1) / weight.sum(1)
 
     def describe(self) -> dict[str, Any]:
-        """Sizes, labels and front end, JSON-able: what `from_description` builds the same detector from."""
+        """Sizes, labels and front end as JSON-serialisable values, from which `from_description` rebuilds the CRNN."""
         return {
             "architecture": "crnn",
             "crnn": asdict(self.config),
@@ -255,10 +259,10 @@ class CRNN(nn.Module):
 
     @staticmethod
     def from_description(description: Mapping[str, Any], where: str | os.PathLike[str]) -> CRNN:
-        """An untrained detector of the described sizes; errors name the file `where` it was read."""
+        """Builds an untrained detector of the described sizes; errors name the file `where` it was read."""
         try:
             if description["architecture"] != "crnn":
-                raise CheckpointError(f"{where} holds a {description['architecture']!r} detector; only crnn is known")
+                raise CheckpointError(f"{where} holds a {description['architecture']!r} detector; expected 'crnn'")
             sizes = dict(description["crnn"])
             sizes["filters"] = tuple(sizes["filters"])
             sizes["pooling"] = tuple((time, mel) for time, mel in sizes["pooling"])
@@ -268,15 +272,16 @@ class CRNN(nn.Module):
             raise CheckpointError(f"the description of the detector in {where} is incomplete ({error})") from error
 
     def save(self, path: str | os.PathLike[str], **notes: Any) -> None:
-        """Writes weights and description; `notes` (how it was trained, its scores) are kept beside them."""
+        """Writes weights and description to a checkpoint, with `notes` such as training options and scores."""
         checkpoint.write(path, "detector", self.state_dict(), {"detector": self.describe(), "notes": notes})
 
 
 def load_detector(path: str | os.PathLike[str]) -> CRNN:
-    """Opens a detector that `python -m task_aware.train_sed` wrote, in evaluation mode.
+    """Opens a detector checkpoint that `python -m task_aware.train_sed` wrote, in evaluation mode.
 
     Raises:
-        CheckpointError: the file is missing, cut off, foreign, of a newer format or of another kind.
+        CheckpointError: the file is missing, truncated, not a checkpoint of this package, of a newer format or of
+            another kind.
     """
     tensors, content = checkpoint.read(path, "detector")
     detector = CRNN.from_description(content["detector"], path)

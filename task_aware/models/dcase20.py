@@ -1,4 +1,4 @@
-"""Checkpoints of the released DCASE 2020 task 4 baseline, read without running code in them."""
+"""Reads checkpoints of the published DCASE 2020 task 4 baseline, without executing code that they contain."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from task_aware.base.errors import CheckpointError
 from task_aware.models.crnn import CRNN, CRNNConfig
 from task_aware.models.features import FeatureConfig
 
-#: What such files hold besides tensors and plain values: numbers and arrays of numpy, whose modules moved with its 2.0.
+#: NumPy types in such files, besides tensors and plain values; their modules were renamed in NumPy 2.0.
 _NUMPY: list[Any] = [
     np.dtype,
     np.ndarray,
@@ -30,42 +30,43 @@ _NUMPY: list[Any] = [
 
 
 UNTRAINED_ATTENTION = (
-    "the attention layer (dense_softmax) is not saved in such files and would be untrained, so clip probabilities are "
-    "pooled without it, by %s: they are not the published ones; those of the frames are"
+    "such files do not contain the attention layer (dense_softmax), so clip probabilities are pooled by %s instead and "
+    "differ from the published ones; frame probabilities do not"
 )
 
 
 def read_file(path: Path) -> dict[str, Any]:
-    """The content of a baseline's checkpoint; nothing but tensors, numbers and containers is unpickled.
+    """Reads the content of a baseline checkpoint; only tensors, numbers and containers are unpickled.
 
-    Raises CheckpointError for another file.
+    Raises CheckpointError if the file is anything else.
     """
     if not path.is_file():
-        raise CheckpointError(f"there is no file {path}; give the baseline's checkpoint")
+        raise CheckpointError(f"there is no file {path}; expected a checkpoint of the baseline")
     try:
         with torch.serialization.safe_globals(_NUMPY):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, OSError) as error:
         called = re.search(r"GLOBAL (\S+)", str(error))
-        reason = f"it would call {called[1]}" if called else "torch.save did not write it, or not to its end"
+        reason = f"it would call {called[1]}" if called else "it is not a file of torch.save, or it is truncated"
         raise CheckpointError(f"{path} is not a checkpoint that can be read safely: {reason}") from error
     if not isinstance(content, dict):
-        raise CheckpointError(f"{path} holds a {type(content).__name__}, and the baseline's dict is wanted")
+        raise CheckpointError(f"{path} holds a {type(content).__name__}; expected the dict that the baseline saves")
     return content
 
 
 def convert(
     content: Mapping[str, Any], where: Path, *, ema: bool = False, clip_pooling: Any = "linear_softmax"
 ) -> CRNN:
-    """A baseline's checkpoint as a detector in evaluation mode.
+    """Converts a baseline checkpoint to a detector in evaluation mode.
 
     Args:
-        content: what the file `where` holds.
-        ema: take the mean teacher (`model_ema`) in place of the student (`model`), which the baseline evaluates.
-        clip_pooling: see `CRNNConfig`; `attention` cannot be had.
+        content: content of the checkpoint, from `read_file`.
+        where: path of the checkpoint, for errors.
+        ema: use the mean teacher (`model_ema`) instead of the student (`model`), which the baseline evaluates.
+        clip_pooling: see `CRNNConfig`; `attention` is not possible.
 
     Raises:
-        CheckpointError: an entry is missing or of another shape than the baseline's.
+        CheckpointError: an entry is missing or differs in shape from the baseline's.
     """
 
     def entry(*names: str) -> Any:
@@ -74,7 +75,7 @@ def convert(
             if not isinstance(found, Mapping) or name not in found:
                 place = "".join(f"[{n!r}]" for n in names[: depth + 1])
                 raise CheckpointError(
-                    f"{where} has no {place}; it is not a checkpoint of the DCASE 2020 task 4 baseline"
+                    f"{where} has no entry {place}; it is not a checkpoint of the DCASE 2020 task 4 baseline"
                 )
             found = found[name]
         return found
@@ -109,11 +110,11 @@ def convert(
         raise CheckpointError(f"{where} describes a network that is not the baseline's ({error})") from error
     if entry("pooling_time_ratio") != detector.time_pooling:
         raise CheckpointError(
-            f"{where} has the pooling_time_ratio {entry('pooling_time_ratio')}, and its blocks pool "
-            f"{detector.time_pooling} frames; give an unchanged file"
+            f"{where} has the pooling_time_ratio {entry('pooling_time_ratio')}, but its blocks pool "
+            f"{detector.time_pooling} frames; use an unmodified checkpoint"
         )
     if not (variance > 0).all():  # NaN too
-        raise CheckpointError(f"the scaler in {where} has variances that are not above 0; give an unchanged file")
+        raise CheckpointError(f"the scaler in {where} has variances that are not above 0; use an unmodified checkpoint")
     tensors = {"mean": mean.float(), "std": variance.sqrt().float()}
     for part, tree in state.items():
         for name, tensor in tree.items():

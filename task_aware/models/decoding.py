@@ -1,4 +1,4 @@
-"""From frame probabilities to events, as the DCASE 2020 task 4 baseline decodes them."""
+"""Decodes frame probabilities into events, as the DCASE 2020 task 4 baseline does."""
 
 from __future__ import annotations
 
@@ -23,29 +23,38 @@ def decode(
     median_frames: int = 7,
     duration: float = 10.0,
 ) -> list[Event]:
-    """The events in the frame probabilities of one clip, as the DCASE 2020 task 4 baseline decodes them.
+    """Decodes the frame probabilities of one clip into events, as the DCASE 2020 task 4 baseline does.
 
-    Probabilities at or above `threshold` are active; a median filter of `median_frames` output frames
-    (reflected at both ends) smooths the binary track of each class; each run of active frames is an event.
+    Frames with a probability of at least `threshold` are active. A median filter (reflected at both ends) smooths the
+    binary track of each class, and each run of active frames is an event.
 
-    frame: [T', C] probabilities, one column per label; a tensor of any device and floating type, or an array.
-    frame_seconds: length of one of the T' frames; frame t covers [t, t + 1) * frame_seconds.
-    duration: seconds at which events are cut (the last frame may reach past the end of the clip).
+    Args:
+        frame: probabilities [T', C], one column per label; a tensor on any device and of any floating type, or an
+            array.
+        labels: the C classes.
+        frame_seconds: length of a frame; frame t covers [t, t + 1) * frame_seconds.
+        threshold: probability from which on a class is active.
+        median_frames: length of the median filter, frames.
+        duration: length of the clip in seconds, at which events are cut (the last frame may extend beyond it).
 
-    Returns the events sorted by onset, then label. Raises ValueError for another shape or for NaN.
+    Returns:
+        The events sorted by onset, then label.
+
+    Raises:
+        ValueError: the shape is another, a probability is NaN, or an option is out of range.
     """
     probabilities = _array(frame)
     if probabilities.ndim != 2 or probabilities.shape[1] != len(labels):
         raise ValueError(
-            f"frame has the shape {list(probabilities.shape)}, but [T', {len(labels)}] is wanted: "
-            "pass the frame probabilities of one clip with a column per label."
+            f"frame has the shape {list(probabilities.shape)}, expected [T', {len(labels)}]: "
+            "the frame probabilities of one clip, with a column per label."
         )
     if np.isnan(probabilities).any():
-        raise ValueError("frame holds NaN, but probabilities are wanted: check the detector's input and weights.")
+        raise ValueError("frame holds NaN instead of probabilities; check the detector's input and weights.")
     if median_frames < 1:
-        raise ValueError(f"median_frames is {median_frames}, but 1 (no filter) or more is wanted.")
+        raise ValueError(f"median_frames is {median_frames}; it must be 1 (no filter) or more.")
     if not frame_seconds > 0:
-        raise ValueError(f"frame_seconds is {frame_seconds}, but a positive number of seconds is wanted.")
+        raise ValueError(f"frame_seconds is {frame_seconds}; it must be above 0.")
     if len(probabilities) == 0:
         return []
     active = (probabilities >= threshold).astype(np.uint8)
@@ -63,7 +72,7 @@ def decode(
 
 
 def frame_edges(n_frames: int, frame_seconds: float, seconds: float) -> np.ndarray:
-    """Where frames begin and the last one ends, `[n_frames + 1]` seconds; none is past the end of the recording."""
+    """Edges of the frames, `[n_frames + 1]` in seconds, limited to the length of the recording."""
     return np.minimum(np.arange(n_frames + 1) * frame_seconds, seconds)
 
 

@@ -1,4 +1,4 @@
-"""The separation baseline of DCASE 2020 task 4: a denoiser of waveforms before a frozen detector (SEP+SED).
+"""The separation baseline of DCASE 2020 task 4: a waveform denoiser in front of a frozen detector (SEP+SED).
 
 The network is TDCN++ (Kavalerov et al., "Universal sound separation", 2019) with mixture consistency (Wisdom et al.,
 "Differentiable consistency constraints for improved deep speech enhancement", 2019).
@@ -20,7 +20,7 @@ from task_aware.models.crnn import CRNN
 from task_aware.models.detector import Detection, features_of, freeze
 from task_aware.models.separator import DepthwiseConv1d, GlobalLayerNorm, pointwise
 
-#: The two outputs, which are fixed: no permutation is searched.
+#: Indices of the two outputs. Their order is fixed, so no permutation is searched.
 BACKGROUND, FOREGROUND = 0, 1
 
 WINDOW_SECONDS, HOP_SECONDS = 0.032, 0.008
@@ -31,11 +31,11 @@ class DenoiserConfig:
     """Sizes of the denoiser.
 
     Attributes:
-        sample_rate: Hz; it sets the transform, with windows of 32 ms every 8 ms.
-        bottleneck: channels of the residual trunk.
+        sample_rate: sample rate, Hz; determines the transform, which has windows of 32 ms every 8 ms.
+        bottleneck: channels of the residual path.
         hidden: channels of the depthwise convolutions.
-        blocks: convolution blocks per repeat, dilations 1, 2, ... 2^(blocks-1).
-        repeats: how often the dilations start over.
+        blocks: convolution blocks per repeat, with dilations 1, 2, ... 2^(blocks-1).
+        repeats: number of repeats of these blocks.
     """
 
     sample_rate: int = 16000
@@ -50,7 +50,7 @@ class DenoiserConfig:
                 raise ValueError(f"denoiser.{name} is {value}; it must be at least 1")
 
 
-#: The baseline's 32 blocks, and one for a laptop.
+#: The baseline's 32 blocks (tdcn), and a network small enough for a laptop.
 PRESETS: dict[str, dict[str, int]] = {
     "tdcn": {"bottleneck": 256, "hidden": 512, "blocks": 8, "repeats": 4},
     "small": {"bottleneck": 64, "hidden": 128, "blocks": 5, "repeats": 2},
@@ -82,7 +82,7 @@ class TDCNBlock(nn.Module):
         self.scale = nn.Parameter(torch.tensor(scale))
 
     def forward(self, x: Tensor, backend: ops.Backend) -> Tensor:
-        """`[B, bottleneck, T]` -> the same."""
+        """`[B, bottleneck, T]` -> `[B, bottleneck, T]`."""
         expand, activation, first_norm, depthwise, second_activation, second_norm, project = self.layers
         hidden = first_norm(activation(pointwise(x, expand, backend=backend)))
         hidden = cast(DepthwiseConv1d, depthwise).activated(hidden, cast(nn.PReLU, second_activation), backend)
@@ -90,25 +90,25 @@ class TDCNBlock(nn.Module):
 
 
 def mixture_consistency(estimates: Tensor, mixture: Tensor, weights: Tensor) -> Tensor:
-    """Spreads what the estimates lack of the mixture over them, so that they sum to it.
+    """Distributes the difference between the mixture and the sum of the estimates, so that they sum to the mixture.
 
     Args:
         estimates: `[B, S, N]`.
         mixture: `[B, N]`.
-        weights: share of each estimate, `[B, S]`, summing to 1.
+        weights: share of the difference for each estimate, `[B, S]`, summing to 1.
     """
     lacking = mixture - estimates.sum(1)
     return estimates + weights[..., None] * lacking[:, None]
 
 
 class Denoiser(nn.Module):
-    """Splits mixtures into background and foreground by sigmoid masks on their Fourier transform.
+    """Separates mixtures into background and foreground by sigmoid masks on their short-time Fourier transform.
 
-    TDCN++: blocks of rising dilation, each scaled by `0.9^b` at first, and a 1x1 convolution from the start of each
-    repeat to the starts of all later ones.
+    TDCN++: blocks of increasing dilation, with outputs scaled by `0.9^b` at initialisation, and 1x1 convolutions from
+    the start of each repeat to the starts of all later ones.
 
     Attributes:
-        backend: of the operators; a system sets its own.
+        backend: backend of the operators; set by the system that contains the denoiser.
     """
 
     window: Tensor
@@ -132,7 +132,7 @@ class Denoiser(nn.Module):
         self.register_buffer("window", torch.hann_window(self.n_fft), persistent=False)
 
     def forward(self, mixture: Tensor) -> Tensor:
-        """`[B, N]` -> background and foreground `[B, 2, N]`, which sum to the mixture; N is at least 257 at 16 kHz."""
+        """Maps `[B, N]` to background and foreground `[B, 2, N]`, which sum to it; N is at least 257 at 16 kHz."""
         spectrum = torch.stft(mixture, self.n_fft, self.hop, window=self.window, return_complex=True)
         x = self.bottleneck(spectrum.abs())
         starts: list[Tensor] = []
@@ -155,7 +155,7 @@ class Denoiser(nn.Module):
 
 
 class LateDetection(NamedTuple):
-    """Frame probabilities `[B, T', C]` of the mixture, of the foreground, and half the sum of both."""
+    """Frame probabilities `[B, T', C]` of the mixture, of the foreground, and their average."""
 
     mixture: Tensor
     foreground: Tensor
@@ -163,20 +163,20 @@ class LateDetection(NamedTuple):
 
 
 class DenoisedDetector(nn.Module):
-    """SEP+SED: a frozen detector hears the mixture and the denoised foreground, and its answers are averaged.
+    """SEP+SED: runs a frozen detector on the mixture and on the denoised foreground, and averages its probabilities.
 
     Args:
-        denoiser: waveforms `[B, N]` -> `[B, 2, N]`.
-        detector: its front end and scaler serve both.
-        backend: of the operators.
+        denoiser: maps waveforms `[B, N]` to `[B, 2, N]`.
+        detector: the detector, whose front end and scaler are used for both.
+        backend: backend of the operators.
     """
 
     def __init__(self, denoiser: Denoiser, detector: CRNN, *, backend: ops.Backend = "auto") -> None:
         super().__init__()
         if detector.feature_config.sample_rate != denoiser.config.sample_rate:
             raise ValueError(
-                f"the denoiser works at {denoiser.config.sample_rate} Hz and the detector at "
-                f"{detector.feature_config.sample_rate}; give both one rate"
+                f"the denoiser works at {denoiser.config.sample_rate} Hz, but the detector works at "
+                f"{detector.feature_config.sample_rate} Hz; both need the same sample rate"
             )
         self.denoiser = denoiser
         self.detector: CRNN = freeze(detector)  # type: ignore[assignment]
@@ -191,22 +191,22 @@ class DenoisedDetector(nn.Module):
 
     @torch.no_grad()
     def hear(self, waveform: Tensor) -> Detection:
-        """The detector's answer to `[B, N]`."""
+        """Runs the detector on waveforms `[B, N]`."""
         mel = self.detector.feature_config.mel(waveform, backend=self.backend)
         return self.detector(features_of(self.detector, mel))
 
     @torch.no_grad()
     def denoise(self, waveform: Tensor) -> Tensor:
-        """The foreground of mixtures: `[B, N]` -> `[B, N]`."""
+        """Extracts the foreground of mixtures: `[B, N]` -> `[B, N]`."""
         return self.denoiser(waveform)[:, FOREGROUND].contiguous()
 
     def detect(self, waveform: Tensor) -> LateDetection:
-        """Detections with and without averaging, of mixtures `[B, N]`."""
+        """Runs the detector on mixtures `[B, N]`, on their foreground, and averages both."""
         mixture, foreground = self.hear(waveform).frame, self.hear(self.denoise(waveform)).frame
         return LateDetection(mixture, foreground, 0.5 * (mixture + foreground))
 
     def save(self, path: str | os.PathLike[str], **notes: Any) -> None:
-        """Writes denoiser and detector; `notes` are kept beside them."""
+        """Writes denoiser and detector to a checkpoint, together with `notes`."""
         content = {
             "denoiser": asdict(self.denoiser.config),
             "detector": self.detector.describe(),
@@ -216,10 +216,11 @@ class DenoisedDetector(nn.Module):
 
     @classmethod
     def from_checkpoint(cls, path: str | os.PathLike[str], *, backend: ops.Backend = "auto") -> DenoisedDetector:
-        """Opens what `python -m task_aware.train_sep` wrote, in evaluation mode.
+        """Opens a checkpoint that `python -m task_aware.train_sep` wrote, in evaluation mode.
 
         Raises:
-            CheckpointError: the file is missing, cut off, foreign, of a newer format or of another kind.
+            CheckpointError: the file is missing, truncated, not a checkpoint of this package, of a newer format or of
+                another kind.
         """
         tensors, content = checkpoint.read(path, "denoiser")
         try:

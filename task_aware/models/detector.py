@@ -1,4 +1,4 @@
-"""What a detector is here: the protocol that any frozen network follows, what it hears, and how it is frozen."""
+"""The detector protocol: what a frozen network must provide, the features it reads, and how it is frozen."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from torch import Tensor, nn
 
 from task_aware.models.features import FeatureConfig
 
-#: Output frames of the baseline's median filter.
+#: Length of the baseline's median filter, output frames.
 MEDIAN_FRAMES = 7
 
 
 class Detection(NamedTuple):
-    """What a detector says of a batch of clips.
+    """A detector's output for a batch of clips.
 
     Attributes:
         frame: probabilities per output frame and class, `[B, T', C]`.
         clip: probabilities per clip and class, `[B, C]`.
-        activations: the layers that the deep feature loss compares, each `[B, ...]`.
+        activations: outputs of the layers that the deep feature loss compares, each `[B, ...]`.
     """
 
     frame: Tensor
@@ -30,15 +30,15 @@ class Detection(NamedTuple):
 
 @runtime_checkable
 class Detector(Protocol):
-    """A sound event detector that separation can be trained through: an `nn.Module` with these attributes.
+    """A sound event detector through which a separator can be trained: an `nn.Module` with these attributes.
 
     Attributes:
         labels: the C classes, in the order of the outputs.
-        feature_config: the front end whose scaled log-mel `[B, F, T]` it reads.
-        mean, std: the scaler, `[F]`, dB.
+        feature_config: the front end that computes its input, scaled log-mel `[B, F, T]`.
+        mean, std: the scaler of the features, `[F]`, dB.
         frame_seconds: seconds between two output frames.
 
-    It may also have `median_frames`, the length of the median filter that its events are decoded with (7 without).
+    A detector may also have `median_frames`, the length of the median filter in decoding its events (default: 7).
     """
 
     labels: tuple[str, ...]
@@ -51,27 +51,27 @@ class Detector(Protocol):
 
 
 def features_of(detector: Detector, mel: Tensor) -> Tensor:
-    """What a detector reads of linear mel `[..., F, T]`: its dB, scaled, of the same shape."""
+    """Converts linear mel `[..., F, T]` to the scaled log-mel features that a detector reads, of the same shape."""
     front_end = detector.feature_config
     return front_end.scale(front_end.log_mel(mel), detector.mean, detector.std)
 
 
 def median_frames_of(detector: Detector) -> int:
-    """Length of the median filter that a detector's events are decoded with, in output frames."""
+    """Length of the median filter in decoding a detector's events, output frames."""
     return getattr(detector, "median_frames", MEDIAN_FRAMES)
 
 
 def keep_precision(rnn: nn.RNNBase) -> None:
-    """Lets a recurrent layer compute in the dtype of its weights within autocast on CUDA too.
+    """Makes a recurrent layer compute in the dtype of its weights, even under autocast on CUDA.
 
-    cuDNN's would run in float16, also where autocast's dtype is bfloat16. Its range is too small for gradients of a
-    loss that is not scaled, as none is in a training in bfloat16.
+    Under autocast cuDNN's layers run in float16, even if autocast's dtype is bfloat16. The range of float16 is too
+    small for the gradients of an unscaled loss, and training in bfloat16 does not scale the loss.
     """
     vars(rnn).setdefault("forward", functools.partial(_in_own_precision, rnn))
 
 
 def _in_own_precision(rnn: nn.RNNBase, input: Any, hx: Any = None) -> Any:
-    """The layer's own forward of a tensor or a packed sequence, from a state or (LSTM) a pair of states."""
+    """Runs the layer's own forward on a tensor or a packed sequence, from a state or (LSTM) a pair of states."""
     forward, states = type(rnn).forward, [] if hx is None else [hx]
     if not (input.is_cuda and torch.is_autocast_enabled("cuda")):
         return forward(rnn, input, *states)
@@ -85,10 +85,10 @@ def _of_dtype(state: Any, dtype: torch.dtype) -> Any:
 
 
 def freeze(detector: nn.Module) -> nn.Module:
-    """Puts a detector into evaluation mode and stops its weights' gradients; gradients still flow through it.
+    """Puts a detector into evaluation mode and freezes its weights; gradients still flow through it to its input.
 
-    cuDNN has no gradient of a recurrent layer in evaluation mode. Without dropout between its layers such a layer
-    computes the same in both modes, so it alone stays in training mode. Within autocast it keeps its precision.
+    Recurrent layers stay in training mode, because cuDNN has no gradient for them in evaluation mode; without dropout
+    they compute the same in both modes. Under autocast they keep the precision of their weights.
     """
     detector.eval().requires_grad_(False)
     for module in detector.modules():

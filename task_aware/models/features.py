@@ -1,4 +1,4 @@
-"""The detector's front end: what a waveform becomes before a network sees it."""
+"""The detector's front end, which converts waveforms to features."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ class FeatureConfig:
     """A log-mel front end; the defaults are those of the DCASE 2020 task 4 baseline.
 
     Attributes:
-        sample_rate: Hz.
-        n_fft: window and transform length, samples.
-        hop: samples between frames.
-        n_mels: mel bands F.
-        f_min, f_max: edges of the mel bands, Hz.
-        amin: smallest amplitude that the logarithm sees.
-        top_db: dynamic range kept below the maximum of each clip, dB; inf keeps all, as causal models need.
+        sample_rate: sample rate, Hz.
+        n_fft: length of the window and of the Fourier transform, samples.
+        hop: distance between frames, samples.
+        n_mels: number of mel bands F.
+        f_min, f_max: lower edge of the lowest and upper edge of the highest mel band, Hz.
+        amin: amplitude below which values are clamped before the logarithm.
+        top_db: dynamic range below the maximum of each clip, dB; lower values are clamped. Causal models need inf,
+            which clamps nothing.
     """
 
     sample_rate: int = 16000
@@ -49,11 +50,11 @@ class FeatureConfig:
         return self.hop / self.sample_rate
 
     def n_frames(self, n_samples: int) -> int:
-        """Frames T of a centred transform of `n_samples` samples."""
+        """Number of frames T of a centred transform of `n_samples` samples."""
         return n_samples // self.hop + 1
 
     def mel(self, waveform: Tensor, *, backend: ops.Backend = "auto") -> Tensor:
-        """Linear-amplitude mel-spectrogram: `[..., N]` -> `[..., F, T]`."""
+        """Computes the linear-amplitude mel-spectrogram: `[..., N]` -> `[..., F, T]`."""
         return ops.mel_spectrogram(
             waveform,
             sample_rate=self.sample_rate,
@@ -66,12 +67,15 @@ class FeatureConfig:
         )
 
     def log_mel(self, mel: Tensor) -> Tensor:
-        """dB of an amplitude `[..., F, T]`: `20 log10(max(amin, mel))`, within `top_db` of each clip's maximum."""
+        """Converts amplitudes `[..., F, T]` to dB, `20 log10(max(amin, mel))`.
+
+        Values are clamped at `top_db` below each clip's maximum.
+        """
         decibel = 20 * torch.log10(mel.clamp_min(self.amin))
         return torch.maximum(decibel, decibel.amax((-2, -1), keepdim=True) - self.top_db)
 
     def scale(self, decibel: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-        """Standardises each mel band: `[..., F, T]` with `mean`, `std` `[F]`."""
+        """Standardises each mel band of `[..., F, T]` with `mean` and `std`, both `[F]`."""
         return (decibel - mean[:, None]) / std[:, None]
 
     def to_dict(self) -> dict[str, float]:

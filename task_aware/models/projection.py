@@ -1,7 +1,7 @@
-"""From masks on mel bands to waveforms: the masks carried to the bins of the mixture's Fourier transform.
+"""Converts masks on mel bands to waveforms, by applying them to the bins of the mixture's Fourier transform.
 
-This is a projection, not a separation of waveforms: a source keeps the mixture's phase, what sounds within one mel band
-at one time cannot be told apart, and whatever the detector's front end does not hear (above half its rate) is gone.
+This is a projection, not a waveform separation. A source keeps the mixture's phase, sounds in the same mel band at the
+same time are not separated, and frequencies above half the detector's sample rate are lost.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ from task_aware.ops.mel_spectrogram import hamming_window, mel_filterbank
 
 
 def band_weights(front_end: FeatureConfig) -> Tensor:
-    """Shares `[n_fft // 2 + 1, F]` of the mel bands in each bin: the filter bank's transpose, rows summing to 1.
+    """Weights `[n_fft // 2 + 1, F]` of the mel bands for each bin: the filter bank's transpose, with rows summing to 1.
 
-    Between two bands' centres that is their linear interpolation. A bin that no filter reaches has the band nearest
-    to it.
+    Between the centres of two bands this interpolates linearly. A bin that no filter covers takes the nearest band.
     """
     bank = mel_filterbank(
         front_end.sample_rate, front_end.n_fft, front_end.n_mels, front_end.f_min, front_end.f_max
@@ -30,19 +29,19 @@ def band_weights(front_end: FeatureConfig) -> Tensor:
 
 
 def project(waveform: Tensor, mask: Tensor, front_end: FeatureConfig, *, lead: int = 0) -> Tensor:
-    """Sources of a mixture by their masks on its mel-spectrogram.
+    """Separates mixtures by masks on their mel-spectrogram.
 
-    Where the masks of all sources sum to 1, the sources sum to the mixture.
+    If the masks of all sources sum to 1, the sources sum to the mixture.
 
     Args:
         waveform: mixtures `[B, N]`.
-        mask: `[B, S, F, T]` in [0, 1], of the frames centred at `lead + t * hop`; the frames before and after take
-            those of the first and the last.
-        front_end: what the masks' bands and frames mean.
+        mask: masks `[B, S, F, T]` in [0, 1] for the frames centred at `lead + t * hop`; frames before and after use
+            the first and the last mask.
+        front_end: front end that defines the masks' bands and frames.
         lead: samples before the first masked frame, a multiple of the hop.
 
     Returns:
-        `[B, S, N]`.
+        The sources `[B, S, N]`.
     """
     window = hamming_window(front_end.n_fft, device=waveform.device).to(waveform.dtype)
     n_fft, hop = front_end.n_fft, front_end.hop

@@ -17,14 +17,15 @@ class MaskNetworkConfig:
     """Sizes of the mask network.
 
     Attributes:
-        n_mels: mel bands F of the mixture.
-        n_sources: masks S.
-        bottleneck: channels of the residual trunk (Bn).
+        n_mels: number of mel bands F of the mixture.
+        n_sources: number of masks S.
+        bottleneck: channels of the residual path (Bn).
         hidden: channels of the depthwise convolutions (H).
-        skip: channels of the summed skip connections (Sc).
-        blocks: convolution blocks per repeat, dilations 1, 2, ... 2^(blocks-1) (X).
-        repeats: how often the dilations start over (R).
-        causal: look back alone: convolutions padded on the left, norms over the channels of each frame.
+        skip: channels of the skip connections (Sc).
+        blocks: convolution blocks per repeat, with dilations 1, 2, ... 2^(blocks-1) (X).
+        repeats: number of repeats of these blocks (R).
+        causal: depend on past frames alone: convolutions are padded on the left, and norms are over the channels of
+            each frame.
     """
 
     n_mels: int = 128
@@ -42,7 +43,7 @@ class MaskNetworkConfig:
                 raise ValueError(f"separator.{name} is {value}; it must be at least 1")
 
 
-#: The paper's text, what its "3M parameters" amounts to (see the README), and one for a laptop.
+#: The sizes in the paper's text, sizes that match its "3M parameters", and sizes for a laptop; see docs/recipes.md.
 PRESETS: dict[str, dict[str, int]] = {
     "conv_tasnet_text": {"bottleneck": 64, "hidden": 128, "skip": 64, "blocks": 5, "repeats": 3},
     "conv_tasnet_3m": {"bottleneck": 128, "hidden": 512, "skip": 128, "blocks": 5, "repeats": 3},
@@ -53,7 +54,7 @@ PRESETS: dict[str, dict[str, int]] = {
 def preset(name: str, *, n_mels: int, n_sources: int, causal: bool = False) -> MaskNetworkConfig:
     """The sizes called `name` for `n_mels` bands and `n_sources` masks."""
     if name not in PRESETS:
-        raise ValueError(f"no separator preset is called {name!r}; there are {', '.join(sorted(PRESETS))}")
+        raise ValueError(f"no separator preset is called {name!r}; choose from {', '.join(sorted(PRESETS))}")
     return MaskNetworkConfig(n_mels=n_mels, n_sources=n_sources, causal=causal, **PRESETS[name])
 
 
@@ -72,7 +73,7 @@ class GlobalLayerNorm(nn.Module):
 
 
 class ChannelLayerNorm(GlobalLayerNorm):
-    """cLN: as gLN, but over the channels of each frame."""
+    """cLN: like gLN, but over the channels of each frame."""
 
     def forward(self, x: Tensor) -> Tensor:
         """`[B, C, T]` -> `[B, C, T]`; the variance is the biased one."""
@@ -81,14 +82,14 @@ class ChannelLayerNorm(GlobalLayerNorm):
 
 
 def norm(config: MaskNetworkConfig, channels: int) -> GlobalLayerNorm:
-    """cLN of a causal network, gLN of any other."""
+    """Makes a cLN for a causal network, otherwise a gLN."""
     return ChannelLayerNorm(channels) if config.causal else GlobalLayerNorm(channels)
 
 
 def pointwise(x: Tensor, *layers: nn.Module, backend: ops.Backend) -> Tensor:
-    """1x1 convolutions of one input `[B, C, T]`, their outputs side by side in the channels, as one product.
+    """Applies 1x1 convolutions to one input `[B, C, T]` at once and concatenates their outputs over channels.
 
-    On the CPU it is a product of matrices, for which nothing is laid out anew, as it is for a convolution.
+    On the CPU this is one matrix product, which needs no change of memory layout, unlike a convolution.
     """
     convolutions = cast(tuple[nn.Conv1d, ...], layers)
     if backend == "reference":
@@ -100,12 +101,12 @@ def pointwise(x: Tensor, *layers: nn.Module, backend: ops.Backend) -> Tensor:
     if x.is_cuda:
         return nn.functional.conv1d(x, weight, bias)
     if torch.is_autocast_enabled("cpu"):
-        weight = weight.to(torch.get_autocast_dtype("cpu"))  # here, and not in a copy for each item
+        weight = weight.to(torch.get_autocast_dtype("cpu"))  # once, instead of a copy for each item
     return torch.baddbmm(bias[:, None], weight[:, :, 0].expand(len(x), -1, -1), x)
 
 
 class DepthwiseConv1d(nn.Conv1d):
-    """A dilated convolution over three frames of each channel, around each frame or, where causal, up to it."""
+    """A dilated depthwise convolution over three frames, centred on each frame or, if causal, ending at it."""
 
     def __init__(self, channels: int, dilation: int, *, causal: bool) -> None:
         padding = 0 if causal else dilation
@@ -118,7 +119,7 @@ class DepthwiseConv1d(nn.Conv1d):
         return super().forward(self.context(x))
 
     def activated(self, x: Tensor, activation: nn.PReLU, backend: ops.Backend) -> Tensor:
-        """The convolution and the activation after it, on the CPU as one operator."""
+        """Applies the convolution and the activation after it, fused into one operator on the CPU."""
         if self.causal or x.is_cuda or backend == "reference":
             return activation(self(x))
         assert self.bias is not None
@@ -154,13 +155,13 @@ class ConvBlock(nn.Module):
 
 
 class MaskNetwork(nn.Module):
-    """Mask logits from the mixture's scaled log-mel features.
+    """Computes mask logits from the mixture's scaled log-mel features.
 
-    A norm (gLN, or cLN where causal), a 1x1 bottleneck, `repeats` x `blocks` convolution blocks whose skip outputs are
-    summed, PReLU and a 1x1 convolution to `n_sources * n_mels` logits. The sigmoid belongs to `ops.mel_mask`.
+    A norm (gLN, or cLN if causal), a 1x1 bottleneck, `repeats` x `blocks` convolution blocks whose skip outputs are
+    summed, PReLU and a 1x1 convolution to `n_sources * n_mels` logits. The sigmoid is part of `ops.mel_mask`.
 
     Attributes:
-        backend: of the operators; a system sets its own.
+        backend: backend of the operators; set by the system that contains the network.
     """
 
     backend: ops.Backend = "auto"

@@ -1,4 +1,4 @@
-"""Mask network and frozen detector as one system: from a mixture's mel-spectrogram to sources and detections."""
+"""A mask network and a frozen detector as one system: from a mixture's mel-spectrogram to sources and detections."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ Merge = Literal["max", "average", "noisy_or", "mean"]
 
 
 class Separation(NamedTuple):
-    """Estimated sources: linear mel and the detector's scaled log-mel features, both `[B, S, F, T]`."""
+    """Estimated sources as linear mel and as the detector's scaled log-mel features, both `[B, S, F, T]`."""
 
     mel: Tensor
     features: Tensor
 
 
 class SourceDetection(NamedTuple):
-    """A detector's answer per source: frame `[B, S, T', C]`, clip `[B, S, C]`, activations each `[B * S, ...]`."""
+    """A detector's output per source: frame `[B, S, T', C]`, clip `[B, S, C]`, activations each `[B * S, ...]`."""
 
     frame: Tensor
     clip: Tensor
@@ -36,13 +36,13 @@ class SourceDetection(NamedTuple):
 
 
 def merge_sources(sources: Tensor, mixture: Tensor, rule: Merge) -> Tensor:
-    """Merges probabilities of the sources into one of the clip.
+    """Merges the probabilities of the sources into those of the clip.
 
     Args:
         sources: probabilities of each source, `[B, S, ...]`.
-        mixture: the detector's probabilities of the unseparated mixture, `[B, ...]` (used by `average` alone).
-        rule: `max` over sources (best under heavy overlap), `average` = half mixture, half `max` (best on ordinary
-            clips), `noisy_or` = `1 - prod(1 - p)`, or `mean` over sources.
+        mixture: the detector's probabilities for the unseparated mixture, `[B, ...]`; used by `average` alone.
+        rule: `max` over the sources (best with much overlap), `average` of the mixture and that `max` (best on
+            ordinary clips), `noisy_or`, which is `1 - prod(1 - p)`, or `mean` over the sources.
     """
     if rule == "max":
         return sources.amax(1)
@@ -52,18 +52,18 @@ def merge_sources(sources: Tensor, mixture: Tensor, rule: Merge) -> Tensor:
         return 1 - (1 - sources).prod(1)
     if rule == "mean":
         return sources.mean(1)
-    raise ValueError(f"no merging rule is called {rule!r}; there are max, average, noisy_or, mean")
+    raise ValueError(f"no merging rule is called {rule!r}; choose from max, average, noisy_or, mean")
 
 
 class Separator(nn.Module):
-    """A mask network before a frozen detector.
+    """A mask network in front of a frozen detector.
 
     Args:
-        mask_network: features `[B, F, T]` -> logits `[B, S, F, T]`.
-        detector: any frozen detector of the protocol; its front end and scaler are the system's.
-        mask_floor: least value f of a mask, `f + (1 - f) sigmoid(logits)`.
-        merge: how detections of the sources become those of the clip.
-        backend: of the operators.
+        mask_network: maps features `[B, F, T]` to logits `[B, S, F, T]`.
+        detector: any detector that follows the protocol; the system freezes it and uses its front end and scaler.
+        mask_floor: smallest value f of a mask, `f + (1 - f) sigmoid(logits)`.
+        merge: rule by which detections of the sources are merged, see `merge_sources`.
+        backend: backend of the operators.
     """
 
     def __init__(
@@ -92,11 +92,11 @@ class Separator(nn.Module):
         return self
 
     def mixture_features(self, mixture_mel: Tensor) -> Tensor:
-        """What the detector reads of a mixture: linear mel `[B, F, T]` -> scaled log-mel `[B, F, T]`."""
+        """Computes the detector's features of a mixture: linear mel `[B, F, T]` -> scaled log-mel `[B, F, T]`."""
         return features_of(self.detector, mixture_mel)
 
     def separate(self, mixture_mel: Tensor, mask_network: MaskNetwork | None = None) -> Separation:
-        """Linear mel of mixtures `[B, F, T]` -> sources; `mask_network` stands in for the system's (a teacher)."""
+        """Separates linear mel of mixtures `[B, F, T]`; `mask_network` replaces the system's own (for a teacher)."""
         config = self.detector.feature_config
         logits = (mask_network or self.mask_network)(self.mixture_features(mixture_mel))
         masked = ops.mel_mask(
@@ -120,13 +120,13 @@ class Separator(nn.Module):
 
     @torch.no_grad()
     def detect(self, mixture_mel: Tensor) -> tuple[Detection, SourceDetection, Tensor]:
-        """Detections of the mixture alone, of each source, and the merged frame probabilities `[B, T', C]`."""
+        """Detects events in the mixture and in each source; also returns merged frame probabilities `[B, T', C]`."""
         alone = self.detector(self.mixture_features(mixture_mel))
         sources = self.detect_sources(self.separate(mixture_mel).features)
         return alone, sources, merge_sources(sources.frame, alone.frame, self.merge)
 
     def save(self, path: str | os.PathLike[str], **notes: Any) -> None:
-        """Writes the mask network, and the detector with it if that is the CRNN (others stay their owner's)."""
+        """Writes a checkpoint of the mask network and of the detector if it is a `CRNN`; others are not saved."""
         detector = self.detector
         own = detector if isinstance(detector, CRNN) else None
         content = {
@@ -147,16 +147,16 @@ class Separator(nn.Module):
     def from_checkpoint(
         cls, path: str | os.PathLike[str], detector: nn.Module | None = None, *, backend: ops.Backend = "auto"
     ) -> Separator:
-        """Opens what `python -m task_aware.train` wrote, in evaluation mode.
+        """Opens a checkpoint that `python -m task_aware.train` wrote, in evaluation mode.
 
         Args:
             path: the file.
-            detector: a detector of the protocol in place of the one in the file; needed where the file has none.
-            backend: of the operators.
+            detector: a detector to use instead of the one in the file; required if the file has none.
+            backend: backend of the operators.
 
         Raises:
-            CheckpointError: the file is missing, cut off, foreign, of a newer format or of another kind; or the
-                detector's labels or front end are not those of training.
+            CheckpointError: the file is missing, truncated, not a checkpoint of this package, of a newer format or of
+                another kind; or the detector's labels or front end differ from those in training.
         """
         tensors, content = checkpoint.read(path, "separator")
 
@@ -167,8 +167,8 @@ class Separator(nn.Module):
             if detector is None:
                 if content["detector"] is None:
                     raise CheckpointError(
-                        f"{path} was trained through a detector of yours, which it does not hold; give it with "
-                        "--detector package.module:factory, or in Python as `detector`"
+                        f"{path} was trained through a custom detector, which it does not contain; name it with "
+                        "--detector package.module:factory, or pass it in Python as `detector`"
                     )
                 detector = CRNN.from_description(content["detector"], path)
                 checkpoint.load_weights(detector, part("detector."), path)
@@ -182,7 +182,7 @@ class Separator(nn.Module):
 
 
 def listen(model: nn.Module, mel: Tensor) -> Tensor:
-    """Frame probabilities `[B, T', C]` of linear mel `[B, F, T]`: a separator's merged ones, or a detector's."""
+    """Computes frame probabilities `[B, T', C]` from linear mel `[B, F, T]`: a separator's merged or a detector's."""
     if isinstance(model, Separator):
         return model.detect(mel)[2]
     detector = cast(Detector, model)
@@ -190,10 +190,11 @@ def listen(model: nn.Module, mel: Tensor) -> Tensor:
 
 
 def check_detector(detector: Any, labels: list[str], features: FeatureConfig, where: str) -> None:
-    """Raises CheckpointError where a detector's labels or front end are not those that `where` was made with."""
+    """Raises CheckpointError if a detector's labels or front end differ from those that `where` was made with."""
     if list(detector.labels) != list(labels):
         raise CheckpointError(
-            f"{where} was made for the labels {list(labels)}, the detector has {list(detector.labels)}; use its own"
+            f"{where} was made for the labels {list(labels)}, but the detector has {list(detector.labels)}; use the "
+            "detector of its training"
         )
     if detector.feature_config != features:
-        raise CheckpointError(f"{where} was made for {features}, the detector reads {detector.feature_config}")
+        raise CheckpointError(f"{where} was made for {features}, but the detector uses {detector.feature_config}")

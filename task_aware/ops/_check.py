@@ -1,4 +1,4 @@
-"""Validation shared by the operators: an error names operator and argument, what was given and wanted."""
+"""Argument checks shared by the operators; errors name the operator, the argument, its value and what is expected."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ FLOATING = (torch.float32, torch.float64, torch.bfloat16)
 
 
 def shape(tensor: Tensor) -> str:
-    """``[2,5,128]``."""
+    """Formats a shape as ``[2,5,128]``."""
     return "[" + ",".join(str(size) for size in tensor.shape) + "]"
 
 
 def floating(operation: str, **tensors: Tensor) -> None:
-    """TypeError unless every tensor is float32, float64 or bfloat16."""
+    """Raises TypeError unless every tensor is float32, float64 or bfloat16."""
     for name, tensor in tensors.items():
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{operation}: {name} is {type(tensor).__name__}, expected a torch.Tensor.")
@@ -23,7 +23,7 @@ def floating(operation: str, **tensors: Tensor) -> None:
 
 
 def dtype(operation: str, name: str, tensor: Tensor, wanted: torch.dtype) -> None:
-    """TypeError unless ``tensor`` is of exactly this dtype."""
+    """Raises TypeError unless ``tensor`` has exactly this dtype."""
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{operation}: {name} is {type(tensor).__name__}, expected a torch.Tensor.")
     if tensor.dtype != wanted:
@@ -31,17 +31,17 @@ def dtype(operation: str, name: str, tensor: Tensor, wanted: torch.dtype) -> Non
 
 
 def same_device(operation: str, **tensors: Tensor) -> None:
-    """ValueError unless all tensors are on one device."""
+    """Raises ValueError unless all tensors are on one device."""
     first_name, first = next(iter(tensors.items()))
     for name, tensor in tensors.items():
         if tensor.device != first.device:
             raise ValueError(
-                f"{operation}: {name} is on {tensor.device} and {first_name} on {first.device}, expected one device."
+                f"{operation}: {name} is on {tensor.device} and {first_name} is on {first.device}, expected one device."
             )
 
 
 def has_shape(operation: str, name: str, tensor: Tensor, wanted: tuple[int, ...], letters: str) -> None:
-    """ValueError unless ``tensor`` has the shape ``wanted``, called ``letters`` ("[B,S]") in the message."""
+    """Raises ValueError unless ``tensor`` has the shape ``wanted``, called ``letters`` ("[B,S]") in the message."""
     if tuple(tensor.shape) != tuple(wanted):
         sizes = ",".join(str(size) for size in wanted)
         raise ValueError(f"{operation}: {name} is {shape(tensor)}, expected {letters} = [{sizes}].")

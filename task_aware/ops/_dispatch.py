@@ -1,6 +1,6 @@
-"""Which implementation a call runs: the native kernels or the PyTorch reference.
+"""Selects the implementation of an operator: the native kernels or the PyTorch reference.
 
-Also how each handles its caller's context: references ignore autocast, and kernels refuse forward-mode differentiation.
+Also handles the caller's context: references ignore autocast, and kernels reject forward-mode differentiation.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _Reference = TypeVar("_Reference", bound=Callable[..., Any])
 
 
 def use_native(operation: str, backend: str, tensor: Tensor) -> bool:
-    """Whether ``operation`` runs natively on ``tensor``'s device.
+    """Whether ``operation`` runs the native kernels on ``tensor``'s device.
 
-    Raises :class:`ValueError` for an unknown backend and :class:`BackendError` where the device has no
-    kernels: a silent fallback would be a slow surprise.
+    Raises :class:`ValueError` if the backend is unknown, and :class:`BackendError` if the device has no kernels: a
+    silent fallback would be unexpectedly slow.
     """
     if backend not in ("auto", "native", "reference"):
         raise ValueError(f"{operation}: backend is {backend!r}, expected 'auto', 'native' or 'reference'.")
@@ -50,23 +50,23 @@ def use_native(operation: str, backend: str, tensor: Tensor) -> bool:
 
 
 def served_by_cuda(tensor: Tensor) -> bool:
-    """Whether CUDA kernels handle ``tensor``: they need lookup tables, the CPU's do not. Meta tensors count too."""
+    """Whether CUDA kernels handle ``tensor`` and so need lookup tables, unlike the CPU's; true of meta tensors too."""
     return tensor.device.type != "cpu"
 
 
 def has_kernels() -> bool:
-    """Whether the operators' schemas are registered, so that fakes and autograd can be."""
+    """Whether the operators' schemas are registered, which fakes and autograd formulas need."""
     return _extension.extension.cpu
 
 
 def outside_autocast(reference: _Reference) -> _Reference:
-    """Lets a reference compute within autocast as it does outside, in its arguments' precision; so do the kernels."""
+    """Disables autocast in a reference, so that it computes in the precision of its arguments, as the kernels do."""
 
     @functools.wraps(reference)
     def call(*args: Any, **kwargs: Any) -> Any:
         kind = next(x.device.type for x in (*args, *kwargs.values()) if isinstance(x, Tensor))
         if not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)):
-            return reference(*args, **kwargs)  # and an exported graph knows nothing of autocast
+            return reference(*args, **kwargs)  # keeps autocast out of exported graphs
         with torch.autocast(kind, enabled=False):
             return reference(*args, **kwargs)
 
@@ -74,7 +74,7 @@ def outside_autocast(reference: _Reference) -> _Reference:
 
 
 class _WithoutForwardMode(torch.library.Library):
-    """Registers autograd formulas that raise on forward-mode inputs, where PyTorch would silently return zeros."""
+    """Registers autograd formulas that raise for forward-mode inputs, where PyTorch would silently return zeros."""
 
     def impl(self, op_name: str, fn: Any, *args: Any, **kwargs: Any) -> Any:
         operation = op_name.removesuffix("_backward")
@@ -97,7 +97,7 @@ def _library() -> torch.library.Library:
 
 
 def register_autograd(name: str, backward: Callable[..., Any], **options: Any) -> None:
-    """``torch.library.register_autograd`` of an operator of this package, whose forward mode is an error."""
+    """``torch.library.register_autograd`` for an operator of this package; forward mode raises an error."""
     torch.library.register_autograd(f"task_aware::{name}", backward, lib=_library(), **options)
 
 
@@ -110,8 +110,8 @@ def _absent(operation: str, kind: str, reason: str) -> str:
     if kind == "CUDA":
         command = f"TASK_AWARE_CUDA=1 {command}"
     return (
-        f"{operation}: the tensors are on {kind} and the {kind} kernels are absent{built}, because {reason}; "
-        f"`{command}` builds them, backend='reference' does without."
+        f"{operation}: the tensors are on {kind}, but the {kind} kernels are not available{built}, because {reason}; "
+        f"build them with `{command}`, or use backend='reference'."
     )
 
 
@@ -121,17 +121,17 @@ def _check_architecture(operation: str, index: int) -> None:
     built = _extension.extension.build["architectures"]
     if not runs_on(built, major, minor):
         raise BackendError(
-            f"{operation}: the GPU is sm_{major}{minor} and the CUDA kernels were built for {built}; "
-            f"`TORCH_CUDA_ARCH_LIST={major}.{minor} {_extension.BUILD_COMMAND}` builds them for it, "
-            f"backend='reference' does without."
+            f"{operation}: the GPU is sm_{major}{minor}, but the CUDA kernels were built for {built}; build them for "
+            f"this GPU with `TORCH_CUDA_ARCH_LIST={major}.{minor} {_extension.BUILD_COMMAND}`, or use "
+            f"backend='reference'."
         )
 
 
 def runs_on(architectures: str, major: int, minor: int) -> bool:
-    """Whether kernels for ``architectures`` (as TORCH_CUDA_ARCH_LIST writes them) run on such a GPU.
+    """Whether kernels built for ``architectures`` (in the format of TORCH_CUDA_ARCH_LIST) run on such a GPU.
 
-    Machine code runs on its own and later minor versions of the same major one, PTX on every later version; with
-    the suffix ``f`` neither leaves the major version, with ``a`` the version itself.
+    Machine code runs on its own version and on later minor versions of the same major version; PTX runs on every later
+    version. The suffix ``f`` restricts both to the major version, the suffix ``a`` to exactly that version.
     """
     for item in architectures.split(";"):
         match = re.fullmatch(r"(\d+)\.(\d)([af]?)(\+PTX)?", item)

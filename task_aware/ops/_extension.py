@@ -1,8 +1,8 @@
-"""Finds and loads the native libraries, and says why one is absent.
+"""Finds and loads the native libraries, and explains why one is not available.
 
-`_C` (schemas, CPU kernels) and `_cuda` (CUDA kernels) lie beside this file after an editable or an ordinary
-install. Whoever stands in a checkout imports the checkout's Python files, while the libraries lie in the
-installed package: they are looked for there too, and held against the checkout's sources.
+`_C` (schemas, CPU kernels) and `_cuda` (CUDA kernels) are next to this file after an editable or a regular install.
+In a checkout, Python imports the checkout's files while the libraries are in the installed package; they are found
+there too, and compared with the checkout's sources.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ BUILD_COMMAND = "pip install ."
 
 @dataclass(frozen=True)
 class Extension:
-    """What was found. With a kernel set absent, its reason is one clause without a full stop."""
+    """The libraries found. The reason why kernels are absent is a clause without a full stop."""
 
     cpu: bool = False
     cuda: bool = False
@@ -38,7 +38,7 @@ class Extension:
 
 
 def library_folders() -> list[Path]:
-    """Where the libraries may lie: beside this file, then in the installed package."""
+    """Folders that may hold the libraries: the one of this file, then those of the installed package."""
     folders = [FOLDER]
     for name in ("platlib", "purelib"):
         folders.append(Path(sysconfig.get_path(name)) / "task_aware" / "ops")
@@ -47,7 +47,7 @@ def library_folders() -> list[Path]:
 
 
 def find_library(folder: Path) -> Path | None:
-    """The `_C` of this Python in ``folder``."""
+    """Finds the `_C` for this Python in ``folder``."""
     for suffix in importlib.machinery.EXTENSION_SUFFIXES:
         path = folder / f"_C{suffix}"
         if path.is_file():
@@ -56,7 +56,7 @@ def find_library(folder: Path) -> Path | None:
 
 
 def choose_library(libraries: list[Path], csrc: Path) -> Path:
-    """The first library built from exactly these sources (each holds their digest), else the first."""
+    """Chooses the first library built from exactly these sources, whose digest it contains, else the first one."""
     if csrc.is_dir() and len(libraries) > 1:
         digest = _sources.sources_digest(csrc).encode()
         for library in libraries:
@@ -66,17 +66,17 @@ def choose_library(libraries: list[Path], csrc: Path) -> Path:
 
 
 def compare_with_checkout(build: dict[str, str], library: Path, csrc: Path) -> str:
-    """Why libraries of this build must not be used with the checkout's sources; empty where they may be.
+    """Why libraries of this build cannot be used with the checkout's sources; empty if they can.
 
-    Other sources with the same schemas only warn: kernels may be out of date, but calls still fit them.
+    If only the sources differ and the schemas match, this warns: kernels may be out of date, but calls still match.
     """
     if not csrc.is_dir():
         return ""
     if build["schemas"] != _sources.schemas_digest(csrc):
-        return f"{library} was built for other operators than this checkout's; run `{BUILD_COMMAND}` again"
+        return f"{library} was built for other operators than those of this checkout; run `{BUILD_COMMAND}` again"
     if build["sources"] != _sources.sources_digest(csrc):
         warnings.warn(
-            f"{library} was built from other sources than this csrc/; run `{BUILD_COMMAND}` again.",
+            f"{library} was built from other sources than those in csrc/; run `{BUILD_COMMAND}` again.",
             RuntimeWarning,
             stacklevel=2,
         )
@@ -97,23 +97,23 @@ def _import_module(path: Path) -> ModuleType:
 
 
 def _load_cuda(folder: Path, build: dict[str, str]) -> str:
-    """Load `_cuda`; why it is absent, or empty."""
+    """Loads `_cuda`. Returns why it is not available; empty if it is."""
     path = folder / "_cuda.so"
     if build["cuda_absent"]:
         return f"it was built without them ({build['cuda_absent']})"
     if torch.version.cuda is None:
-        return f"torch {torch.__version__} has no CUDA"
+        return f"torch {torch.__version__} was built without CUDA"
     if not path.is_file():
         return f"{path} is missing"
     try:
         torch.ops.load_library(str(path))
     except OSError as error:
-        return f"{path} does not load ({error})"
+        return f"{path} cannot be loaded ({error})"
     return ""
 
 
 def load() -> Extension:
-    """Look for the libraries and load what there is; never raises."""
+    """Finds and loads the available libraries; never raises."""
     libraries = [path for path in map(find_library, library_folders()) if path is not None]
     if not libraries:
         reason = "the native library was not built"
@@ -123,7 +123,7 @@ def load() -> Extension:
     try:
         build = dict(_import_module(path).build_info())
     except ImportError as error:
-        reason = f"{path} does not load ({error})"
+        reason = f"{path} cannot be loaded ({error})"
         return Extension(cpu_absent=reason, cuda_absent=reason)
     if reason := compare_with_checkout(build, path, CSRC):
         return Extension(folder=folder, cpu_absent=reason, cuda_absent=reason, build=build)

@@ -1,6 +1,6 @@
-"""Digests of the C++ and CUDA sources: what a library was built from, held against what a checkout holds.
+"""Digests of the C++ and CUDA sources, to compare what a library was built from with a checkout.
 
-Imports nothing of the package, for setup.py reads it before anything is built.
+Imports nothing from the package, as setup.py uses this module before anything is built.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def _shorten(digest: hashlib._Hash) -> str:
 
 
 def sources_digest(csrc: Path) -> str:
-    """Digest of every source file in ``csrc``: changes with any edit."""
+    """Digest of all source files in ``csrc``; changes with any edit."""
     digest = hashlib.sha256()
     for path in _files(csrc):
         digest.update(path.relative_to(csrc).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
@@ -29,7 +29,7 @@ def sources_digest(csrc: Path) -> str:
 
 
 def schemas_digest(csrc: Path) -> str:
-    """Digest of the operators' schemas in ``csrc``: changes where Python and a library no longer fit."""
+    """Digest of the operators' schemas in ``csrc``; changes when Python no longer matches a built library."""
     digest = hashlib.sha256()
     for path in _files(csrc):
         for schema in re.findall(r"m\.def\(([^;]*)\);", path.read_text(encoding="utf-8")):

@@ -1,4 +1,4 @@
-"""Tables that native kernels look up: made once, and kept for as long as anything may read them."""
+"""Lookup tables of the native kernels: made once and kept, as they may be read at any time."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _POWERS = (1, 2, 3, 4, 8, 12)
 def kept(make: Callable[..., Made]) -> Callable[..., Made]:
     """Caches the result of ``make``, a tensor or a tuple whose first element is one, by its arguments.
 
-    The cache is unbounded on purpose: tables are small, and a CUDA graph keeps reading those it was captured with. What
-    is made within a trace (torch.export's tensors without data) belongs to that trace and is not kept.
+    The cache is unbounded on purpose: tables are small, and a CUDA graph continues to read those it was captured with.
+    Tables made while tracing (torch.export's tensors without data) belong to that trace and are not kept.
     """
     store: dict[tuple[Any, ...], Made] = {}
 
@@ -28,11 +28,11 @@ def kept(make: Callable[..., Made]) -> Callable[..., Made]:
     def look_up(*key: Any) -> Made:
         if key in store:
             return store[key]
-        # Made in a validation loop's inference mode, they must still serve a backward later.
+        # Tables made in inference mode, as in a validation loop, must still work in a later backward.
         with torch.inference_mode(False), torch.no_grad():
             made = make(*key)
         first = made if isinstance(made, Tensor) else made[0]
-        # The first of two threads wins: what it got may be in use already.
+        # The first of two threads wins: its table may already be in use.
         return store.setdefault(key, made) if type(first) is Tensor else made
 
     return look_up
@@ -40,12 +40,12 @@ def kept(make: Callable[..., Made]) -> Callable[..., Made]:
 
 @kept
 def fft_roots(sizes: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """The roots of unity of CUDA transforms, as csrc/cuda/register_fft.cuh reads them.
+    """The roots of unity for CUDA transforms, in the layout that csrc/cuda/register_fft.cuh reads.
 
-    ``[values, 2]``, real and imaginary parts: the tables of transforms of ``sizes`` values, one behind the other.
-    A table has a part for each pass over ``L = size, size / 16, ... > 16`` values: ``exp(-2 pi i / L)`` to the
-    power of ``p * n``, with the ``p`` of ``_POWERS`` as rows and n from 0 to ``L / 16 - 1`` as columns; each value
-    is rounded once. Made on the host and copied to the device: call once before capturing a CUDA graph.
+    ``[values, 2]``, real and imaginary parts: the concatenated tables of transforms of ``sizes`` values. A table has
+    a part for each pass over ``L = size, size / 16, ... > 16`` values: ``exp(-2 pi i / L)`` to the power of ``p * n``,
+    with the ``p`` of ``_POWERS`` as rows and n from 0 to ``L / 16 - 1`` as columns; each value is rounded once. The
+    tables are made on the host and copied to the device: call this once before capturing a CUDA graph.
     """
     host: dict[str, Any] = {"dtype": torch.float64, "device": "cpu"}  # whatever the caller's default device is
     powers, angles = torch.tensor(_POWERS, **host)[:, None], []

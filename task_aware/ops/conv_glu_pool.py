@@ -34,27 +34,27 @@ def conv_glu_pool(
     *,
     backend: Backend = "auto",
 ) -> Tensor:
-    """:func:`glu_pool` of a 3x3 convolution of one channel, zeros outside::
+    """Fuses a zero-padded 3x3 convolution of one channel with :func:`glu_pool`::
 
         x[b,c,f,t] = shift[c] + sum over i, j of kernel[c,i,j] * features[b,f+i-1,t+j-1]
         out = avg_pool((bias + weight x) * sigmoid(x), pool)
 
-    The convolution's output, C times the features, is never written: neither in the forward nor in the backward, which
-    computes it again. On the CPU alone.
+    The convolution's output, which is C times as large as the features, is never stored: the backward recomputes it.
+    CPU only.
 
     Args:
-        features: ``[B,F,T]``, float32, float64 or bfloat16 (summed in float32; what is summed is rounded to bfloat16).
-        kernel: ``[C,3,3]``, floating; rounded to the features' dtype, as the weight.
+        features: ``[B,F,T]``, float32, float64 or bfloat16 (rounded to bfloat16, but summed in float32).
+        kernel: ``[C,3,3]``, floating; rounded to the features' dtype, like the weight.
         shift, bias: ``[C]``, floating.
         weight: ``[C,C]``, floating.
-        pool: mel bands and frames that one output averages, as in :func:`glu_pool`.
+        pool: number of mel bands and of frames per pool, as in :func:`glu_pool`.
         backend: ``auto``, ``native`` or ``reference``.
 
     Returns:
-        ``[B,C,F // pool[0],T // pool[1]]`` of the features' dtype, as :func:`glu_pool` writes it.
+        ``[B,C,F // pool[0],T // pool[1]]`` in the features' dtype and the memory layout of :func:`glu_pool`.
 
     Raises:
-        TypeError, ValueError: an argument of another type, dtype, shape or device.
+        TypeError, ValueError: an argument has the wrong type, dtype, shape or device.
         BackendError: the tensors are not on the CPU and the backend is not ``reference``.
     """
     tensors = {"features": features, "kernel": kernel, "shift": shift, "weight": weight, "bias": bias}
@@ -69,9 +69,7 @@ def conv_glu_pool(
     check_pool("conv_glu_pool", "features", features, C, pool)
     _check.same_device("conv_glu_pool", **tensors)
     if backend != "reference" and features.device.type == "cuda":
-        raise BackendError(
-            "conv_glu_pool has no CUDA kernels; a convolution and glu_pool have, or backend='reference'."
-        )
+        raise BackendError("conv_glu_pool has no CUDA kernels; use a convolution and glu_pool, or backend='reference'.")
     if not use_native("conv_glu_pool", backend, features):
         return conv_glu_pool_reference(features, kernel, shift, weight, bias, pool)
     compute = torch.promote_types(features.dtype, torch.float32)

@@ -1,4 +1,4 @@
-"""The mask network's depthwise convolution and the PReLU after it, in one pass."""
+"""The mask network's depthwise convolution, fused with the PReLU after it."""
 
 from __future__ import annotations
 
@@ -30,27 +30,27 @@ def depthwise_prelu_reference(x: Tensor, weight: Tensor, bias: Tensor, slope: Te
 def depthwise_prelu(
     x: Tensor, weight: Tensor, bias: Tensor, slope: Tensor, dilation: int = 1, *, backend: Backend = "auto"
 ) -> Tensor:
-    """A convolution over three frames of each channel, then PReLU::
+    """Computes a zero-padded depthwise convolution over three frames, then PReLU::
 
         u[b,c,t] = bias[c] + sum over k < 3 of weight[c,k] * x[b,c,t + (k-1) * dilation], zeros outside
         y = u where u > 0, else slope * u
 
-    The middle of a Conv-TasNet block (Luo and Mesgarani, 2019). u is not kept for the backward, which computes it
-    again. On the CPU alone.
+    The middle of a Conv-TasNet block (Luo and Mesgarani, 2019). The backward recomputes u instead of storing it. CPU
+    only.
 
     Args:
         x: ``[B,C,T]``, float32, float64 or bfloat16 (summed in float32).
         weight: ``[C,3]``, floating.
         bias: ``[C]``, floating.
         slope: ``[1]``, floating.
-        dilation: frames between the three, at least 1.
+        dilation: distance between the three frames, at least 1.
         backend: ``auto``, ``native`` or ``reference``.
 
     Returns:
-        ``[B,C,T]`` of x's dtype.
+        ``[B,C,T]`` in x's dtype.
 
     Raises:
-        TypeError, ValueError: an argument of another type, dtype, shape or device.
+        TypeError, ValueError: an argument has the wrong type, dtype, shape or device.
         BackendError: the tensors are not on the CPU and the backend is not ``reference``.
     """
     tensors = {"x": x, "weight": weight, "bias": bias, "slope": slope}
@@ -65,7 +65,7 @@ def depthwise_prelu(
         raise ValueError(f"depthwise_prelu: dilation is {dilation}, expected at least 1.")
     _check.same_device("depthwise_prelu", **tensors)
     if backend != "reference" and x.device.type == "cuda":
-        raise BackendError("depthwise_prelu has no CUDA kernels; cuDNN's convolution has, or backend='reference'.")
+        raise BackendError("depthwise_prelu has no CUDA kernels; use cuDNN's convolution, or backend='reference'.")
     if not use_native("depthwise_prelu", backend, x):
         return depthwise_prelu_reference(x, weight, bias, slope, dilation)
     compute = torch.promote_types(x.dtype, torch.float32)

@@ -1,4 +1,4 @@
-"""The baseline detector's gated linear unit and the average pooling after it, in one pass."""
+"""The baseline detector's gated linear unit, fused with the average pooling after it."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from torch import Tensor
 from . import _check
 from ._dispatch import Backend, has_kernels, outside_autocast, register_autograd, use_native
 
-#: Frames that one pool may hold.
+#: Most frames per pool.
 MOST_FRAMES = 32
 
 
 def check_pool(operation: str, name: str, x: Tensor, C: int, pool: tuple[int, int]) -> None:
-    """ValueError unless ``x``, ``[...,F,T]`` called ``name``, holds pools of this size, and channels."""
+    """Raises ValueError unless ``x`` (``[...,F,T]``, called ``name``) is at least one pool large and has channels."""
     if len(pool) != 2 or min(pool) < 1 or pool[1] > MOST_FRAMES:
         raise ValueError(
-            f"{operation}: pool is {tuple(pool)}, expected (mel, time) from 1 on, time up to {MOST_FRAMES}."
+            f"{operation}: pool is {tuple(pool)}, expected (mel, time), both at least 1 and time at most {MOST_FRAMES}."
         )
     if C == 0 or x.shape[-2] < pool[0] or x.shape[-1] < pool[1]:
-        raise ValueError(f"{operation}: {name} is {_check.shape(x)}, which holds no pool of {tuple(pool)}.")
+        raise ValueError(f"{operation}: {name} is {_check.shape(x)}, which is too small for a pool of {tuple(pool)}.")
 
 
 @outside_autocast
@@ -35,28 +35,27 @@ def glu_pool_reference(x: Tensor, weight: Tensor, bias: Tensor, pool: tuple[int,
 
 
 def glu_pool(x: Tensor, weight: Tensor, bias: Tensor, pool: tuple[int, int], *, backend: Backend = "auto") -> Tensor:
-    """A linear map over channels at each position, gated by the sigmoid of its own input, then average pooling::
+    """Applies a linear map over channels at each position, gated by the sigmoid of its input, then average pooling::
 
         linear[b,c,f,t] = bias[c] + sum over k of weight[c,k] * x[b,k,f,t]
         out = avg_pool(linear * sigmoid(x), pool)
 
-    The gate of the DCASE 2020 task 4 baseline CRNN. Neither the map nor the gate is kept for the backward, which
-    computes them again from x.
+    The gate of the DCASE 2020 task 4 baseline CRNN. The backward recomputes the map and the gate from x instead of
+    storing them.
 
     Args:
-        x: ``[B,C,F,T]``, float32, float64 or bfloat16 (summed in float32). On the CPU one in channels-last memory is
-            read as it is, on a GPU a contiguous one; others are copied.
+        x: ``[B,C,F,T]``, float32, float64 or bfloat16 (summed in float32). No copy is needed for channels-last memory
+            on the CPU and for contiguous memory on a GPU.
         weight: ``[C,C]``, floating; rounded to x's dtype.
         bias: ``[C]``, floating.
-        pool: mel bands and frames that one output averages; what is left over at the ends is dropped. At most 32
-            frames.
+        pool: number of mel bands and of frames (at most 32) per pool; incomplete pools at the ends are dropped.
         backend: ``auto``, ``native`` or ``reference``.
 
     Returns:
-        ``[B,C,F // pool[0],T // pool[1]]`` of x's dtype, in channels-last memory where the CPU's kernel wrote it.
+        ``[B,C,F // pool[0],T // pool[1]]`` in x's dtype; the CPU's kernel returns channels-last memory.
 
     Raises:
-        TypeError, ValueError: an argument of another type, dtype, shape or device.
+        TypeError, ValueError: an argument has the wrong type, dtype, shape or device.
     """
     _check.floating("glu_pool", x=x, weight=weight, bias=bias)
     if x.dim() != 4:
@@ -73,7 +72,7 @@ def glu_pool(x: Tensor, weight: Tensor, bias: Tensor, pool: tuple[int, int], *, 
 
 
 def empty_output(x: Tensor, B: int, C: int, F: int, T: int) -> Tensor:
-    """``[B,C,F,T]`` of x's dtype and device in the kernels' layout, which on the CPU is channels last."""
+    """``[B,C,F,T]`` of x's dtype and device in the kernels' memory layout, which is channels last on the CPU."""
     return x.new_empty((B, C, F, T)) if x.is_cuda else x.new_empty((B, F, T, C)).permute(0, 3, 1, 2)
 
 

@@ -1,4 +1,4 @@
-"""The recurrence of gated recurrent units in both directions, given what each frame adds to their gates."""
+"""The recurrence of gated recurrent units in both directions, given the input's contribution to their gates."""
 
 from __future__ import annotations
 
@@ -34,27 +34,27 @@ def gru_scan_reference(gates: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def gru_scan(gates: Tensor, weight: Tensor, bias: Tensor, *, backend: Backend = "auto") -> Tensor:
-    """The states of gated recurrent units (Cho et al., 2014, as ``torch.nn.GRU`` has them) that begin with zeros::
+    """Computes the states of gated recurrent units (Cho et al., 2014, as in ``torch.nn.GRU``), beginning with zeros::
 
         r, z = sigmoid(gates_r + pre_r), sigmoid(gates_z + pre_z)    pre = h[t-1] @ weight.T + bias
         n = tanh(gates_n + r * pre_n)
         h[t] = (1 - z) * n + z * h[t-1]
 
-    ``gates`` is what the input adds, ``x @ weight_ih.T + bias_ih``, for all frames at once. Only the states are kept
-    for the backward, which computes the gates again. On the CPU alone: on a GPU, ``torch.nn.GRU`` runs cuDNN's.
+    ``gates`` is the contribution of the input, ``x @ weight_ih.T + bias_ih``, of all frames at once. Only the states
+    are stored for the backward, which recomputes the gates. CPU only: on a GPU, use ``torch.nn.GRU``, which runs cuDNN.
 
     Args:
-        gates: ``[B,T,D,3H]`` in the order r, z, n, float32, float64 or bfloat16 (summed in float32); of D = 2
-            directions the second runs from the last frame to the first.
+        gates: ``[B,T,D,3H]`` in the order r, z, n, float32, float64 or bfloat16 (summed in float32); with D = 2
+            directions, the second runs from the last frame to the first.
         weight: ``[D,3H,H]``, floating.
         bias: ``[D,3H]``, floating.
         backend: ``auto``, ``native`` or ``reference``.
 
     Returns:
-        ``[B,T,D,H]`` of gates' dtype.
+        ``[B,T,D,H]`` in the dtype of ``gates``.
 
     Raises:
-        TypeError, ValueError: an argument of another type, dtype, shape or device.
+        TypeError, ValueError: an argument has the wrong type, dtype, shape or device.
         BackendError: the tensors are not on the CPU and the backend is not ``reference``.
     """
     _check.floating("gru_scan", gates=gates, weight=weight, bias=bias)
@@ -65,7 +65,7 @@ def gru_scan(gates: Tensor, weight: Tensor, bias: Tensor, *, backend: Backend = 
     _check.has_shape("gru_scan", "bias", bias, (D, 3 * H), "[D,3H]")
     _check.same_device("gru_scan", gates=gates, weight=weight, bias=bias)
     if backend != "reference" and gates.device.type == "cuda":
-        raise BackendError("gru_scan has no CUDA kernels; torch.nn.GRU runs cuDNN's, backend='reference' a loop.")
+        raise BackendError("gru_scan has no CUDA kernels; use torch.nn.GRU (cuDNN), or backend='reference' (a loop).")
     if not use_native("gru_scan", backend, gates):
         return gru_scan_reference(gates, weight, bias)
     compute = torch.promote_types(gates.dtype, torch.float32)
@@ -73,12 +73,12 @@ def gru_scan(gates: Tensor, weight: Tensor, bias: Tensor, *, backend: Backend = 
 
 
 def gru(x: Tensor, layers: nn.GRU, *, backend: Backend = "auto") -> Tensor:
-    """The output of a ``torch.nn.GRU`` by :func:`gru_scan`, from zeros and without dropout.
+    """Computes the output of a ``torch.nn.GRU`` with :func:`gru_scan`, beginning with zeros and without dropout.
 
     Args:
         x: ``[B,T,I]``.
-        layers: with biases and ``batch_first``.
-        backend: of the recurrence.
+        layers: the GRU, which must have biases and ``batch_first``.
+        backend: backend of the recurrence.
 
     Returns:
         ``[B,T,D * H]``.

@@ -1,4 +1,4 @@
-"""Masking of a mel-spectrogram and the detector's decibel features, in one pass."""
+"""Masking of a mel-spectrogram, fused with the detector's decibel features."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class MaskedMel(NamedTuple):
     mel: Tensor
     """``[B,S,F,T]`` linear amplitude: mask times mixture."""
     features: Tensor
-    """``[B,S,F,T]`` scaled decibels, what the detector reads."""
+    """``[B,S,F,T]`` scaled decibels, the input of the detector."""
 
 
 @outside_autocast
@@ -33,8 +33,8 @@ def mel_mask_reference(
 ) -> MaskedMel:
     """Pure PyTorch definition of :func:`mel_mask`.
 
-    The clamp at ``top_db`` below the maximum is done on amplitudes, before the logarithm: the same
-    function, and ties of the maximum are ties of amplitudes.
+    The clamp at ``top_db`` below the maximum is applied to amplitudes, before the logarithm. The function is the same,
+    and ties of the maximum are ties of amplitudes.
     """
     result = torch.promote_types(logits.dtype, mel.dtype)
     compute = torch.promote_types(result, torch.float32)
@@ -61,7 +61,7 @@ def mel_mask(
     top_db: float = 80.0,
     backend: Backend = "auto",
 ) -> MaskedMel:
-    """Mask a mixture's mel-spectrogram and turn each source into the detector's features.
+    """Masks a mixture's mel-spectrogram and converts each source to the detector's features.
 
     With ``mask = floor + (1 - floor) sigmoid(logits)``::
 
@@ -69,29 +69,29 @@ def mel_mask(
         decibels = max(20 log10(max(amin, mel)), its maximum over F and T - top_db)
         features = (decibels - mean) / std
 
-    The maximum is taken for each source of each clip. Gradients flow to ``logits`` and ``mel`` and are
-    exact: an element below ``amin`` has none through the features, one held at ``top_db`` below the maximum
-    passes its gradient to the maximum, and equal maxima share it evenly, as in :func:`torch.amax`. A NaN
-    makes all features of its source NaN. Beyond the inputs only the maxima are kept for the backward, which
-    computes the mask again. On the CPU float32's exponential and logarithm are within two units in the last place; on
-    CUDA decibels are within 5e-7 of their value and, for logits between -15 and 15, 2e-5.
+    The maximum is taken for each source of each clip. Gradients with respect to ``logits`` and ``mel`` are exact: an
+    element below ``amin`` has none through the features, one clamped at ``top_db`` below the maximum passes its
+    gradient to the maximum, and equal maxima share it evenly, as in :func:`torch.amax`. A NaN makes all features of
+    its source NaN. Besides the inputs, only the maxima are stored for the backward, which recomputes the mask. On the
+    CPU the float32 exponential and logarithm are within two units in the last place; on CUDA decibels are within 5e-7
+    of their value and, for logits between -15 and 15, 2e-5.
 
     Args:
         logits: ``[B,S,F,T]``, float32, float64 or bfloat16.
-        mel: ``[B,F,T]`` linear amplitude of the mixture. Where the dtypes differ, both are converted to the
-            wider one; bfloat16 is computed in float32.
-        mean: ``[F]`` of the detector's scaler, decibels; no gradient.
-        std: ``[F]`` of the detector's scaler, decibels, not 0; no gradient.
-        floor: the mask's least value, 0 <= floor < 1.
-        amin: least amplitude under the logarithm, above 0 (native kernels: at least 1.2e-38).
-        top_db: range kept below each maximum, decibels, at least 0; infinity keeps all.
+        mel: ``[B,F,T]`` linear amplitude of the mixture. If the dtypes differ, both are converted to the wider one;
+            bfloat16 is computed in float32.
+        mean: mean ``[F]`` of the detector's scaler, decibels; no gradient.
+        std: standard deviation ``[F]`` of the detector's scaler, decibels, not 0; no gradient.
+        floor: smallest value of the mask, 0 <= floor < 1.
+        amin: amplitude below which values are clamped before the logarithm, above 0 (native kernels: at least 1.2e-38).
+        top_db: dynamic range kept below each maximum, decibels, at least 0; infinity disables the clamp.
         backend: ``auto``, ``native`` or ``reference``.
 
     Returns:
         ``MaskedMel(mel, features)``, both ``[B,S,F,T]``.
 
     Raises:
-        TypeError, ValueError: an argument of another type, shape, device or range.
+        TypeError, ValueError: an argument has the wrong type, shape, device or range.
     """
     _check.floating("mel_mask", logits=logits, mel=mel, mean=mean, std=std)
     if logits.dim() != 4 or logits.shape[2] == 0 or logits.shape[3] == 0:

@@ -1,4 +1,4 @@
-"""The detector's front end: a waveform's mel-spectrogram of linear amplitude."""
+"""The detector's front end: the linear-amplitude mel-spectrogram of a waveform."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LOG_START_HERTZ = 1000.0
 _LOG_START_MEL = _LOG_START_HERTZ / _HERTZ_PER_MEL
 _LOG_STEP = math.log(6.4) / 27.0
 
-# Shorter frames are transformed by the definition on CUDA.
+# On CUDA, shorter frames are transformed by the definition of the Fourier transform.
 _SHORTEST_CUDA_FFT = 256
 
 
@@ -43,18 +43,18 @@ def mel_filterbank(
     *,
     device: torch.device | str | None = None,
 ) -> Tensor:
-    """Triangular mel filters ``[n_mels, n_fft // 2 + 1]`` of peak height 1, in float64.
+    """Makes triangular mel filters ``[n_mels, n_fft // 2 + 1]`` of peak height 1, in float64.
 
-    Slaney's mel scale (linear below 1 kHz, logarithmic above), no area normalisation:
+    They follow Slaney's mel scale (linear below 1 kHz, logarithmic above) without area normalisation, as
     ``librosa.filters.mel(htk=False, norm=None)``.
 
     Args:
-        sample_rate: hertz.
-        n_fft: length of the Fourier transform in samples.
+        sample_rate: sample rate, hertz.
+        n_fft: length of the Fourier transform, samples.
         n_mels: number of bands.
         f_min: lower edge of the first band, hertz.
         f_max: upper edge of the last band, hertz.
-        device: where the filters are made.
+        device: device of the filters.
     """
     bins = torch.arange(n_fft // 2 + 1, dtype=torch.float64, device=device) * (sample_rate / n_fft)
     low, high = _hertz_to_mel(f_min), _hertz_to_mel(f_max)
@@ -70,7 +70,7 @@ def mel_filterbank(
 
 
 def _bins_of_filters(sample_rate: int, n_fft: int, n_mels: int, f_min: float, f_max: float) -> list[range]:
-    """The bins between the edges of each of :func:`mel_filterbank`'s filters."""
+    """The bins between the edges of each filter of :func:`mel_filterbank`."""
     low, high = _hertz_to_mel(f_min), _hertz_to_mel(f_max)
     mels = (low + (high - low) / (n_mels + 1) * k for k in range(n_mels + 2))
     edges = [_mel_to_hertz(mel) * n_fft / sample_rate for mel in mels]
@@ -81,12 +81,12 @@ def _bins_of_filters(sample_rate: int, n_fft: int, n_mels: int, f_min: float, f_
 
 
 def hamming_window(length: int, *, device: torch.device | str | None = None) -> Tensor:
-    """The symmetric Hamming window ``0.54 - 0.46 cos(2 pi n / (length - 1))`` in float64."""
+    """Makes the symmetric Hamming window ``0.54 - 0.46 cos(2 pi n / (length - 1))`` in float64."""
     return torch.hamming_window(length, periodic=False, dtype=torch.float64, device=device)
 
 
 class _Tables(NamedTuple):
-    """What the kernels look up, as csrc/cuda/mel_spectrogram.cuh names it."""
+    """Lookup tables of the kernels, named as in csrc/cuda/mel_spectrogram.cuh."""
 
     window: Tensor
     twiddles: Tensor
@@ -107,8 +107,8 @@ def _cached_tables(
     for_cuda: bool,
 ) -> _Tables:
     dtype = compute if for_cuda else torch.float64
-    # Counted in Python: within a trace nothing may depend on what tensors hold. Made on the host, whatever the caller's
-    # default device is: copies from there are done when they return, so that every stream may read them.
+    # Counted in Python, as nothing may depend on the values of tensors while tracing. Made on the host, whatever the
+    # default device: copies from there are complete when they return, so that every stream may read them.
     filters = _bins_of_filters(sample_rate, n_fft, n_mels, f_min, f_max)
     packed = torch.tensor(
         [f * (n_fft // 2 + 1) + k for f, bins in enumerate(filters) for k in bins], dtype=torch.int64, device="cpu"
@@ -169,50 +169,50 @@ def mel_spectrogram(
     f_max: float = 8000.0,
     backend: Backend = "auto",
 ) -> Tensor:
-    """Mel-spectrogram of linear amplitude, the front end of the DCASE 2020 baseline detector.
+    """Computes the linear-amplitude mel-spectrogram, the front end of the DCASE 2020 baseline detector.
 
-    Frames of ``n_fft`` samples around every ``hop``-th sample, reflected at the clip's ends, under a
-    symmetric Hamming window; the amplitudes of their Fourier transform, summed by :func:`mel_filterbank`.
-    Differentiable in the waveform; the gradient of an amplitude of 0 is 0.
+    Frames of ``n_fft`` samples are centred on every ``hop``-th sample, reflected at the clip's ends and multiplied by a
+    symmetric Hamming window. The magnitudes of their Fourier transform are summed by :func:`mel_filterbank`. The result
+    is differentiable in the waveform; the gradient of a magnitude of 0 is 0.
 
-    On the CPU the transform is in float64 whatever the dtype, so that bands 80 dB below the loudest are within
-    1e-4 dB; on CUDA it is in the dtype (bfloat16: float32), whose rounding shows in such bands.
+    On the CPU the transform is computed in float64 whatever the dtype, so that bands 80 dB below the loudest are
+    within 1e-4 dB. On CUDA it is computed in the dtype (bfloat16: in float32), whose rounding is visible in such bands.
+
+    The window and the filters are made once for each configuration, dtype and device and copied to the device: call
+    this once before capturing a CUDA graph.
 
     Args:
         waveform: ``[...,N]`` samples, N > n_fft / 2; float32, float64 or bfloat16 (computed in float32).
-        sample_rate: hertz.
-        n_fft: frame length in samples, even. Products of 2, 3 and 5 are fast on the CPU, powers of 2 from 256
-            on are on CUDA; other lengths are right but slow. CUDA holds a frame in shared memory: up to 16384
+        sample_rate: sample rate, hertz.
+        n_fft: frame length in samples, even. Fast lengths are products of 2, 3 and 5 on the CPU and powers of 2 from
+            256 on on CUDA; others are correct but slow. CUDA keeps a frame in shared memory, which limits it to 16384
             samples (float64: 8192).
-        hop: distance of the frames in samples.
+        hop: distance between frames in samples.
         n_mels: number of mel bands F.
         f_min: lower edge of the first band, hertz.
         f_max: upper edge of the last band, hertz, at most half the sample rate.
         backend: ``auto``, ``native`` or ``reference``.
 
     Returns:
-        ``[...,F,T]`` of the waveform's dtype, ``T = N // hop + 1``.
+        ``[...,F,T]`` in the waveform's dtype, ``T = N // hop + 1``.
 
     Raises:
-        TypeError, ValueError: a waveform of another type or too short, or an impossible configuration.
-
-    The window and the filters are made once for each configuration, dtype and device, which copies them to
-    the device: call once before capturing a CUDA graph.
+        TypeError, ValueError: the waveform has the wrong type or is too short, or the configuration is impossible.
     """
     _check.floating("mel_spectrogram", waveform=waveform)
     if n_fft < 2 or n_fft % 2:
         raise ValueError(f"mel_spectrogram: n_fft is {n_fft}, expected an even number of samples.")
     if hop < 1 or n_mels < 1:
-        raise ValueError(f"mel_spectrogram: hop is {hop} and n_mels {n_mels}, expected at least 1 of both.")
+        raise ValueError(f"mel_spectrogram: hop is {hop} and n_mels is {n_mels}, expected both to be at least 1.")
     if not 0 <= f_min < f_max <= sample_rate / 2:
         raise ValueError(
-            f"mel_spectrogram: f_min is {f_min} and f_max {f_max}, expected "
+            f"mel_spectrogram: f_min is {f_min} and f_max is {f_max}, expected "
             f"0 <= f_min < f_max <= {sample_rate / 2}, half the sample rate."
         )
     if waveform.dim() < 1 or waveform.shape[-1] <= n_fft // 2:
         raise ValueError(
             f"mel_spectrogram: waveform is {_check.shape(waveform)}, expected [...,N] with N > {n_fft // 2} "
-            f"samples (half of n_fft), which the reflection at the ends needs; pad it."
+            f"samples (half of n_fft), as the ends are reflected; pad it."
         )
     if not use_native("mel_spectrogram", backend, waveform):
         return mel_spectrogram_reference(
@@ -243,7 +243,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _unpack(weights: Tensor, bands: Tensor, n_bins: int) -> Tensor:
-    """The filterbank ``[F, n_bins]`` of the tables."""
+    """Builds the filterbank ``[F, n_bins]`` from the tables."""
     first, end, at = (column[:, None] for column in bands.unbind(-1))
     bins = torch.arange(n_bins, device=bands.device)
     inside = (bins >= first) & (bins < end)
@@ -252,7 +252,7 @@ def _unpack(weights: Tensor, bands: Tensor, n_bins: int) -> Tensor:
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    """Through filters, amplitude, Fourier transform, overlapping frames and reflection, back to front."""
+    """Goes back through filters, magnitude, Fourier transform, overlapping frames and reflection."""
     waveform, window, weights, bands = ctx.saved_tensors
     window = window.to(waveform.dtype)
     bank = _unpack(weights.to(waveform.dtype), bands, window.shape[0] // 2 + 1)
@@ -262,7 +262,7 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     padded = torch.nn.functional.pad(waveform[:, None], (half, half), mode="reflect")[:, 0]
     spectrum = torch.fft.rfft(padded.unfold(-1, n_fft, ctx.hop) * window)
     grad_spectrum = (grad.transpose(-1, -2) @ bank) * spectrum.sgn()
-    # The adjoint of rfft: irfft halves the bins it mirrors, and divides by the length.
+    # The adjoint of rfft by irfft, which mirrors the inner bins and divides by the length.
     grad_spectrum[..., 1:-1] *= 0.5
     frames = torch.fft.irfft(grad_spectrum, n_fft) * (n_fft * window)
     covered = ctx.hop * (frames.shape[1] - 1) + n_fft

@@ -1,4 +1,4 @@
-"""Permutation-invariant loss between estimated and target sources."""
+"""Permutation-invariant loss between estimates and target sources."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from .reorder import reorder_reference
 
 KINDS = ("mse", "l1", "bce")
 MAX_SOURCES = 32
-#: The reference tries all permutations of so many sources where they are, and asks the host about more.
+#: Up to this many sources, the reference tries all permutations on the device; beyond, it solves on the host.
 EXHAUSTIVE_UP_TO = 6
 
 
 class PITResult(NamedTuple):
-    """What :func:`pit_loss` returns."""
+    """The result of :func:`pit_loss`."""
 
     loss: Tensor
     """``[B]``, float64 for float64 inputs, otherwise float32."""
@@ -39,32 +39,30 @@ def pit_loss(
     mask: Tensor | None = None,
     backend: Backend = "auto",
 ) -> PITResult:
-    """The least loss over all assignments of estimates to targets (utterance-level PIT; the paper's Eq. 2).
+    """Computes the smallest loss over all assignments of estimates to targets (utterance-level PIT, the paper's Eq. 2).
 
     ``loss[b] = min over permutations p of mean over existing targets j and elements n of
-    d(estimates[b,p(j),n], targets[b,j,n])`` with d the squared error (``mse``), the absolute error (``l1``)
-    or the binary cross-entropy of probabilities with logarithms clamped at -100 (``bce``). Exact for S up to
-    32.
+    d(estimates[b,p(j),n], targets[b,j,n])``, where d is the squared error (``mse``), the absolute error (``l1``)
+    or the binary cross-entropy of probabilities with logarithms clamped at -100 (``bce``). Exact for S up to 32.
 
-    The gradient is that of the chosen pairs; none flows through the choice. Ties go to the lexicographically
-    first permutation, where totals are compared to ``2**-47`` of the item's largest pair cost. A weight w for
-    each element belongs to the arguments: both times ``sqrt(w)`` for ``mse``, times w for ``l1``.
+    The gradient is that of the chosen pairs; none flows through the choice. Ties go to the lexicographically first
+    permutation; totals are compared with a resolution of ``2**-47`` of the item's largest pair cost. To weight elements
+    by w, multiply both arguments by ``sqrt(w)`` for ``mse``, or by w for ``l1``.
 
     Args:
         estimates, targets: ``[B,S,*]``, float32, float64 or bfloat16; the wider dtype of the two is used.
         kind: ``mse``, ``l1`` or ``bce``.
-        mask: ``[B,S]`` bool, the rows of targets that exist; all do by default. Rows that do not exist cost
-            nothing and have no effect; estimates left over stand in their places in ascending order. An item
-            without any target has loss 0 and gradient 0.
+        mask: ``[B,S]`` bool, the targets that exist; default: all. The others cost nothing and have no effect; the
+            remaining estimates are assigned to them in ascending order. An item without targets has loss 0 and
+            gradient 0.
         backend: ``auto``, ``native`` or ``reference``.
 
     Returns:
-        :class:`PITResult`. An item with a NaN among its pair costs has loss NaN, gradient NaN and the
-        identity as permutation. An infinite pair cost outweighs any finite ones: the permutation with the
-        fewest of them wins.
+        :class:`PITResult`. An item with a NaN among its pair costs has a loss and gradient of NaN and the identity as
+        permutation. An infinite pair cost outweighs all finite ones: the permutation with the fewest of them is chosen.
 
     Raises:
-        TypeError, ValueError: an argument of another type, shape or device.
+        TypeError, ValueError: an argument has the wrong type, shape or device.
         BackendError: the device has no native kernels.
     """
     _check.floating("pit_loss", estimates=estimates, targets=targets)
@@ -132,7 +130,7 @@ def _cost(estimates: Tensor, targets: Tensor, kind: str) -> Tensor:
 
 
 def _to_integers(costs: Tensor) -> Tensor:
-    """Costs as integers of at most 2^47 (2^53 for infinity), so that totals are exact and ties are ties."""
+    """Converts costs to integers of at most 2^47 (2^53 for infinity), so that totals are exact and ties are found."""
     infinite = costs.isinf()
     largest = costs.masked_fill(infinite, 0.0).abs().flatten(1).amax(1) if costs.numel() else costs.new_zeros(0)
     scaled = torch.ldexp(costs, (47 - torch.frexp(largest).exponent)[:, None, None])
@@ -142,12 +140,12 @@ def _to_integers(costs: Tensor) -> Tensor:
 @torch.compiler.assume_constant_result
 @kept
 def _permutations(S: int, device: torch.device) -> Tensor:
-    """All of S, ``[S!,S]``, made once: while a CUDA graph is recorded nothing may be copied from the host."""
+    """All permutations of S, ``[S!,S]``, made once: nothing may be copied from the host during CUDA graph capture."""
     return torch.tensor(list(itertools.permutations(range(S))), device=device)
 
 
 def _exhaustive(costs: Tensor) -> Tensor:
-    """The first of the best among all permutations, which itertools lists in lexicographic order."""
+    """Finds the first of the best permutations; itertools lists them in lexicographic order."""
     S = costs.shape[1]
     permutations = _permutations(S, costs.device)
     totals = costs[:, torch.arange(S, device=costs.device), permutations].sum(-1)
@@ -155,7 +153,7 @@ def _exhaustive(costs: Tensor) -> Tensor:
 
 
 def _augmenting_paths(costs: Tensor) -> Tensor:
-    """The Hungarian method on exact integers, which also hold each pair's share in the lexicographic rank."""
+    """Runs the Hungarian method on exact integers that also encode each pair's share of the lexicographic rank."""
     S = costs.shape[1]
     rank = [[i * S ** (S - 1 - j) for i in range(S)] for j in range(S)]
     rows = [[[c * S**S + r for c, r in zip(*row, strict=True)] for row in zip(item, rank, strict=True)]
@@ -164,7 +162,7 @@ def _augmenting_paths(costs: Tensor) -> Tensor:
 
 
 def _hungarian(costs: Sequence[Sequence[int]]) -> list[int]:
-    """The column of each row in the assignment of least total cost (Kuhn and Munkres, by shortest paths)."""
+    """Finds the column of each row in the assignment of least total cost (Kuhn and Munkres, by shortest paths)."""
     S = len(costs)
     far = 1 + 2 * S * max(abs(cost) for row in costs for cost in row)
     row_dual, column_dual, owner = [0] * (S + 1), [0] * (S + 1), [S] * (S + 1)

@@ -1,4 +1,4 @@
-"""Rows of estimates in the order of their targets."""
+"""Reorders estimates to match their targets."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ def reorder_reference(estimates: Tensor, permutation: Tensor) -> Tensor:
 
 
 def reorder(estimates: Tensor, permutation: Tensor, *, backend: Backend = "auto") -> Tensor:
-    """Put every estimate where its target stands: ``out[b,j] = estimates[b, permutation[b,j]]``.
+    """Reorders estimates to match their targets: ``out[b,j] = estimates[b, permutation[b,j]]``.
 
     Args:
         estimates: ``[B,S,*]``, float32, float64 or bfloat16.
-        permutation: ``[B,S]`` int64, as :func:`pit_loss` returns it. A repeated index repeats its row, and
-            the gradients of the copies add up.
+        permutation: ``[B,S]`` int64, as returned by :func:`pit_loss`. A repeated index repeats its row, and the
+            gradients of the copies add up.
         backend: ``auto``, ``native`` or ``reference``.
 
     Returns:
-        ``[B,S,*]`` of the estimates' dtype, contiguous.
+        ``[B,S,*]`` in the estimates' dtype, contiguous.
 
     Raises:
-        TypeError, ValueError: an argument of another type, shape or device.
-        RuntimeError: an index outside 0..S-1 (CPU). On CUDA the host does not look: with the native kernels
-            such a row is NaN.
+        TypeError, ValueError: an argument has the wrong type, shape or device.
+        RuntimeError: an index is outside 0..S-1 (CPU). On CUDA indices are not checked: with the native kernels, such
+            a row is NaN.
     """
     _check.floating("reorder", estimates=estimates)
     _check.dtype("reorder", "permutation", permutation, torch.int64)

@@ -1,4 +1,4 @@
-"""Reverberant mixing: each source through its room, scaled, and their sum."""
+"""Reverberant mixing: convolves each source with its room impulse response, scales it and sums them."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from . import _check
 from ._dispatch import Backend, has_kernels, register_autograd, served_by_cuda, use_native
 from ._tables import fft_roots
 
-# The sizes that csrc/cuda/reverb_mix.cuh chooses among.
+# The transform sizes that csrc/cuda/reverb_mix.cuh chooses from.
 _CUDA_TRANSFORMS = {torch.float32: (1024, 4096, 8192, 16384), torch.float64: (1024, 4096)}
 
 
 class Mixture(NamedTuple):
-    """What :func:`reverb_mix` returns."""
+    """The result of :func:`reverb_mix`."""
 
     images: Tensor
-    """``[B,S,N]``: the sources after their rooms and gains."""
+    """``[B,S,N]``: the reverberant, scaled sources."""
     mixture: Tensor
     """``[B,N]``: the sum of the images and the background."""
 
@@ -91,31 +91,32 @@ def reverb_mix(
     images: bool = True,
     backend: Backend = "auto",
 ) -> Mixture | Tensor:
-    """Put each source into its room, scale it and add everything up::
+    """Convolves each source with its room impulse response, scales it and sums all of them::
 
         images[b,s,n] = gains[b,s] * sum over l of rirs[b,s,l] * sources[b,s,n-l]     0 <= l < L, n - l >= 0
         mixture[b,n]  = background[b,n] + sum over s of images[b,s,n]
 
-    The convolution is causal and cut at N, so labels of the dry sources stay in place. Gradients flow to all
-    four inputs. The error is that of one FFT over the clip: relative to a source's loudest part. A source
-    whose gain is 0 or whose samples are all 0 is silent, whatever its response holds.
+    The convolution is causal and cut at N, so that the labels of the dry sources remain valid. All four inputs get
+    gradients. The error is that of an FFT over the clip: it is relative to the loudest part of a source. A source whose
+    gain is 0 or whose samples are all 0 is silent, whatever its response contains.
 
     Args:
         sources: ``[B,S,N]`` dry samples, float32, float64 or bfloat16 (computed in float32).
-        rirs: ``[B,S,L]`` room impulse responses, L >= 1; only the first N samples matter.
-        gains: ``[B,S]`` linear.
-        background: ``[B,N]``, or nothing.
-        images: whether the images are wanted; the mixture alone is made in less time, one inverse transform per
-            clip instead of one per source.
+        rirs: ``[B,S,L]`` room impulse responses, L >= 1; only the first N samples are used.
+        gains: ``[B,S]``, linear.
+        background: ``[B,N]``, or None.
+        images: whether to return the images. The mixture alone takes less time: one inverse transform per clip instead
+            of one per source.
         backend: ``auto``, ``native`` or ``reference``.
 
     Returns:
-        ``Mixture(images [B,S,N], mixture [B,N])`` of the sources' dtype, or without images the mixture.
+        ``Mixture(images [B,S,N], mixture [B,N])`` in the sources' dtype; without images, the mixture alone.
 
     Raises:
-        TypeError, ValueError: an argument of another type, dtype, shape or device.
+        TypeError, ValueError: an argument has the wrong type, dtype, shape or device.
 
-    On CUDA a table is made once for each dtype and device and copied there: call once before capturing a CUDA graph.
+    On CUDA a table is made once for each dtype and device and copied there: call this once before capturing a CUDA
+    graph.
     """
     tensors = {"sources": sources, "rirs": rirs, "gains": gains}
     if background is not None:

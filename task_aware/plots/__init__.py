@@ -1,6 +1,6 @@
-"""Pictures of mixtures, of what was separated and detected, of how training went, and of scores side by side.
+"""Plots of mixtures, of separated sources with their detections, of training curves, and of scores.
 
-Drawn on matplotlib's own canvas (Agg), without pyplot: no display, no global state, safe in any thread.
+They are drawn on matplotlib's Agg canvas without pyplot, so they need no display or global state and are thread-safe.
 """
 
 from task_aware.plots.ablation import Bar, plot_ablation

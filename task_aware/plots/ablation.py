@@ -1,4 +1,4 @@
-"""Scores of several systems as bars."""
+"""Plots the scores of several systems as bars."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from task_aware.plots.canvas import COLORS, DPI, GREY, INK, WIDTH, save, style
 
 @dataclass(frozen=True)
 class Bar:
-    """A system: the scores of its runs, and the interval of their mean; all in percent."""
+    """A system's bar: the scores of its runs and the confidence interval of their mean, in percent."""
 
     title: str
     scores: Sequence[float]
@@ -26,9 +26,9 @@ class Bar:
 
 
 def plot_ablation(path: str | os.PathLike[str], bars: Sequence[Bar], *, label: str, title: str = "") -> None:
-    """A bar for each system with its interval, a dot for each of its runs; a line marks the first system's score.
+    """Plots each system as a bar with its confidence interval and a dot per run; a line marks the first one's score.
 
-    Writes a PNG, 1404 pixels wide, as a whole or not at all.
+    Writes a PNG, 1404 pixels wide, completely or not at all.
     """
     layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08)
     figure = Figure(figsize=(WIDTH, 1.1 + 0.45 * len(bars)), dpi=DPI, facecolor="white", layout=layout)

@@ -1,4 +1,4 @@
-"""What all pictures share: size, colours, the look of axes, and writing a whole file or none."""
+"""What all plots share: size, colours, the style of axes, and writing the file."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ COLORS = (
     "#832db6",
     "#b9ac70",
 )
-"""After M. Petroff (arXiv 2107.02270): colours that stay apart in colour-blind eyes (his cyan, too pale for
-lines, is navy here), in an order that gives the frequent DESED classes the clearest ones."""
+"""After M. Petroff (arXiv 2107.02270): colours that colour-blind readers can distinguish (his cyan is too pale for
+lines and replaced by navy), in an order that gives the most frequent DESED classes the clearest ones."""
 
 INK, GREY = "#333333", "#777777"
 
 RANGE_DB = 60.0
-"""What spectrograms show below the maximum."""
+"""Dynamic range of spectrograms below the maximum."""
 
 
 def style(axes: Axes) -> None:
-    """Quiet ticks, and only the left and lower spines."""
+    """Makes ticks unobtrusive and hides all but the left and lower spines."""
     axes.tick_params(labelsize=8, labelcolor=INK, color="#999999", length=2.5, width=0.6)
     for side, spine in axes.spines.items():
         spine.set_visible(side in ("left", "bottom"))
@@ -48,7 +48,7 @@ def style(axes: Axes) -> None:
 
 
 def draw_mel(axes: Axes, level: np.ndarray, seconds: float, f_max: float) -> Any:
-    """A mel-spectrogram [F, T] in dB of 0 and below, its bands labelled in kHz; returns the image."""
+    """Draws a mel-spectrogram [F, T] with levels of at most 0 dB and bands labelled in kHz; returns the image."""
     n_bands = len(level)
     image = axes.imshow(
         level, origin="lower", aspect="auto", extent=(0, seconds, -0.5, n_bands - 0.5), cmap="magma",
@@ -62,12 +62,12 @@ def draw_mel(axes: Axes, level: np.ndarray, seconds: float, f_max: float) -> Any
 
 
 def _slaney(hertz: np.ndarray) -> np.ndarray:
-    """Hz to Slaney's mel: linear below 1 kHz, logarithmic above."""
+    """Converts Hz to Slaney's mel: linear below 1 kHz, logarithmic above."""
     return np.where(hertz < 1000, hertz * 3 / 200, 15 + 27 * np.log(np.maximum(hertz, 1000) / 1000) / np.log(6.4))
 
 
 def save(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Writes the figure as a PNG, as a whole or not at all; missing folders are made."""
+    """Writes the figure as a PNG, completely or not at all; missing folders are created."""
     FigureCanvasAgg(figure)
     with replacing(Path(path)) as temporary:
         figure.savefig(temporary, format="png", dpi=DPI)

@@ -1,4 +1,4 @@
-"""A mixture and what it is the sum of."""
+"""Plots a mixture and its parts."""
 
 from __future__ import annotations
 
@@ -26,12 +26,16 @@ def plot_mixture(
     f_max: float,
     title: str = "",
 ) -> None:
-    """A mixture and its parts, one spectrogram a row (dB below the mixture's maximum), with the events of each.
+    """Plots a mixture and its parts, one spectrogram per row (dB below the mixture's maximum), with their events.
 
-    mels: [1 + S, F, T] linear amplitude, the mixture first; names: of each, the labels of the events among them.
-    seconds: length of the clip; f_max: upper edge of the mel bands in Hz (the lower one is 0; Slaney's scale).
-
-    Writes a PNG, 1404 pixels wide, as a whole or not at all.
+    Args:
+        path: the PNG to write, 1404 pixels wide; it is written completely or not at all.
+        mels: [1 + S, F, T] linear amplitude, the mixture first.
+        names: names of the rows, which include the labels of the events.
+        events: the events of the mixture.
+        seconds: length of the clip.
+        f_max: upper edge of the mel bands in Hz (the lower one is 0; Slaney's scale).
+        title: title of the plot.
     """
     level = 20 * np.log10(np.maximum(mels, 1e-8))
     level -= max(level[0].max(), -100.0)
@@ -42,7 +46,7 @@ def plot_mixture(
         style(axes)
         image = draw_mel(axes, level[row], seconds, f_max)
         axes.set_title(name.replace("_", " "), fontsize=9, color=INK, loc="left", pad=9)
-        # above the spectrogram, one colour a part
+        # above the spectrogram, one colour per part
         for event in events:
             if event.label == name or row == 0:
                 color = COLORS[(list(names).index(event.label) - 1) % len(COLORS)]
@@ -60,7 +64,7 @@ def plot_mixture(
 
 
 def draw_soundscape(path: str | os.PathLike[str], soundscape: Soundscape, *, title: str) -> None:
-    """Draws a soundscape and its parts by the default front end."""
+    """Plots a soundscape and its parts with the default front end."""
     front_end = FeatureConfig(sample_rate=SAMPLE_RATE)
     waveforms = np.stack([soundscape.mixture, *soundscape.parts.values()])
     plot_mixture(

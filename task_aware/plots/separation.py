@@ -1,4 +1,4 @@
-"""The paper's Figure 3: the mixture and its estimated sources, with what the detector hears in each."""
+"""The paper's Figure 3: plots the mixture and its estimated sources, with the detections in each."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from task_aware.plots.canvas import COLORS, DPI, GREY, INK, WIDTH, draw_mel, sav
 Array = np.ndarray | torch.Tensor
 
 DASHES = ("-", "--", ":", "-.")
-"""With more labels than colours, the colours repeat with the next dash."""
+"""If there are more labels than colours, the colours repeat with the next dash pattern."""
 
 PALE = 0.35
 
@@ -41,27 +41,35 @@ def plot_separation(
     threshold: float = 0.5,
     title: str = "",
 ) -> None:
-    """The paper's Figure 3: the mixture, then each estimated source, with what the detector hears in it.
+    """Plots the paper's Figure 3: the mixture, then each estimated source, with the detections in it.
 
-    Each spectrogram (dB below the mixture's maximum, one scale for all) stands above the detector's frame
-    probabilities for the classes that it hears there, and those above the true events (wide, pale) and the
-    detected ones (narrow, dark) of the same classes.
+    Below each spectrogram (dB below the mixture's maximum, on a common scale) are the detector's frame probabilities of
+    the classes that it detects there, and below these the true events (wide, pale) and the detected ones (narrow, dark)
+    of the same classes.
 
-    mixture_mel: [F, T] linear amplitude; separated_mel: [S, F, T].
-    mixture_frames: [T', C] probabilities; separated_frames: [S, T', C].
-    frame_seconds: length of one of the T frames; output_frame_seconds: of one of the T' frames.
-    f_max: upper edge of the mel bands in Hz (the lower one is 0; Slaney's scale).
-    reference, estimated: true and detected events in seconds, None where unknown.
-    threshold: the probability that the detection needs, drawn as a line.
+    Args:
+        path: the PNG to write, 1404 pixels wide; it is written completely or not at all.
+        mixture_mel: [F, T] linear amplitude.
+        separated_mel: [S, F, T] linear amplitude.
+        mixture_frames: [T', C] probabilities.
+        separated_frames: [S, T', C] probabilities.
+        labels: the C classes.
+        frame_seconds: length of one of the T frames.
+        output_frame_seconds: length of one of the T' frames.
+        f_max: upper edge of the mel bands in Hz (the lower one is 0; Slaney's scale).
+        reference, estimated: true and detected events in seconds; None if unknown.
+        threshold: the threshold of the detection, drawn as a line.
+        title: title of the plot.
 
-    Writes a PNG, 1404 pixels wide, as a whole or not at all. Raises ValueError for shapes that do not fit.
+    Raises:
+        ValueError: the shapes do not match.
     """
     mels = _stack(mixture_mel, separated_mel, "mel")
     frames = _stack(mixture_frames, separated_frames, "frames")
     if len(mels) != len(frames) or frames.shape[2] != len(labels):
         raise ValueError(
-            f"separated_mel is {list(mels[1:].shape)} and separated_frames {list(frames[1:].shape)}, but "
-            f"[S, F, T] and [S, T', {len(labels)}] with one S are wanted: pass both of the same clip."
+            f"separated_mel is {list(mels[1:].shape)} and separated_frames is {list(frames[1:].shape)}; expected "
+            f"[S, F, T] and [S, T', {len(labels)}] of the same clip, with equal S."
         )
     shown = [_classes(row, labels, threshold / 2) for row in frames]
     everywhere = {label for row in shown for label in row}
@@ -98,10 +106,10 @@ def plot_separation(
 
 
 class _Page:
-    """The axes of `plot_separation`: a spectrogram a row, probabilities and lanes of events below it."""
+    """The axes of `plot_separation`: one spectrogram per row, with probabilities and lanes of events below it."""
 
     def __init__(self, rows: Sequence[tuple[float, int | None]], *, left: float, top: float, seconds: float) -> None:
-        """rows: height of the spectrogram (inches) and number of lanes (None: the spectrogram alone)."""
+        """rows: height of each spectrogram (inches) and number of lanes (None for the spectrogram alone)."""
         right, bottom, low, gap, between = 0.85, 0.5, 0.68, 0.06, 0.17
         heights = [[tall] if n_lanes is None else [tall, low, 0.15 * n_lanes + 0.04] for tall, n_lanes in rows]
         self.height = top + bottom + between * (len(rows) - 1)
@@ -126,7 +134,7 @@ class _Page:
         return axes
 
     def finish(self, image: Any, title: str, with_reference: bool, with_estimated: bool) -> None:
-        """The time axis, the scale, the title and the legend."""
+        """Adds the time axis, the colour scale, the title and the legend."""
         last = [axes for axes in self.rows[-1] if axes is not None][-1]
         last.tick_params(labelbottom=True)
         last.set_xlabel("time (s)", fontsize=9, color=INK)
@@ -154,12 +162,12 @@ class _Page:
 
 
 def _stack(mixture: Array, separated: Array, name: str) -> np.ndarray:
-    """[1 + S, ...]: the mixture and the sources, as float64."""
+    """Stacks the mixture and the sources, [1 + S, ...] in float64."""
     first, others = _array(mixture), _array(separated)
     if first.ndim != 2 or others.ndim != 3 or first.shape != others.shape[1:] or not first.size:
         raise ValueError(
-            f"mixture_{name} has the shape {list(first.shape)} and separated_{name} {list(others.shape)}, "
-            "but the second is to be the first with S in front: pass one clip, without a batch axis."
+            f"mixture_{name} has the shape {list(first.shape)} and separated_{name} {list(others.shape)}; "
+            "the second must be the first with S in front. Pass a single clip, without a batch axis."
         )
     return np.concatenate([first[None], others]).astype(np.float64)
 
@@ -245,7 +253,7 @@ def draw_separation(
     estimated: Sequence[Event] | None,
     title: str,
 ) -> None:
-    """Draws samples `[N]` at the detector's rate, as mixture and sources, with what the detector hears in each."""
+    """Separates samples `[N]` at the detector's sample rate and plots mixture and sources, with detections in each."""
     detector = system.detector
     front_end = detector.feature_config
     waveform = torch.from_numpy(samples).to(detector.mean.device)[None]

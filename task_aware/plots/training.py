@@ -1,4 +1,4 @@
-"""The curves of a training run."""
+"""Plots the curves of a training run."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ Curve = tuple[np.ndarray, np.ndarray]
 
 
 def plot_training(path: str | os.PathLike[str], history: Mapping[str, Sequence[tuple[int, float]]]) -> None:
-    """Small multiples of the values logged in training, over steps.
+    """Plots the values logged in training over steps, in one panel per quantity.
 
-    history: (step, value) pairs by name. Names that differ only in what precedes the last "/" (`train/loss`,
-        `validation/loss`) or in a number after an underscore (`slot_1`, `slot_2`) share a panel.
-        Noisy curves of more than 60 values are drawn pale below their running mean; positive values that span
-        more than a factor of 30 get a logarithmic axis. Values that are not finite leave a gap.
+    Noisy curves of more than 60 values are drawn pale behind their running mean. Positive values that span more than a
+    factor of 30 get a logarithmic axis. Values that are not finite leave a gap.
 
-    Writes a PNG, 1404 pixels wide, as a whole or not at all.
+    Args:
+        path: the PNG to write, 1404 pixels wide; it is written completely or not at all.
+        history: (step, value) pairs by name. Names that differ only in what precedes the last "/" (`train/loss`,
+            `validation/loss`) or in a number after an underscore (`slot_1`, `slot_2`) share a panel.
     """
     panels = _panels(history)
     columns = min(3, max(len(panels), 1))
@@ -94,7 +95,7 @@ def _draw_curve(axes: Axes, steps: np.ndarray, values: np.ndarray, color: str, l
 
 
 def _noise(values: np.ndarray) -> float:
-    """Standard deviation of the noise, from second differences, as a share of the range of the values."""
+    """Standard deviation of the noise, estimated from second differences, relative to the range of the values."""
     known = values[np.isfinite(values)]
     if len(known) < 3 or np.ptp(known) == 0:
         return 0.0
@@ -102,7 +103,7 @@ def _noise(values: np.ndarray) -> float:
 
 
 def _running_mean(values: np.ndarray, reach: int) -> np.ndarray:
-    """The mean of the known values up to `reach` places away; NaN stays NaN."""
+    """Mean of the finite values up to `reach` places away; NaN stays NaN."""
     known = np.isfinite(values)
     kernel = np.ones(2 * reach + 1)
     total = np.convolve(np.where(known, values, 0.0), kernel)[reach : reach + len(values)]

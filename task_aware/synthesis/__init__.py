@@ -1,4 +1,4 @@
-"""The built-in corpus: synthesised domestic sounds in DESED's layout, so that everything runs without a download."""
+"""The built-in corpus: synthetic domestic sounds in DESED's layout, so that everything runs without a download."""
 
 from task_aware.synthesis.cache import builtin_corpus, make_corpus, open_corpus
 

@@ -1,6 +1,6 @@
-"""Ambient backgrounds: coloured noise that breathes, hum, rumble, wind, a fan, a clock.
+"""Ambient backgrounds: slowly varying coloured noise, hum, rumble, wind, a fan, a clock, thumps.
 
-None holds a sound of the ten classes.
+None of them contains a sound of the ten classes.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def _hum(rng: np.random.Generator, n: int) -> Array:
 
 
 def _rumble(rng: np.random.Generator, n: int) -> Array:
-    """Distant traffic: vehicles that come and go."""
+    """Distant traffic: vehicles passing by."""
     passing = 0.15 + np.clip(wander(rng, n, rng.uniform(0.15, 0.5)), 0.0, 1.0)
     return shaped_noise(rng, n, [(25.0, -10.0), (70.0, 0.0), (250.0, -8.0), (1000.0, -26.0), (8000.0, -60.0)]) * passing
 
@@ -49,7 +49,7 @@ def _wind(rng: np.random.Generator, n: int) -> Array:
 
 
 def _fan(rng: np.random.Generator, n: int) -> Array:
-    """A computer's or a cooker hood's fan: steady noise with one faint low tone."""
+    """The fan of a computer or a cooker hood: steady noise with a faint low tone."""
     points = [(40.0, -8.0), (150.0, 0.0), (600.0, -5.0), (2500.0, -16.0), (8000.0, -32.0)]
     tone = oscillator(rng, np.full(n, rng.uniform(60.0, 240.0)), np.array([1.0, 0.4, 0.15]))
     return shaped_noise(rng, n, points) + decibels(rng.uniform(-24.0, -10.0)) * tone
@@ -65,7 +65,7 @@ def _clock(rng: np.random.Generator, n: int) -> Array:
 
 
 def _thumps(rng: np.random.Generator, n: int) -> Array:
-    """Steps and doors behind a wall."""
+    """Footsteps and doors behind a wall."""
     total = np.zeros(n + 4000)
     for start in rng.integers(0, n, size=rng.integers(1, 12)):
         total[start : start + 4000] += rng.uniform(0.2, 1.0) * ringing(
@@ -78,7 +78,7 @@ _LAYERS = (_hum, _rumble, _wind, _fan, _clock, _thumps)
 
 
 def background(rng: np.random.Generator, seconds: float) -> Array:
-    """An ambience of the given length `[n]` with RMS 1: room tone and up to three layers."""
+    """Synthesises an ambience `[n]` of the given length with RMS 1: room tone and up to three layers."""
     n = samples(seconds)
     signal = _air(rng, n)
     for layer in rng.choice(len(_LAYERS), size=rng.integers(0, 4), replace=False):

@@ -1,4 +1,4 @@
-"""Writing the corpus in DESED's layout."""
+"""Writes the built-in corpus in DESED's layout."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ Row = Sequence[str]
 _README = """\
 A corpus of domestic sound events made by task_aware from seed {seed} (version {version}, size "{size}").
 
-Every sound is synthesised: no recording is in it, so it is free of anyone's rights. It has DESED's layout and
-ten classes, and exists to exercise training, separation and scoring without a download. Scores on it say
-nothing about recordings.
+Every sound is synthesised. The corpus contains no recordings, so nobody else holds rights in it. It has DESED's
+layout and ten classes, and serves to try out training, separation and scoring without a download. Scores on it say
+nothing about real recordings.
 
 audio/train/soundbank/foreground/<Class>   isolated events
 audio/train/soundbank/background/ambient   backgrounds of 12 s
-audio/train/weak, unlabel_in_domain        clips of 10 s with labels per clip, or none
-audio/train/synthetic20/soundscapes        clips mixed from the soundbank, labels with onset and offset
-audio/validation                           clips with onset and offset, from sounds and rooms of their own
+audio/train/weak, unlabel_in_domain        clips of 10 s, with clip labels and without labels
+audio/train/synthetic20/soundscapes        clips mixed from the soundbank, with onsets and offsets
+audio/validation                           clips with onsets and offsets, made of other sounds and rooms
 metadata                                   the labels, tab-separated
 rirs, rirs/rirs.tsv                        room impulse responses of the training rooms
 
-Events lie 2 to 25 dB above a background of about -50 dBFS RMS; half of the clips are reverberant. A label
-spans the 20 ms frames within 40 dB of the event's loudest one, before reverberation.
+Events are 2 to 25 dB louder than the background, which has about -50 dBFS RMS; half of the clips are reverberant. A
+label spans the 20 ms frames within 40 dB of the event's loudest one, before reverberation.
 """
 
 _STRONG_HEADER = ("filename", "onset", "offset", "event_label")
@@ -66,7 +66,7 @@ _CLIPS = {
 
 
 def build(root: Path, *, seed: int, size: str, progress: bool) -> None:
-    """Write the corpus into the empty folder `root`; the manifest comes last.
+    """Writes the corpus into the empty folder `root`; the manifest is written last.
 
     Raises:
         OSError, soundfile.SoundFileError: the folder cannot be written, or the disk is full.
@@ -100,15 +100,15 @@ def build(root: Path, *, seed: int, size: str, progress: bool) -> None:
 
 
 def identity(seed: int, size: str) -> dict[str, object]:
-    """What decides every sample of the corpus."""
+    """The values that determine every sample of the corpus."""
     return {"version": VERSION, "seed": seed, "size": size}
 
 
 def _run(jobs: Sequence[Callable[[], list[Row]]], progress: bool) -> list[list[Row]]:
-    """What the jobs return, in their order. Each writes one file.
+    """Runs the jobs, each of which writes one file, and returns their results in order.
 
-    In threads, not processes: NumPy's loops and transforms release the lock, and an interpreter takes seconds
-    to start.
+    Uses threads instead of processes: NumPy's loops and transforms release the interpreter lock, and a new
+    interpreter takes seconds to start.
     """
     threads = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1))
     try:
@@ -140,7 +140,7 @@ def _write_response(root: Path, seed: int, room: int, position: int, size: Size)
 
 
 def _write_clip(root: Path, seed: int, clip: ClipPlan, size: Size) -> list[Row]:
-    """Write a clip and return its rows of the part's table."""
+    """Writes a clip and returns its rows of the split's table."""
     folder, prefix, _, _ = _CLIPS[clip.part]
     samples, events = make_clip(seed, clip, size)
     name = f"{prefix}_{clip.index:03d}.flac"
@@ -155,7 +155,7 @@ def _write_clip(root: Path, seed: int, clip: ClipPlan, size: Size) -> list[Row]:
 
 
 def _write_table(path: Path, header: Row, rows: Sequence[Sequence[Row]]) -> None:
-    """Write the header and the rows of each file in turn."""
+    """Writes the header and the rows of each file in turn."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = ["\t".join(row) for row in [header, *(row for of_file in rows for row in of_file)]]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The corpus on disk: where it lies, and how it comes to be there whole or not at all."""
+"""The built-in corpus on disk: its location, and how it is made completely or not at all."""
 
 from __future__ import annotations
 
@@ -22,25 +22,26 @@ _ABANDONED_SECONDS = 3600.0
 
 
 def builtin_corpus(cache: Path | None = None, *, seed: int = 0, size: str = "full", progress: bool = True) -> Path:
-    """The built-in corpus: ten synthesised classes in DESED's layout, made on first use and cached.
+    """Opens the built-in corpus, ten synthetic classes in DESED's layout, which is made on first use and cached.
 
     Args:
-        cache: the folder to keep it in; `cache_folder()` unless given.
-        seed: non-negative; every seed is another corpus.
-        size: "full" (692 files, 85 MB, half a minute to make), "large" (the same training material and 600
-            validation clips, for narrower intervals; 160 MB, a minute) or "tiny" (65 files, seconds; for tests).
+        cache: the folder to keep it in; default: `cache_folder()`.
+        seed: seed of the corpus, 0 or more.
+        size: "full" (692 files, 85 MB, made in half a minute), "large" (the same training material and 600
+            validation clips, for narrower confidence intervals; 160 MB, a minute) or "tiny" (65 files, seconds; for
+            tests).
         progress: show a progress bar while it is made.
 
     Returns:
-        The root: `audio/`, `metadata/` and `rirs/` lie in it.
+        The root folder, which holds `audio/`, `metadata/` and `rirs/`.
 
     Raises:
-        ValueError: an unknown size or a negative seed.
-        DataError: the folder cannot be written, or an earlier corpus in it was damaged.
+        ValueError: the size is unknown or the seed is negative.
+        DataError: the folder cannot be written, or the corpus in it is damaged.
     """
     folder = cache_folder() if cache is None else Path(cache)
     root = folder / f"corpus-v{VERSION}-seed{seed}-{size}"
-    advice = "set TASK_AWARE_CACHE to a folder that can be written and has 200 MB free"
+    advice = "set TASK_AWARE_CACHE to a writable folder with 200 MB of free space"
     return make_corpus(root, seed=seed, size=size, progress=progress, advice=advice)
 
 
@@ -52,11 +53,11 @@ def make_corpus(
     progress: bool = True,
     advice: str = "choose another folder, or free some space",
 ) -> Path:
-    """The built-in corpus in the folder `root`, made there unless it is there already.
+    """Makes the built-in corpus in the folder `root`, unless it is there already.
 
-    It is built in a folder beside `root` and renamed, so a killed build leaves nothing at `root`; of two processes
-    that build at once, the second to finish takes the first one's. Arguments and errors are those of
-    `builtin_corpus`; `advice` ends the error of a folder that cannot be written.
+    It is built in a folder next to `root` and then renamed, so that an interrupted build leaves nothing at `root`. If
+    two processes build it at the same time, the second to finish uses the first one's. Arguments and errors are those
+    of `builtin_corpus`; `advice` ends the error message if the folder cannot be written.
     """
     if size not in SIZES:
         raise ValueError(f"size must be one of {', '.join(SIZES)}, got {size!r}.")
@@ -86,7 +87,7 @@ def make_corpus(
 
 
 def _is_whole(root: Path, seed: int, size: str) -> bool:
-    """Whether the whole corpus is at `root`. Raises DataError if anything else or only a part of it is."""
+    """Whether the complete corpus is at `root`. Raises DataError if there is something else or only a part of it."""
     if not root.is_dir() or not any(root.iterdir()):
         return False
     try:
@@ -97,19 +98,19 @@ def _is_whole(root: Path, seed: int, size: str) -> bool:
     if any(manifest.get(key) != value for key, value in wanted.items()):
         made = ", ".join(f"{key} {value}" for key, value in wanted.items())
         raise DataError(
-            f"{root} holds something other than the built-in corpus of {made}; remove it or choose another folder."
+            f"{root} holds something other than the built-in corpus ({made}); remove it or choose another folder."
         )
     found = sum(1 for _ in root.rglob("*.flac"))
     if found != manifest.get("audio_files"):
         raise DataError(
             f"{root} holds {found} of the {manifest.get('audio_files')} audio files of the built-in corpus; "
-            "remove the folder and it is made again."
+            "remove the folder to have it made again."
         )
     return True
 
 
 def _remove_abandoned(root: Path) -> None:
-    """Delete what builds killed more than an hour ago left beside `root`."""
+    """Deletes what builds that were interrupted more than an hour ago left next to `root`."""
     for left in root.parent.glob(f".{root.name}-*"):
         if left.is_dir() and time.time() - left.stat().st_mtime > _ABANDONED_SECONDS:
             shutil.rmtree(left, ignore_errors=True)
@@ -123,6 +124,6 @@ def open_corpus(
     labels: tuple[str, ...] = DESED_CLASSES,
     tiny: bool = False,
 ) -> Corpus:
-    """The corpus in `data`, or where that is None the built-in one (`tiny` takes its smallest size)."""
+    """Opens the corpus in `data`, by default the built-in one (in its smallest size if `tiny`)."""
     root = data or builtin_corpus(size="tiny" if tiny else "full")
     return Corpus(root, rirs, labels=labels, sample_rate=sample_rate)

@@ -1,7 +1,7 @@
-"""What the corpus holds: which sounds make up which file, each from a generator state of its own.
+"""Contents of the built-in corpus: which sounds make up which file, each from a random generator of its own.
 
-A file depends on (version, seed, part, class, index) alone, so neither order nor threads change it. Nothing
-here touches the disk.
+A file depends on (version, seed, part, class, index) alone, so neither order nor threads change it. Nothing here
+accesses the disk.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from task_aware.synthesis.signals import Array, decibels
 from task_aware.synthesis.sounds import sound
 
 VERSION = 5
-"""Part of the folder's name; raise it whenever the same seed gives other samples."""
+"""Part of the folder's name; must be raised whenever the same seed gives different samples."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """How many files: events per class, backgrounds, clips of each split, rooms, responses per room."""
+    """Number of files: events per class, backgrounds, clips of each split, rooms, responses per room."""
 
     events: int
     backgrounds: int
@@ -42,7 +42,7 @@ SIZES = {
     "tiny": Size(3, 3, 6, 6, 6, 8, 2, 3),
 }
 
-# Keys of generator states. Sounds use their class's column as the second key; what has no class comes after.
+# Keys of the random generators. A sound uses the index of its class as the second key; the others follow the classes.
 _PARTS = ("soundbank", "weak", "unlabelled", "synthetic", "validation")
 _BACKGROUND, _BACKGROUND_LEVEL, _ROOM, _RESPONSE, _CLIP, _PLAN = range(len(DESED_CLASSES), len(DESED_CLASSES) + 6)
 
@@ -52,12 +52,12 @@ _EVENT_COUNTS: dict[str, tuple[float, ...]] = {
     "synthetic": (0.24, 0.38, 0.26, 0.12),
     "validation": (0.24, 0.38, 0.26, 0.12),
 }
-"""Shares of the clips with 1, 2, ... events."""
+"""Shares of clips with 1, 2, ... events."""
 
 
 @dataclass(frozen=True)
 class ClipPlan:
-    """A clip of a part: for each of its events, the class and the number of the sound."""
+    """A clip of a part of the corpus: for each of its events, the class and the number of the sound."""
 
     part: str
     index: int
@@ -69,16 +69,16 @@ def _generator(seed: int, part: str, kind: int, index: int) -> np.random.Generat
 
 
 def plan_clips(seed: int, part: str, size: Size) -> list[ClipPlan]:
-    """The classes of every clip of a part, each class about equally often, none twice in a clip.
+    """Plans the classes of all clips of a part: each about equally often, none twice in a clip.
 
-    Synthetic clips take their sounds from the soundbank; elsewhere every event is a sound of its own. One
-    clip in forty, and at least one, of the strongly labelled parts has no event.
+    Synthetic clips use sounds from the soundbank; elsewhere every event is a new sound. In the strongly labelled
+    parts one clip in forty, and at least one, has no events.
     """
     rng = _generator(seed, part, _PLAN, 0)
     clips: int = getattr(size, part)
     shares = _EVENT_COUNTS[part]
     empty = max(1, clips // 40) if part in ("synthetic", "validation") else 0
-    # spread over the shares instead of drawn from them, so that small splits have all kinds of clips, too
+    # spread evenly over the shares instead of drawn from them, so that small splits have all kinds of clips too
     quantiles = (np.arange(clips - empty) + 0.5) / (clips - empty)
     counts = 1 + np.searchsorted(np.cumsum(shares), quantiles)
     counts = rng.permutation(np.append(counts, np.zeros(empty, dtype=np.int64))).tolist()
@@ -96,45 +96,44 @@ def plan_clips(seed: int, part: str, size: Size) -> list[ClipPlan]:
 
 
 def make_event(seed: int, part: str, label: str, number: int) -> Array:
-    """An isolated sound `[n]` of a part, active RMS 1."""
+    """Synthesises an isolated sound `[n]` of a part, with an active RMS of 1."""
     return sound(label, _generator(seed, part, DESED_CLASSES.index(label), number))
 
 
 def make_soundbank_event(seed: int, label: str, index: int) -> Array:
-    """The sound as the soundbank's file has it: active RMS at -15 to -30 dBFS, peak 0.9 at most."""
+    """Synthesises a sound as stored in the soundbank: active RMS of -15 to -30 dBFS, peak at most 0.9."""
     samples = make_event(seed, "soundbank", label, index)
     level = decibels(-15.0 - 15.0 * float(_generator(seed, "soundbank", _CLIP, index).uniform()))
     return samples * min(level, 0.9 / float(np.abs(samples).max()))
 
 
 def make_background(seed: int, part: str, index: int) -> Array:
-    """An ambience of 12 s, RMS 1."""
+    """Synthesises an ambience of 12 s with RMS 1."""
     return background(_generator(seed, part, _BACKGROUND, index), 12.0)
 
 
 def make_soundbank_background(seed: int, index: int) -> Array:
-    """The ambience as the soundbank's file has it: -46 to -55 dBFS RMS."""
+    """Synthesises an ambience as stored in the soundbank: -46 to -55 dBFS RMS."""
     level = decibels(float(_generator(seed, "soundbank", _BACKGROUND_LEVEL, index).uniform(-55.0, -46.0)))
     return level * make_background(seed, "soundbank", index)
 
 
 @lru_cache(maxsize=64)
 def make_room(seed: int, part: str, number: int) -> Room:
-    """A room of the soundbank (training) or of validation."""
+    """Draws a room of the soundbank (for training) or of validation."""
     return random_room(_generator(seed, part, _ROOM, number))
 
 
 def make_response(seed: int, room: int, position: int, size: Size) -> Array:
-    """An impulse response of a training room."""
+    """Computes an impulse response of a training room."""
     rng = _generator(seed, "soundbank", _RESPONSE, room * size.positions + position)
     return impulse_response(rng, make_room(seed, "soundbank", room))
 
 
 def make_clip(seed: int, clip: ClipPlan, size: Size) -> tuple[Array, list[Event]]:
-    """The samples `[160000]` and events of a clip; half of the clips are in a room.
+    """Makes the samples `[160000]` and events of a clip; half of the clips are reverberant.
 
-    Synthetic clips take the soundbank's sounds and backgrounds, the others their own. Validation has rooms of
-    its own.
+    Synthetic clips use the soundbank's sounds and backgrounds, the others their own. Validation has its own rooms.
     """
     rng = _generator(seed, clip.part, _CLIP, clip.index)
     source = "soundbank" if clip.part == "synthetic" else clip.part

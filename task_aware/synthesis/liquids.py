@@ -1,4 +1,4 @@
-"""Sounds of many small events: Frying (crackle over hiss) and Running_water (bubbles over noise)."""
+"""Sounds made of many small events: Frying (crackle over hiss) and Running_water (bubbles over noise)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from task_aware.synthesis.signals import (
 
 
 def _uneven_times(rng: np.random.Generator, n: int, rate: float, density: Array) -> np.ndarray:
-    """Sorted starts of a Poisson process of `rate` a second, thinned in proportion to `density` (0 to 1)."""
+    """Sorted starts of a Poisson process of `rate` per second, thinned in proportion to `density` (0 to 1)."""
     starts = np.sort(rng.integers(0, n, size=rng.poisson(rate * n / SAMPLE_RATE) + 1))
     return starts[rng.uniform(size=len(starts)) < density[starts]]
 
@@ -34,9 +34,9 @@ def _surface(rng: np.random.Generator, low: float, high: float, gain: float) -> 
 
 
 def frying(rng: np.random.Generator) -> Array:
-    """Oil in a pan: clicks of 0.3 to 4 ms, 25 to 900 a second, over a hiss. 2 to 9.5 s.
+    """Oil in a pan: 25 to 900 clicks of 0.3 to 4 ms per second over a hiss. 2 to 9.5 s.
 
-    Sometimes food goes in with a burst that calms down.
+    Sometimes it begins with a burst that calms down, as when food goes into the pan.
     """
     n = samples(log_uniform(rng, 2.0, 9.5))
     density = np.clip(0.55 + 0.45 * wander(rng, n, rng.uniform(1.0, 6.0)), 0.05, 1.0)
@@ -61,7 +61,8 @@ def frying(rng: np.random.Generator) -> Array:
 def running_water(rng: np.random.Generator) -> Array:
     """A tap, a shower, a trickle or a vessel filling up. 2 to 9.5 s.
 
-    Bubbles ring at Minnaert's frequency, 3.26 m/s over their radius, and rise as they near the surface.
+    Bubbles ring at the Minnaert frequency, 3.26 m/s divided by their radius; their pitch rises as they near the
+    surface.
     """
     n = samples(log_uniform(rng, 2.0, 9.5))
     kind = rng.choice(["tap", "shower", "trickle", "filling"], p=[0.4, 0.2, 0.2, 0.2])

@@ -1,8 +1,7 @@
 """Electric machines: Blender, Electric_shaver_toothbrush, Vacuum_cleaner.
 
-All three are a motor's harmonics plus noise through a housing, with ranges that overlap on purpose: what
-tells them apart is the balance of tone and noise, where the energy lies, and how load, hand and nozzle
-move it.
+All three are a motor's harmonics plus noise, filtered by a housing, and their parameter ranges overlap on purpose.
+They differ in the balance of tone and noise, in their spectrum, and in how load, hand or nozzle change it.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from task_aware.synthesis.signals import (
 
 
 def _run_up(rng: np.random.Generator, n: int, up: float, down: float, depth: float) -> Array:
-    """Relative speed `[n]` of a motor that is switched on at the start and off before the end."""
+    """Relative speed `[n]` of a motor that is switched on at the start and off near the end."""
     time = np.arange(n) / SAMPLE_RATE
     left = (n - np.arange(n)) / SAMPLE_RATE
     rising = 1.0 - depth * np.exp(-time / max(up / 3.0, 1e-3))
@@ -45,7 +44,7 @@ def _housing(rng: np.random.Generator, signal: Array, count: int, low: float, hi
 
 
 def _moving_tilt(rng: np.random.Generator, signal: Array, rate: float, span: float) -> Array:
-    """The signal with a spectral tilt about 1.2 kHz that wanders by up to `span` dB per octave."""
+    """Filters a signal with a spectral tilt around 1.2 kHz that varies by up to `span` dB per octave."""
     n = len(signal)
     octaves = np.log2(np.maximum(bin_frequencies(), 60.0) / 1200.0)
     slope = wander(rng, n, rate, -span, span)
@@ -54,12 +53,12 @@ def _moving_tilt(rng: np.random.Generator, signal: Array, rate: float, span: flo
 
 
 def _harmonics(rng: np.random.Generator, count: int, tilt: float, uneven: float) -> Array:
-    """Harmonic amplitudes k^-tilt, each moved by a normal draw of `uneven` dB."""
+    """Harmonic amplitudes k^-tilt, each changed by a normally distributed level of `uneven` dB."""
     return np.arange(1, count + 1, dtype=np.float64) ** -tilt * 10.0 ** (rng.normal(0.0, uneven, count) / 20.0)
 
 
 def blender(rng: np.random.Generator) -> Array:
-    """Universal motor under a changing load with chunks hitting the jar; held on, or pulsed. 1.5 to 9 s."""
+    """Universal motor under a changing load, with chunks hitting the jar; continuous or pulsed. 1.5 to 9 s."""
     n = samples(log_uniform(rng, 1.8, 9.0))
     speed = _run_up(rng, n, rng.uniform(0.15, 0.6), rng.uniform(0.1, 0.6), rng.uniform(0.3, 0.7))
     gate = np.ones(n)
@@ -95,7 +94,7 @@ def blender(rng: np.random.Generator) -> Array:
 
 
 def electric_shaver_toothbrush(rng: np.random.Generator) -> Array:
-    """Buzz of 50 to 130 Hz (shaver) or 180 to 290 Hz (toothbrush), most of it above 1 kHz. 1.8-9 s."""
+    """Buzz of 50 to 130 Hz (shaver) or 180 to 290 Hz (toothbrush), with most energy above 1 kHz. 1.8 to 9 s."""
     n = samples(log_uniform(rng, 1.8, 9.0))
     brush = rng.uniform() < 0.4
     base = log_uniform(rng, 180.0, 290.0) if brush else log_uniform(rng, 50.0, 130.0)

@@ -1,7 +1,7 @@
-"""Room impulse responses: image sources of a shoebox for the first reflections, decaying noise for the rest.
+"""Room impulse responses: image sources in a shoebox for the early reflections, decaying noise for the rest.
 
-Walls absorb more at high frequencies, so both parts are made in octave-wide bands that sum to one. The noise
-continues the images where they end, at their own level, and falls by 60 dB in the band's reverberation time.
+Walls absorb more at high frequencies, so both parts are made in octave-wide bands that sum to one. The noise takes
+over at the level of the last image sources and decays by 60 dB in the band's reverberation time.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from task_aware.synthesis.signals import SAMPLE_RATE, Array, fast_length
 
 SPEED_OF_SOUND = 343.0
 LENGTH = SAMPLE_RATE // 2
-"""Samples of an impulse response (0.5 s); the direct sound lies 1 ms after its start."""
+"""Samples of an impulse response (0.5 s); the direct sound arrives 1 ms after its start."""
 _DIRECT = SAMPLE_RATE // 1000
 _MIXING = int(0.055 * SAMPLE_RATE)
-"""Samples after the direct sound that are image sources; noise takes over around here."""
+"""Samples after the direct sound that image sources cover; noise takes over around here."""
 _CENTRES = np.array([250.0, 500.0, 1000.0, 2000.0, 4000.0])
 _TAPS = 16
 
 
 @dataclass(frozen=True)
 class Room:
-    """A shoebox: size `[3]` m, reverberation time of each band `[5]` s, the microphone's position `[3]` m."""
+    """A shoebox room: size `[3]` in m, reverberation time per band `[5]` in s, microphone position `[3]` in m."""
 
     size: Array
     decay: Array
@@ -32,7 +32,7 @@ class Room:
 
 
 def random_room(rng: np.random.Generator) -> Room:
-    """A kitchen, a bathroom or a living room: 6 to 50 m², 0.2 to 0.6 s at 1 kHz."""
+    """Draws a kitchen, a bathroom or a living room: 6 to 50 m², reverberation time of 0.2 to 0.6 s at 1 kHz."""
     size = np.array([rng.uniform(2.4, 7.5), rng.uniform(2.2, 6.0), rng.uniform(2.3, 3.2)])
     at_1k = rng.uniform(0.2, 0.6)
     decay = at_1k * 2.0 ** (np.array([0.2, 0.1, 0.0, -0.15, -0.4]) * rng.uniform(0.3, 1.6) + rng.uniform(-0.1, 0.1, 5))
@@ -65,7 +65,7 @@ def _images(room: Room, source: Array, reach: float) -> tuple[Array, Array]:
 
 
 def impulse_response(rng: np.random.Generator, room: Room) -> Array:
-    """Response `[LENGTH]` from a random position, 0.6 m or more from the microphone, peak 0.95."""
+    """Computes the response `[LENGTH]`, of peak 0.95, from a random position at least 0.6 m from the microphone."""
     source = room.microphone
     while np.linalg.norm(source - room.microphone) < 0.6:
         source = room.size * rng.uniform(0.1, 0.9, 3)
@@ -108,7 +108,7 @@ def impulse_response(rng: np.random.Generator, room: Room) -> Array:
 
 
 def reverberation_time(response: Array) -> float:
-    """T20: three times the time that the backward-integrated energy takes from -5 to -25 dB, in seconds."""
+    """T20 in seconds: three times the time in which the backward-integrated energy falls from -5 to -25 dB."""
     energy = np.cumsum(np.square(response[::-1]))[::-1]
     level = 10.0 * np.log10(energy / energy[0] + 1e-12)
     first, last = int(np.argmax(level < -5.0)), int(np.argmax(level < -25.0))

@@ -1,4 +1,4 @@
-"""A clip from its parts: events placed, put in a room, set against a background, and their labels."""
+"""Composes clips: places events in time and in a room, adds a background, and labels them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CLIP_SECONDS = 10.0
 
 
 def _in_room(dry: Array, response: Array) -> Array:
-    """The placed sound `[N]` through a response, cut at N, with the energy of the dry one."""
+    """Convolves a placed sound `[N]` with a response, cuts it at N and restores the energy of the dry sound."""
     size = fast_length(len(dry) + len(response))
     wet = np.fft.irfft(np.fft.rfft(dry, size) * np.fft.rfft(response, size), size)[: len(dry)]
     return wet * np.sqrt(np.sum(dry**2) / (np.sum(wet**2) + 1e-20))
@@ -24,12 +24,12 @@ def _in_room(dry: Array, response: Array) -> Array:
 def compose(
     rng: np.random.Generator, events: Sequence[tuple[str, Array]], background: Array, room: Room | None
 ) -> tuple[Array, list[Event]]:
-    """A clip `[160000]` and its events in order of onset.
+    """Composes a clip `[160000]` and its events, sorted by onset.
 
-    The background lies at about -50 dBFS RMS and every event 2 to 25 dB above it (RMS over its active part):
-    9 to 18 dB in the middle of the clip's events, and each up to 7 dB from there, so that most can be heard.
-    Events are placed uniformly, each inside the clip. With a room, each event has its own position in it.
-    The labels span the active part (20 ms frames within 40 dB of the loudest) of the dry event.
+    The background has about -50 dBFS RMS. Each event is 2 to 25 dB louder (RMS over its active part): a clip's level
+    is drawn from 9 to 18 dB above the background, and each event's within 7 dB of it, so that most are audible.
+    Events are placed uniformly and lie inside the clip. In a room, each event has its own position. The labels span
+    the active part (20 ms frames within 40 dB of the loudest) of the dry event.
     """
     n = round(CLIP_SECONDS * SAMPLE_RATE)
     start = int(rng.integers(0, len(background) - n + 1))

@@ -1,7 +1,7 @@
 """Building blocks of the synthetic sounds: noise, oscillators, resonances, grains, envelopes.
 
-Every function works on mono floating-point arrays at `SAMPLE_RATE`; lengths are in samples, frequencies in
-hertz, durations in seconds unless the name says otherwise.
+All functions work on mono floating-point arrays at `SAMPLE_RATE`. Unless the name says otherwise, lengths are in
+samples, frequencies in hertz and durations in seconds.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def samples(seconds: float) -> int:
 
 
 def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
-    """A draw that is uniform on a logarithmic axis."""
+    """Draws a number that is uniformly distributed on a logarithmic scale."""
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
@@ -39,12 +39,12 @@ def decibels(value: float) -> float:
 
 
 def fast_length(n: int) -> int:
-    """The smallest length of at least n with a quick Fourier transform: 2^a times 1, 3, 5, 9 or 15."""
+    """The smallest length of at least n with a fast Fourier transform: 2^a times 1, 3, 5, 9 or 15."""
     return min(odd << max(0, (-(-n // odd) - 1).bit_length()) for odd in (1, 3, 5, 9, 15))
 
 
 def wander(rng: np.random.Generator, n: int, rate: float, low: float = -1.0, high: float = 1.0) -> Array:
-    """A smooth random curve `[n]` through points drawn uniformly from [low, high], `rate` points a second."""
+    """A smooth random curve `[n]` through points drawn uniformly from [low, high], `rate` points per second."""
     count = int(n / SAMPLE_RATE * rate) + 3
     points = rng.uniform(low, high, count)
     position = rng.uniform() + np.arange(n) * (rate / SAMPLE_RATE)
@@ -55,7 +55,7 @@ def wander(rng: np.random.Generator, n: int, rate: float, low: float = -1.0, hig
 
 
 def curve(points: Sequence[tuple[float, float]], frequencies: Array) -> Array:
-    """Amplitude response through (hertz, dB) points, straight on a logarithmic frequency axis."""
+    """Amplitude response through (hertz, dB) points, linearly interpolated on a logarithmic frequency axis."""
     hertz, level = np.array(points, dtype=np.float64).T
     return 10.0 ** (np.interp(np.log(np.maximum(frequencies, 1.0)), np.log(hertz), level) / 20.0)
 
@@ -63,7 +63,7 @@ def curve(points: Sequence[tuple[float, float]], frequencies: Array) -> Array:
 def rough_curve(
     rng: np.random.Generator, points: Sequence[tuple[float, float]], jitter: float
 ) -> list[tuple[float, float]]:
-    """The curve with each level moved by up to `jitter` dB and each frequency by up to a quarter octave."""
+    """Varies the points of a curve: each level by up to `jitter` dB, each frequency by up to a quarter octave."""
     return [(hertz * 2.0 ** rng.uniform(-0.25, 0.25), level + rng.uniform(-jitter, jitter)) for hertz, level in points]
 
 
@@ -78,7 +78,7 @@ def bumps(rng: np.random.Generator, frequencies: Array, count: int, low: float, 
 
 
 def shape(signal: Array, points: Sequence[tuple[float, float]], extra: Array | None = None) -> Array:
-    """The signal filtered (zero phase) by the response through (hertz, dB) points."""
+    """Filters a signal, with zero phase, by the response through (hertz, dB) points."""
     n = len(signal)
     length = fast_length(n + SAMPLE_RATE // 20)
     response = curve(points, np.fft.rfftfreq(length, 1.0 / SAMPLE_RATE))
@@ -91,15 +91,15 @@ def shape(signal: Array, points: Sequence[tuple[float, float]], extra: Array | N
 def shaped_noise(
     rng: np.random.Generator, n: int, points: Sequence[tuple[float, float]], extra: Array | None = None
 ) -> Array:
-    """Gaussian noise `[n]` of unit RMS with the spectrum through (hertz, dB) points."""
+    """Gaussian noise `[n]` of unit RMS whose spectrum passes through (hertz, dB) points."""
     noise = shape(rng.standard_normal(n), points, extra)
     return noise / rms(noise)
 
 
 def oscillator(rng: np.random.Generator, frequency: Array, amplitudes: Array) -> Array:
-    """A periodic wave of unit RMS `[n]`, harmonic k with amplitudes[k-1], without harmonics above 7.6 kHz.
+    """A periodic wave `[n]` of unit RMS; harmonic k has amplitudes[k-1], and there are none above 7.6 kHz.
 
-    frequency: the fundamental of every sample, `[n]` Hz.
+    frequency: the fundamental frequency at every sample, `[n]` in Hz.
     """
     count = min(len(amplitudes), max(1, int(7600.0 / float(frequency.max()))))
     spectrum = np.zeros(2049, dtype=np.complex128)
@@ -111,17 +111,17 @@ def oscillator(rng: np.random.Generator, frequency: Array, amplitudes: Array) ->
 
 
 def frame_count(n: int) -> int:
-    """Frames that `filter_over_time` wants for n samples."""
+    """Number of frames that `filter_over_time` needs for n samples."""
     return -(-n // HOP) + _WINDOW // HOP
 
 
 def bin_frequencies() -> Array:
-    """Frequencies of the bins of `filter_over_time`, `[257]` Hz."""
+    """Frequencies of the bins of `filter_over_time`, `[257]` in Hz."""
     return np.fft.rfftfreq(_WINDOW, 1.0 / SAMPLE_RATE)
 
 
 def filter_over_time(signal: Array, response: npt.NDArray[np.complex128] | Array) -> Array:
-    """The signal `[n]` through a filter that changes every 8 ms; response `[frame_count(n), 257]`."""
+    """Filters a signal `[n]` by a response `[frame_count(n), 257]` that changes every 8 ms."""
     n, frames = len(signal), frame_count(len(signal))
     padded = np.zeros((frames + _WINDOW // HOP - 1) * HOP)
     start = _WINDOW - HOP
@@ -136,7 +136,7 @@ def filter_over_time(signal: Array, response: npt.NDArray[np.complex128] | Array
 
 
 def formants(centres: Array, bandwidths: Array) -> npt.NDArray[np.complex128]:
-    """Response `[frames, 257]` of a cascade of resonances; centres and bandwidths `[frames, K]` Hz."""
+    """Response `[frames, 257]` of a cascade of resonances; centres and bandwidths are `[frames, K]` in Hz."""
     frequencies = bin_frequencies()[None, :, None]
     squared = np.square(centres)[:, None, :]
     return np.prod(squared / (squared - frequencies**2 + 1j * frequencies * bandwidths[:, None, :]), axis=2)
@@ -158,7 +158,7 @@ def ringing(n: int, frequencies: Array, decays: Array, amplitudes: Array, phases
 
 
 def ramp(n: int, attack: float, release: float) -> Array:
-    """Envelope `[n]` with raised-cosine attack and release of the given seconds."""
+    """Envelope `[n]` with a raised-cosine attack and release of the given durations."""
     envelope = np.ones(n)
     rise, fall = min(samples(attack), n // 2), min(samples(release), n // 2)
     if rise > 0:

@@ -1,4 +1,4 @@
-"""One sound of a class from a random generator: its synthesis, then a microphone's colour and a tidy cut."""
+"""Makes a sound of a class from a random generator: synthesises it, colours it like a microphone and trims it."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ GENERATORS: dict[str, Callable[[np.random.Generator], Array]] = {
     "Speech": speech,
     "Vacuum_cleaner": vacuum_cleaner,
 }
-"""DESED's ten classes, sorted; each function makes another individual from each generator state."""
+"""DESED's ten classes, sorted; each function makes a different sound from each state of the random generator."""
 
 
 SHORTEST_SECONDS = 0.35
-"""Shorter sounds are drawn again: a median filter of 0.45 s deletes even a perfect detection of them."""
+"""Shorter sounds are drawn again: a median filter of 0.45 s would remove even a perfect detection of them."""
 
 
 def microphone(rng: np.random.Generator, signal: Array) -> Array:
-    """The signal `[n]` as some device would record it: tilt, loss of lows and highs, a few dB of colour."""
+    """Colours a signal `[n]` as a recording device would: tilt, loss of lows and highs, a few dB of colouration."""
     tilt = rng.uniform(-1.8, 1.8)
     flat = [(hertz, tilt * np.log2(hertz / 1000.0)) for hertz in (150.0, 450.0, 1000.0, 2200.0, 4500.0)]
     low, high = rng.uniform(-18.0, -3.0), rng.uniform(-12.0, 0.0)
@@ -43,7 +43,7 @@ def microphone(rng: np.random.Generator, signal: Array) -> Array:
 
 
 def sound(label: str, rng: np.random.Generator) -> Array:
-    """An isolated sound of the class `[n]`: an active part of 0.35 to 10 s, active frames at RMS 1."""
+    """Makes an isolated sound `[n]` of the class, trimmed to an active part of 0.35 to 10 s with RMS 1."""
     while True:
         signal = microphone(rng, GENERATORS[label](rng))
         active = active_part(signal, SAMPLE_RATE)

@@ -1,4 +1,4 @@
-"""Struck and switched sounds: Alarm_bell_ringing (bells and electronic alarms) and Dishes."""
+"""Struck and electronic sounds: Alarm_bell_ringing (bells and electronic alarms) and Dishes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from task_aware.synthesis.signals import (
 )
 
 _BELL = np.array([1.0, 1.19, 1.56, 2.0, 2.51, 2.66, 3.01, 4.1, 5.4])
-"""Partials of a small bell or gong over its lowest strong one."""
+"""Partials of a small bell or gong, relative to its lowest strong one."""
 
 
 def _strike(rng: np.random.Generator, n: int, lowest: float, decay: float) -> Array:
@@ -33,7 +33,7 @@ def _strike(rng: np.random.Generator, n: int, lowest: float, decay: float) -> Ar
 
 
 def _bell_ring(rng: np.random.Generator, seconds: float, rate: float, bells: list[Array]) -> Array:
-    """Bells struck in turn by a clapper at `rate` strikes a second."""
+    """Bells struck in turn by a clapper, at `rate` strikes per second."""
     n = samples(seconds)
     gaps = 1.0 / rate * rng.uniform(0.93, 1.07, int(seconds * rate) + 1)
     starts = (np.cumsum(gaps) - gaps[0]) * SAMPLE_RATE
@@ -45,7 +45,7 @@ def _bell_ring(rng: np.random.Generator, seconds: float, rate: float, bells: lis
 
 
 def _repeat(pattern: Array, gap: float, seconds: float) -> Array:
-    """The pattern and a pause of `gap` seconds, repeated for about `seconds`; whole patterns only."""
+    """Repeats a pattern, with pauses of `gap` seconds, a whole number of times in about `seconds`."""
     period = len(pattern) + samples(gap)
     count = max(1, round(seconds * SAMPLE_RATE / period))
     return np.tile(np.concatenate([pattern, np.zeros(samples(gap))]), count)[: count * period - samples(gap)]
@@ -57,7 +57,7 @@ def _tone(rng: np.random.Generator, frequency: float, seconds: float, partials: 
 
 
 def _partials(rng: np.random.Generator) -> Array:
-    """Harmonics of a buzzer: a sine, a square wave or something between."""
+    """Harmonics of a buzzer: between a sine and a square wave."""
     order = np.arange(1, 12, dtype=np.float64)
     return order ** -rng.uniform(0.8, 3.5) * np.where(order % 2 == 0, rng.uniform(0.0, 1.0), 1.0)
 
@@ -120,11 +120,11 @@ _MATERIALS = {
     "pan": (250.0, 900.0, 0.03, 0.12, 0.7),
     "wood": (200.0, 700.0, 0.008, 0.03, 1.0),
 }
-"""Lowest mode from and to (Hz), its decay from and to (s), power of frequency by which decays shorten."""
+"""Range of the lowest mode (Hz), range of its decay (s), exponent by which decays shorten with frequency."""
 
 
 def _object(rng: np.random.Generator, material: str) -> tuple[Array, Array, Array]:
-    """Modes of one piece: frequencies, decays, amplitudes `[K]`."""
+    """Modes of one object: frequencies, decays, amplitudes `[K]`."""
     low, high, shortest, longest, damping = _MATERIALS[material]
     count = int(rng.integers(7, 16))
     lowest = log_uniform(rng, low, high)
@@ -136,7 +136,10 @@ def _object(rng: np.random.Generator, material: str) -> tuple[Array, Array, Arra
 
 
 def dishes(rng: np.random.Generator) -> Array:
-    """One clink to a clatter of fifteen: ceramic, glass, cutlery, pans, at times a scrape. Up to 3.5 s."""
+    """From a single clink to a clatter of fifteen: ceramic, glass, cutlery or pans, sometimes with a scrape.
+
+    Up to 3.5 s.
+    """
     count = 1 if rng.uniform() < 0.2 else int(rng.integers(2, 16))
     materials = rng.choice(list(_MATERIALS), size=rng.integers(1, 4), p=[0.34, 0.22, 0.26, 0.12, 0.06])
     objects = [_object(rng, str(material)) for material in materials]

@@ -1,4 +1,4 @@
-"""Sounds with a throat: Speech, Dog, Cat. An oscillator and breath noise go through formants that move."""
+"""Vocal sounds: Speech, Dog, Cat. Moving formants filter an oscillator and breath noise."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ _VOWELS = np.array(
     ],
     dtype=np.float64,
 )
-"""First three formants of an adult man's vowels, Hz."""
+"""First three formants of an adult man's vowels, in Hz."""
 
 
 def _smooth(track: Array, width: int) -> Array:
-    """Moving average over `width` frames along the first axis, edges held."""
+    """Moving average over `width` frames along the first axis, with the edge values repeated."""
     padded = np.concatenate(
         [np.repeat(track[:1], width // 2, 0), track, np.repeat(track[-1:], width - 1 - width // 2, 0)]
     )
@@ -48,14 +48,14 @@ def _smooth(track: Array, width: int) -> Array:
 
 
 def _fit(track: Array, frames: int) -> Array:
-    """The track cut, or its last value held, to `frames` frames."""
+    """Cuts a track to `frames` frames, or extends it with its last value."""
     return track[np.minimum(np.arange(frames), len(track) - 1)]
 
 
 def _throat(signal: Array, centres: Array, relative_bandwidth: float) -> Array:
-    """The signal through formants with centres `[frames, K]` Hz, the last frame held to the end.
+    """Filters a signal by formants with centres `[frames, K]` in Hz; the last frame is held to the end.
 
-    Above them lie the further resonances of a tube, evenly spaced; without them nothing above is left.
+    The further, evenly spaced resonances of a tube are added above them; otherwise no energy would be left there.
     """
     centres = _fit(centres, frame_count(len(signal)))
     last = float(centres[:, -1].mean())
@@ -66,7 +66,7 @@ def _throat(signal: Array, centres: Array, relative_bandwidth: float) -> Array:
 
 
 def _syllables(rng: np.random.Generator, seconds: float) -> tuple[Array, Array]:
-    """Tracks of an utterance every 8 ms: voice, breath, friction, its centre `[T, 4]`; formants `[T, 3]`."""
+    """Tracks of an utterance, every 8 ms: voice, breath, friction and its centre `[T, 4]`; formants `[T, 3]`."""
     rate = rng.uniform(2.8, 6.0)
     controls: list[tuple[float, float, float, float]] = []
     targets: list[Array] = []
@@ -113,7 +113,7 @@ def _syllables(rng: np.random.Generator, seconds: float) -> tuple[Array, Array]:
 
 
 def speech(rng: np.random.Generator) -> Array:
-    """0.5 to 6 s of invented syllables by a man, a woman or a child; spoken, called out or whispered."""
+    """0.5 to 6 s of random syllables by a man, a woman or a child; spoken, called out or whispered."""
     controls, targets = _syllables(rng, log_uniform(rng, 0.5, 6.0))
     n = len(controls) * HOP
     speaker = rng.choice(["man", "woman", "child"], p=[0.42, 0.42, 0.16])
@@ -173,7 +173,7 @@ def _bark(rng: np.random.Generator, seconds: float, pitch: float, tract: float, 
 
 
 def dog(rng: np.random.Generator) -> Array:
-    """One bark or a train of up to eight, sometimes after a growl; now and then a howl. Up to 4 s."""
+    """One bark or a series of up to eight, sometimes after a growl; occasionally a howl. Up to 4 s."""
     size = rng.uniform()
     pitch = 700.0 * 0.2**size * rng.uniform(0.8, 1.25)
     tract = 1.5 * 0.5**size

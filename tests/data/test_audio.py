@@ -32,7 +32,7 @@ def test_channels_are_averaged_or_picked(tmp_path):
     path = write(tmp_path / "stereo.wav", np.tile([0.5, 0.25], (100, 1)))
     assert read_audio(path) == pytest.approx(np.full(100, 0.375), abs=1e-4)
     assert read_audio(path, channel=0) == pytest.approx(np.full(100, 0.5), abs=1e-4)
-    with pytest.raises(RecordingError, match=r"stereo.wav has 2 channels and channel 2 is wanted"):
+    with pytest.raises(RecordingError, match=r"stereo.wav has 2 channels, but channel 2 was requested"):
         read_audio(path, channel=2)
 
 
@@ -56,7 +56,9 @@ def test_resampling_without_torchaudio_is_one_sentence(tmp_path, monkeypatch):
 
     monkeypatch.setattr(builtins, "__import__", without_torchaudio)
     path = write(tmp_path / "tone.wav", burst(0.1), 22050)
-    with pytest.raises(DataError, match=r"tone.wav is at 22050 Hz, 16000 Hz is wanted.*libcudart.so.13") as caught:
+    with pytest.raises(
+        DataError, match=r"tone.wav must be resampled from 22050 Hz to 16000 Hz.*libcudart.so.13"
+    ) as caught:
         read_audio(path)
     assert "\n" not in str(caught.value)
     assert not isinstance(caught.value, RecordingError)  # every file would fail: not one to leave out

@@ -29,7 +29,7 @@ def test_blocks_joined_are_the_recording(tmp_path, rate, seconds):
 
 
 @pytest.mark.parametrize(
-    ("suffix", "message"), [(".wav", "cut off: it holds"), (".flac", "decoded"), (".mp3", "cut off: it")]
+    ("suffix", "message"), [(".wav", "truncated: it holds"), (".flac", "decoded"), (".mp3", "truncated: it")]
 )
 def test_a_cut_off_recording_is_an_error(tmp_path, suffix, message):
     whole = tmp_path / f"whole{suffix}"
@@ -59,7 +59,7 @@ def test_other_broken_recordings(tmp_path):
         "empty.wav": "cannot be decoded",
         "none.wav": "holds no samples",
         "nan.wav": "not finite",
-        "odd.wav": "no handy ratio",
+        "odd.wav": "no simple ratio",
         "absent.wav": "is not a file",
     }.items():
         with pytest.raises(RecordingError, match=message):

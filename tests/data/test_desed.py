@@ -65,7 +65,7 @@ def test_windows_tables_are_read(root):
 
 def test_late_offsets_are_kept_where_the_clip_is_longer(root):
     validation_table(root, "v1.wav\t1\t12\tDog")
-    with pytest.raises(DataError, match=r"validation.tsv:2 has the offset 12 s and the clip ends at 10 s"):
+    with pytest.raises(DataError, match=r"validation.tsv:2 has the offset 12 s, but the clip ends at 10 s"):
         read_split(root, "validation")
     write(root / "audio/validation/v1.wav", burst(12.0))
     assert read_split(root, "validation").reference["v1.wav"][0].offset == 12.0
@@ -74,15 +74,15 @@ def test_late_offsets_are_kept_where_the_clip_is_longer(root):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ("v1.wav\t2\t2\tDog", "onset 2 s and the offset 2 s; the onset must be"),
+        ("v1.wav\t2\t2\tDog", "onset 2 s and the offset 2 s; the onset must not be negative"),
         ("v1.wav\t-1\t2\tDog", "onset -1 s"),
-        ("v1.wav\tone\t2\tDog", "onset 'one' and the offset '2'; both must be seconds"),
+        ("v1.wav\tone\t2\tDog", "onset 'one' and the offset '2'; both must be numbers"),
         ("v1.wav\t1\tnan\tDog", "offset 'nan'"),
         ("v1.wav\t1\t2\tBird", "unknown label 'Bird'"),
         ("v1.wav\t1\t2", "unknown label ''"),
-        ("v1.wav\t\t\tDog", "both must be seconds"),
+        ("v1.wav\t\t\tDog", "both must be numbers of seconds"),
         ("\t1\t2\tDog", "has no filename"),
-        ("v1.wav\t1\t2\tDog\textra", "has 5 fields and the header 4"),
+        ("v1.wav\t1\t2\tDog\textra", "has 5 fields, but the header has 4"),
     ],
 )
 def test_a_bad_row_is_named_by_file_and_line(root, row, message):
@@ -93,20 +93,20 @@ def test_a_bad_row_is_named_by_file_and_line(root, row, message):
 
 
 def test_unknown_weak_labels_are_named(root):
-    with pytest.raises(DataError, match=r"weak.tsv:2 has the unknown label 'Speech'; the labels are Dog"):
+    with pytest.raises(DataError, match=r"weak.tsv:2 has the unknown label 'Speech'; expected one of Dog"):
         read_split(root, "weak", ["Dog"])
 
 
 def test_a_split_that_cannot_be_used_says_why(root, tmp_path):
     with pytest.raises(ValueError, match="one of weak, unlabelled"):
         read_split(root, "train")
-    with pytest.raises(DataError, match=r"weak.tsv is not there"):
+    with pytest.raises(DataError, match=r"weak.tsv does not exist"):
         read_split(tmp_path / "elsewhere", "weak")
     validation_table(root)
-    with pytest.raises(DataError, match="a header and no rows"):
+    with pytest.raises(DataError, match="a header but no rows"):
         read_split(root, "validation")
     write_table(root / "metadata/validation/validation.tsv", "filename,onset,offset,event_label", "v1.wav,1,2,Dog")
-    with pytest.raises(DataError, match=r"validation.tsv:1 lacks the column filename, onset, offset, event_label"):
+    with pytest.raises(DataError, match=r"validation.tsv:1 has no column filename, onset, offset, event_label"):
         read_split(root, "validation")
     (root / "metadata/validation/validation.tsv").write_bytes(b"\xff\xfe")
     with pytest.raises(DataError, match="not UTF-8"):
@@ -122,7 +122,7 @@ def test_too_many_missing_files_stop(root):
     with pytest.raises(DataError, match="3 of the 3 clips"):
         read_split(root, "weak", max_missing=1.0)
     (root / "audio/train/weak").rmdir()
-    with pytest.raises(DataError, match=r"audio/train/weak, where the audio of .* is not a folder"):
+    with pytest.raises(DataError, match=r"audio/train/weak, the audio folder of .* is not a folder"):
         read_split(root, "weak")
 
 

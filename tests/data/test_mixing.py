@@ -220,7 +220,7 @@ def test_short_backgrounds_are_looped_and_long_ones_cut(root):
 def test_a_bank_without_backgrounds_warns_once_and_has_none(root):
     for path in (root / "audio/train/soundbank/background").rglob("*.wav"):
         path.unlink()
-    with pytest.warns(UserWarning, match=r"no backgrounds, so mixtures have none") as caught:
+    with pytest.warns(UserWarning, match=r"no backgrounds, so mixtures have none either") as caught:
         drawing = mixer(root)
     assert len(caught) == 1
     with warnings.catch_warnings():
@@ -241,13 +241,13 @@ def test_fewer_recordings_than_events_are_used_again(root):
 
 
 def test_mixers_that_contradict_themselves_say_so(root, fuss):
-    with pytest.raises(ValueError, match="n_events goes up to 3 and there are 2 sources"):
+    with pytest.raises(ValueError, match="n_events goes up to 3, but there are only 2 sources"):
         mixer(root, n_sources=2)
-    with pytest.raises(DataError, match="reverb is on and there are no room impulse responses"):
+    with pytest.raises(DataError, match="reverb is on, but there are no room impulse responses"):
         mixer(root, recipe(reverb=True))
-    with pytest.raises(ValueError, match="is read at 8000 Hz and the mixer at 16000 Hz"):
+    with pytest.raises(ValueError, match="is read at 8000 Hz, but the mixer works at 16000 Hz"):
         mixer(root, recipe(reverb=True), RirBank(fuss, sample_rate=8000))
-    with pytest.raises(ValueError, match="is cut at 0.1 s and mixing.max_rir_seconds is 0.5"):
+    with pytest.raises(ValueError, match="is cut at 0.1 s, but mixing.max_rir_seconds is 0.5"):
         mixer(root, recipe(reverb=True), RirBank(fuss, 0.1))
     with pytest.raises(ValueError, match=r"clip_seconds must be at least 0.1"):
         mixer(root, clip_seconds=0.0)
@@ -255,8 +255,8 @@ def test_mixers_that_contradict_themselves_say_so(root, fuss):
         mixer(root, seed=-1)
     with pytest.raises(ValueError, match="index must be 0 or more"):
         mixer(root).plan(-1)
-    with pytest.raises(DataError, match="has 3 classes and mixing.n_events wants at least 4 distinct"):
+    with pytest.raises(DataError, match="has 3 classes, but mixing.n_events requires at least 4 distinct"):
         mixer(root, recipe(n_events=(4, 4)))
-    with pytest.raises(ValueError, match="The soundbank has Speech, which the encoder does not know"):
+    with pytest.raises(ValueError, match="The soundbank has the labels Speech, which the encoder does not know"):
         bank = Soundbank(root, ["Speech"])
         DynamicMixer(bank, None, LabelEncoder(["Dog"]), recipe(), n_sources=3, clip_seconds=1.0)

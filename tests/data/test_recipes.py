@@ -64,7 +64,7 @@ def test_paper_recipe_draws_recordings_not_classes(root):
 def test_balanced_recipe(root):
     config = MixingConfig.balanced()
     config.reverb = False
-    with pytest.warns(UserWarning, match="has 3 classes, so mixtures have at most that many of the 4"):
+    with pytest.warns(UserWarning, match="has only 3 classes, so mixtures have at most 3 events instead of the 4"):
         drawing = mixer(root, config)
     counts, spreads, ratios, loudest = [], [], [], []
     for index in range(200):
@@ -83,10 +83,10 @@ def test_balanced_recipe(root):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"n_events": (3, 2)}, "mixing.n_events must be two numbers, the lower one first"),
+        ({"n_events": (3, 2)}, "mixing.n_events must be two finite numbers, the lower one first"),
         ({"n_events": (0, 2)}, "mixing.n_events must start at 1"),
-        ({"foreground_db": (0.0,)}, "mixing.foreground_db must be two numbers"),
-        ({"gain_db": (0.0, float("inf"))}, "mixing.gain_db must be two numbers"),
+        ({"foreground_db": (0.0,)}, "mixing.foreground_db must be two finite numbers"),
+        ({"gain_db": (0.0, float("inf"))}, "mixing.gain_db must be two finite numbers"),
         ({"background_reference": "mean"}, "mixing.background_reference must be"),
         ({"background_reference": "quietest_ceiling", "background_db": (-5.0, -8.0)}, "mixing.background_db"),
         (

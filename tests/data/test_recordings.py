@@ -137,7 +137,7 @@ def test_unusable_files_are_listed_and_not_decoded_again(folder, decoded, caplog
     assert not isinstance(caught.value, RecordingError)
     write(folder / "text.wav", burst(0.1))
     assert list(opened(folder).rejected) == ["faint.wav", "silent.wav"]
-    with pytest.raises(ValueError, match="max_broken must be a share"):
+    with pytest.raises(ValueError, match="max_broken must be between 0 and 1"):
         opened(folder, max_broken=2.0)
 
 
@@ -166,7 +166,7 @@ def test_a_failed_update_leaves_the_old_file(folder, monkeypatch):
 
 def test_a_cache_that_cannot_be_written_says_what_to_set(folder, cache):
     cache.write_text("a file where the folder belongs")
-    with pytest.raises(DataError, match="cannot be kept in .* set TASK_AWARE_CACHE"):
+    with pytest.raises(DataError, match="cannot be cached in .* set TASK_AWARE_CACHE"):
         opened(folder)
 
 

@@ -30,10 +30,10 @@ def test_a_table_groups_a_flat_folder(tmp_path):
     assert bank.missing == ("d.wav",)
     assert "1 of rirs.tsv missing" in bank.describe()
     write_table(table, "filename\troom", "a.wav")
-    with pytest.raises(DataError, match=r"rirs.tsv:2 has no filename or no room"):
+    with pytest.raises(DataError, match=r"rirs.tsv:2 lacks a filename or a room"):
         RirBank(tmp_path)
     write_table(table, "file\troom")
-    with pytest.raises(DataError, match=r"rirs.tsv:1 must name"):
+    with pytest.raises(DataError, match=r"rirs.tsv:1 must hold"):
         RirBank(tmp_path)
 
 
@@ -68,7 +68,7 @@ def test_responses_of_zeros_are_named_and_listed(tmp_path):
     write(tmp_path / "good.wav", np.ones(10))
     bank = RirBank(tmp_path, max_seconds=0.05, max_broken=0.7)
     assert list(bank.rejected) == ["a.wav", "late.wav"]
-    assert "late.wav is silent for its first 0.05 s" in bank.rejected["late.wav"]
+    assert "late.wav is silent in its first 0.05 s" in bank.rejected["late.wav"]
     assert rooms(bank) == [["good.wav"]]
     assert "2 unusable: a.wav, late.wav" in bank.describe()
     with pytest.raises(DataError, match="1 of 3 recordings .* at most 10%"):

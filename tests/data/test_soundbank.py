@@ -66,11 +66,11 @@ def test_unusable_recordings_are_left_out_up_to_a_share(root):
 
 
 def test_a_folder_without_a_bank_says_what_is_wanted(root, tmp_path):
-    with pytest.raises(DataError, match=r"soundbank/foreground is not a folder; a soundbank is needed"):
+    with pytest.raises(DataError, match=r"soundbank/foreground is not a folder; expected a soundbank"):
         Soundbank(tmp_path / "elsewhere")
-    with pytest.raises(DataError, match=r"no usable recording of Cat; it has Dog, Doorbell, Frying, Speech; put"):
+    with pytest.raises(DataError, match=r"no usable recording of Cat; it only has Dog, Doorbell, Frying, Speech; put"):
         Soundbank(root, ["Cat"])
-    with pytest.raises(ValueError, match="max_broken must be a share"):
+    with pytest.raises(ValueError, match="max_broken must be between 0 and 1"):
         Soundbank(root, max_broken=2.0)
 
 

@@ -33,13 +33,13 @@ def test_a_data_set_as_real_ones_are(full, fuss):
     notes = "\n".join(report.notes)
     for note in (
         "1 of the 3 clips of",  # weak.tsv
-        "(gone.wav, ...); they are left out",
+        "(gone.wav, ...); they are skipped",
         "no recordings of Alarm_bell_ringing",
-        "folders Doorbell are none of the classes",
+        "folders Doorbell match none of the classes",
         "1 events of",
-        "validation.tsv end up to 0.115 s past their clip's end",
-        "public.tsv end up to 9.900 s past",
-        "begin after their clip's end and cannot be found (the first: Dog at 0.5 s in 0.wav of 0.1 s)",
+        "validation.tsv end after their clip, by up to 0.115 s",
+        "public.tsv end after their clip, by up to 9.900 s",
+        "begin after the end of their clip and cannot be detected (the first: Dog at 0.5 s in 0.wav of 0.1 s)",
     ):
         assert note in notes, note
     assert {label: len(paths) for label, paths in report.soundbank.foreground.items() if paths} == {
@@ -83,7 +83,7 @@ def test_only_decoding_finds_what_is_silent_or_not_finite(full, fuss):
     for number in range(20):
         write(foreground / f"Dog/{number}.wav", np.zeros(100))
     report = look(full, fuss, decode=True)
-    assert "22 of the 29 recordings of soundbank are unusable and at most 10% may be:" in report.problems
+    assert "22 of the 29 recordings of soundbank are unusable, but at most 10% may be:" in report.problems
     assert report.problems[-1] == "... and 2 more"
     assert not report.can_train and "soundbank" not in report.usable
 
@@ -106,8 +106,8 @@ def test_all_bad_rows_are_named_at_once(full, fuss, capsys):
 @pytest.mark.parametrize(
     ("broken", "problem"),
     [
-        ("audio/validation/v1.wav", "1 of the 2 recordings of validation are unusable and at most 0% may be:"),
-        ("audio/train/weak/b.wav", "1 of the 2 recordings of weak are unusable and at most 10% may be:"),
+        ("audio/validation/v1.wav", "1 of the 2 recordings of validation are unusable, but at most 0% may be:"),
+        ("audio/train/weak/b.wav", "1 of the 2 recordings of weak are unusable, but at most 10% may be:"),
     ],
 )
 def test_headers_find_files_that_are_no_audio(full, fuss, broken, problem):
@@ -118,20 +118,20 @@ def test_headers_find_files_that_are_no_audio(full, fuss, broken, problem):
 
 
 def test_what_is_not_there(full, tmp_path, capsys):
-    with pytest.raises(DataError, match="is not a folder; give one in DESED's layout"):
+    with pytest.raises(DataError, match="is not a folder; expected one in DESED's layout"):
         verify(tmp_path / "absent")
     with pytest.raises(SystemExit):
         verify_data.main([str(full), f"--rirs={tmp_path / 'absent'}"])
-    assert "absent is not a folder; room impulse responses are wanted there." in capsys.readouterr().out
+    assert "absent is not a folder; expected one with room impulse responses." in capsys.readouterr().out
     for name in ("weak.tsv", "unlabel_in_domain.tsv", "synthetic20/soundscapes.tsv"):
         (full / "metadata/train" / name).unlink()
     report = verify(full, progress=False)
-    assert sum("is not there; check the data folder" in problem for problem in report.problems) == 3
+    assert sum("does not exist; check the data folder" in problem for problem in report.problems) == 3
     assert any("mixtures are dry" in note for note in report.notes)
     empty = tmp_path / "empty"
     empty.mkdir()
     report = verify(empty, progress=False)
-    assert not report.can_train and len(report.problems) == 1 and "a soundbank is needed" in report.problems[0]
+    assert not report.can_train and len(report.problems) == 1 and "expected a soundbank" in report.problems[0]
 
 
 def test_recipes_say_what_to_switch_off():

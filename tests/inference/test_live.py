@@ -163,7 +163,7 @@ def test_streams_do_not_hear_each_other(model):
 def test_a_model_that_is_not_causal_is_refused(small_separator, causal_separator, small_detector):
     with pytest.raises(ValueError, match=r"separator.causal.*crnn.causal.*features.top_db.*--config causal_builtin"):
         LiveDetector(BUILTIN_SEPARATOR)
-    with pytest.raises(ValueError, match=r"this model cannot hear a stream: its detector is no causal CRNN"):
+    with pytest.raises(ValueError, match=r"this model cannot process a stream: its detector is not a causal CRNN"):
         LiveDetector(small_detector)
     clamped = dataclasses.replace(causal_separator.detector.feature_config, top_db=200.0)
     with pytest.raises(ValueError, match=r"stream: its features depend on the maximum"):
@@ -180,7 +180,7 @@ def test_chunks_that_are_none(causal_detector):
     live = LiveDetector(causal_detector)
     with pytest.raises(ValueError, match=r"samples have the shape \[2, 100\]"):
         live.push(np.zeros((2, 100)))
-    with pytest.raises(ValueError, match="not finite"):
+    with pytest.raises(ValueError, match="must be finite"):
         live.push(np.full(3, np.nan))
     with pytest.raises(ValueError, match="median_frames is 0"):
         LiveDetector(causal_detector, median_frames=0)

@@ -130,8 +130,8 @@ def test_sources_sum_to_the_mixture_where_masks_do(predictor, monkeypatch, secon
     [
         (np.zeros((2, 3, 4)), r"waveform has the shape \[2, 3, 4\]"),
         (np.zeros(0), r"waveform has the shape \[0\]"),
-        (np.full(16000, np.nan), "not finite"),
-        (np.zeros(100), "too few for a frame"),
+        (np.full(16000, np.nan), "must be finite"),
+        (np.zeros(100), "too few for one output frame"),
     ],
 )
 def test_waveforms_that_are_none(predictor, samples, message):
@@ -189,7 +189,7 @@ class TestBatches:
         assert "waveform" not in found and "has the shape" in found["error"][2]
 
     def test_columns_that_are_missing(self, predictor):
-        with pytest.raises(ValueError, match="the batch has the columns file; give path"):
+        with pytest.raises(ValueError, match="the batch has the columns file; expected path"):
             predictor({"file": []})
 
     def test_a_pickled_predictor_does_the_same(self, predictor, tmp_path):

@@ -88,7 +88,7 @@ def test_missing_files_stay_and_nothing_at_all_is_an_error(tree, tmp_path):
     assert list(named(tree / "absent.wav")) == ["absent.wav"]
     (tmp_path / "empty").mkdir()
     for argument in (tmp_path / "empty", tree / "*.aiff"):
-        with pytest.raises(DataError, match="there is no recording"):
+        with pytest.raises(DataError, match="there are no recordings"):
             find_recordings([str(argument)])
     (tree / "latin.txt").write_bytes("Gerät.wav\n".encode("latin-1"))
     with pytest.raises(DataError, match="not UTF-8"):
@@ -105,7 +105,7 @@ def test_shards_are_disjoint_and_complete(tree, count):
 
 @pytest.mark.parametrize("part", ["0/2", "3/2", "1", "a/b", "1/0", "-1/2", "1/2/3"])
 def test_no_such_shard(tree, part):
-    with pytest.raises(ValueError, match="is no part of a whole"):
+    with pytest.raises(ValueError, match="is not a valid part"):
         shard(find_recordings([str(tree)]), part)
 
 

@@ -72,7 +72,7 @@ def test_impossible_windows(small_detector, seconds, overlap, message):
 
 def test_a_grid_that_does_not_fit(small_detector):
     small_detector.frame_seconds = 0.05
-    with pytest.raises(ValueError, match="no multiple of its feature frames"):
+    with pytest.raises(ValueError, match="not a multiple of its feature frames"):
         Windowing.of(small_detector, 2.0, 0.5)
 
 

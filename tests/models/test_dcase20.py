@@ -132,7 +132,7 @@ def test_frames_are_the_original_s(networks, content, file, tmp_path, ema):
 def test_the_attention_is_warned_of_and_can_be_a_maximum(file, tmp_path, caplog):
     out = tmp_path / "detector.safetensors"
     import_dcase20.main([str(file), str(out), "--clip-pooling=max"])
-    assert "attention layer (dense_softmax)" in caplog.text and "by max:" in caplog.text
+    assert "attention layer (dense_softmax)" in caplog.text and "by max instead" in caplog.text
     with torch.no_grad():
         detection = load_detector(out)(torch.randn(1, 128, 40))
     assert torch.equal(detection.clip, detection.frame.amax(1))
@@ -165,15 +165,15 @@ def changed(content: dict, *path: str, value: object = None) -> dict:
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        (("model",), None, r"has no \['model'\]; it is not a checkpoint of"),
-        (("scaler", "state_dict", "mean_"), None, r"has no \['scaler'\]\['state_dict'\]\['mean_'\]"),
-        (("median_window",), None, r"has no \['median_window'\]"),
+        (("model",), None, r"has no entry \['model'\]; it is not a checkpoint of"),
+        (("scaler", "state_dict", "mean_"), None, r"has no entry \['scaler'\]\['state_dict'\]\['mean_'\]"),
+        (("median_window",), None, r"has no entry \['median_window'\]"),
         (("model", "state_dict", "cnn"), {}, "not the baseline's"),
         (("model", "state_dict", "rnn", "rnn.bias_hh_l1"), None, "weights .* are not the baseline's: Missing"),
         (("model", "state_dict", "cnn", "bn0.weight"), torch.ones(3), "Unexpected key.*bn0.weight"),
         (("model", "state_dict", "dense", "weight"), torch.ones(10, 3), "size mismatch for dense.weight"),
         (("many_hot_encoder", "labels"), ["Cat"], "size mismatch for dense"),
-        (("model", "kwargs", "pooling"), [[1, 2]] * 7, "pooling_time_ratio 4, and its blocks pool 1 frames"),
+        (("model", "kwargs", "pooling"), [[1, 2]] * 7, "pooling_time_ratio 4, but its blocks pool 1 frames"),
         (("scaler", "state_dict", "mean_of_square_"), [0.0] * 128, "variances that are not above 0"),
         (("scaler", "state_dict", "mean_"), [0.0] * 64, "not the baseline's"),
         (("median_window",), 0, "median_frames is 0"),
@@ -196,7 +196,7 @@ def test_other_files_are_one_sentence_and_none_runs_code(content, tmp_path, recw
         read_file(path)
     for written in (b"", b"not a pickle", b"PK\x03\x04 cut"):
         path.write_bytes(written)
-        with pytest.raises(CheckpointError, match="torch.save did not write it") as caught:
+        with pytest.raises(CheckpointError, match="it is not a file of torch.save") as caught:
             read_file(path)
         assert "\n" not in str(caught.value)
     torch.save([1, 2], path)

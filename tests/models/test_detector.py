@@ -122,7 +122,7 @@ def test_a_lookahead_answers_later_what_is_said_without(causal_detector):
 
 
 def test_a_lookahead_is_for_causal_detectors():
-    with pytest.raises(ValueError, match=r"detector.lookahead is 3; give 0, or with detector.causal more"):
+    with pytest.raises(ValueError, match=r"crnn.lookahead is 3; it must be 0, or with crnn.causal"):
         CRNNConfig(lookahead=3)
 
 

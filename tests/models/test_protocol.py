@@ -140,7 +140,7 @@ def test_the_commands_take_the_detector_beside_the_checkpoint(checkpoint, seeded
 @pytest.mark.parametrize("command", [infer, evaluate, plot, export])
 def test_without_a_detector_the_commands_say_how_to_give_it(command, checkpoint, tmp_path):
     inputs = [str(write(tmp_path / "a.wav", burst(1.0)))] if command in (infer, plot) else []
-    with pytest.raises(CheckpointError, match="trained through a detector of yours, .* give it with --detector"):
+    with pytest.raises(CheckpointError, match="trained through a custom detector, .* name it with --detector"):
         command.main([str(checkpoint), *inputs, f"--out={tmp_path / 'out'}"])
     assert not (tmp_path / "out").exists()
 
@@ -151,7 +151,7 @@ def test_a_predictor_with_a_detector_of_one_s_own_pickles(checkpoint, seeded):
         each.analyse_waveform(burst(2.0), 16000).scores for each in (predictor, pickle.loads(pickle.dumps(predictor)))
     ]
     np.testing.assert_array_equal(*answers)
-    with pytest.raises(ValueError, match="give the module with its detector inside"):
+    with pytest.raises(ValueError, match="pass a module that contains its detector"):
         Predictor(predictor.model, detector=seeded)
 
 
@@ -162,7 +162,7 @@ def test_another_detector_behind_a_separator_that_holds_one(small_separator, tmp
     other.save(tmp_path / "other.safetensors")
     model = evaluate.open_model(tmp_path / "separator.safetensors", tmp_path / "other.safetensors")
     assert not model.detector.dense.weight.any()
-    with pytest.raises(CheckpointError, match="holds a detector, and only a separator takes another"):
+    with pytest.raises(CheckpointError, match="holds a detector, but only a separator can use another"):
         evaluate.open_model(tmp_path / "other.safetensors", tmp_path / "other.safetensors")
     with pytest.raises(CheckpointError, match="was made for FeatureConfig"):
         evaluate.open_model(tmp_path / "separator.safetensors", "own_detector:make")
@@ -170,7 +170,7 @@ def test_another_detector_behind_a_separator_that_holds_one(small_separator, tmp
 
 @pytest.mark.parametrize("name", ["no_such_package:make", "own_detector:no_such_function", "own_detector:"])
 def test_a_detector_that_is_not_there(name):
-    with pytest.raises(ValueError, match=r"there is no detector .* give a checkpoint, or package.module:factory"):
+    with pytest.raises(ValueError, match=r"there is no detector .* name a checkpoint, .* as package.module:factory"):
         import_detector(name)
 
 
@@ -194,17 +194,17 @@ def answer(edit, detector: nn.Module) -> None:
     [
         (lambda d: [delattr(d, name) for name in ("labels", "std")], "lacks labels, std; see docs/detectors.md"),
         (partial(change, "feature_config", {}), "feature_config is a dict"),
-        (partial(change, "labels", ("Cat", "Cat")), "each once"),
-        (unregister, "give it with register_buffer"),
-        (partial(change, "mean", torch.zeros(64)), r"mean is \[64\]; give \[128\]"),
-        (partial(change, "std", torch.zeros(128)), "std holds values that are not above 0"),
-        (partial(change, "labels", ("Cat", "Dog")), r"\[2, 157, 2\] is wanted"),
-        (partial(change, "frame_seconds", 0.02), r"\[2, 157, 10\]; with 10 labels and frame_seconds=0.02"),
-        (partial(change, "frame_seconds", 0.0637), "a whole number of them is wanted"),
+        (partial(change, "labels", ("Cat", "Cat")), "a tuple of unique class names"),
+        (unregister, "set it with register_buffer"),
+        (partial(change, "mean", torch.zeros(64)), r"mean has the shape \[64\]; expected \[128\]"),
+        (partial(change, "std", torch.zeros(128)), "std must be above 0"),
+        (partial(change, "labels", ("Cat", "Dog")), r"expected \[2, 157, 2\]"),
+        (partial(change, "frame_seconds", 0.02), r"\[2, 157, 10\] for .* with 10 labels and frame_seconds=0.02"),
+        (partial(change, "frame_seconds", 0.0637), "must be a whole multiple"),
         (partial(answer, tuple), "returns a tuple"),
-        (partial(answer, lambda x: x._replace(clip=x.frame)), r"clip probabilities are \[2, 157, 10\]"),
-        (partial(answer, lambda x: x._replace(frame=10 * x.frame)), "frame holds values outside of 0 to 1"),
-        (partial(answer, lambda x: x._replace(activations=[])), "a list of one or more tensors"),
+        (partial(answer, lambda x: x._replace(clip=x.frame)), r"clip has the shape \[2, 157, 10\]"),
+        (partial(answer, lambda x: x._replace(frame=10 * x.frame)), r"frame holds values outside \[0, 1\]"),
+        (partial(answer, lambda x: x._replace(activations=[])), "a list of at least one tensor"),
         (partial(answer, lambda x: Detection(x.frame.detach(), *x[1:])), "no gradient flows"),
     ],
 )
@@ -216,5 +216,5 @@ def test_a_mistake_in_a_detector_is_named(spoil, sentence):
 
 
 def test_a_factory_that_makes_no_module():
-    with pytest.raises(ValueError, match=r"makes a dict; a detector is a torch.nn.Module"):
+    with pytest.raises(ValueError, match=r"returns a dict; a detector must be a torch.nn.Module"):
         import_detector("builtins:dict")

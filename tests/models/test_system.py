@@ -115,7 +115,7 @@ def test_a_detector_of_one_s_own_is_not_stored_and_must_be_given(tmp_path, small
     foreign = ForeignDetector(small_separator.detector)
     system = Separator(small_separator.mask_network, foreign, backend="reference")
     system.save(path)
-    with pytest.raises(CheckpointError, match="give it with --detector .*, or in Python as `detector`"):
+    with pytest.raises(CheckpointError, match="name it with --detector .*, or pass it in Python as `detector`"):
         Separator.from_checkpoint(path)
     loaded = Separator.from_checkpoint(path, foreign, backend="reference")
     torch.testing.assert_close(loaded.detect(mixture())[2], system.detect(mixture())[2])

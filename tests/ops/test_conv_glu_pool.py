@@ -112,9 +112,13 @@ REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"weight": torch.zeros(5, 4)}, ValueError, r"weight is \[5,4\], expected \[C,C\] = \[5,5\]"),
     ({"shift": torch.zeros(4)}, ValueError, r"shift is \[4\], expected \[C\] = \[5\]"),
     ({"bias": torch.zeros(5, dtype=torch.int64)}, TypeError, "bias is torch.int64, expected float32"),
-    ({"bias": torch.zeros(5, device="meta")}, ValueError, "bias is on meta and features on cpu"),
-    ({"features": torch.zeros(3, 1, 45)}, ValueError, r"features is \[3,1,45\], which holds no pool of \(2, 3\)"),
-    ({"pool": (1, 33)}, ValueError, r"pool is \(1, 33\), expected .* time up to 32"),
+    ({"bias": torch.zeros(5, device="meta")}, ValueError, "bias is on meta and features is on cpu"),
+    (
+        {"features": torch.zeros(3, 1, 45)},
+        ValueError,
+        r"features is \[3,1,45\], which is too small for a pool of \(2, 3\)",
+    ),
+    ({"pool": (1, 33)}, ValueError, r"pool is \(1, 33\), expected .* time at most 32"),
     ({"backend": "fast"}, ValueError, "backend is 'fast'"),
 ]
 

@@ -116,7 +116,7 @@ REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"bias": torch.zeros(4)}, ValueError, r"bias is \[4\], expected \[C\] = \[3\]"),
     ({"slope": torch.zeros(3)}, ValueError, r"slope is \[3\], expected \[1\]"),
     ({"bias": torch.zeros(3, dtype=torch.int64)}, TypeError, "bias is torch.int64, expected float32"),
-    ({"bias": torch.zeros(3, device="meta")}, ValueError, "bias is on meta and x on cpu"),
+    ({"bias": torch.zeros(3, device="meta")}, ValueError, "bias is on meta and x is on cpu"),
     ({"dilation": 0}, ValueError, "dilation is 0, expected at least 1"),
     ({"backend": "fast"}, ValueError, "backend is 'fast'"),
 ]

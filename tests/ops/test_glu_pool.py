@@ -125,10 +125,10 @@ REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"weight": torch.zeros(5, 4)}, ValueError, r"weight is \[5,4\], expected \[C,C\] = \[5,5\]"),
     ({"bias": torch.zeros(4)}, ValueError, r"bias is \[4\], expected \[C\] = \[5\]"),
     ({"x": torch.zeros(3, 5, 7, 45, dtype=torch.int64)}, TypeError, "x is torch.int64, expected float32"),
-    ({"bias": torch.zeros(5, device="meta")}, ValueError, "bias is on meta and x on cpu"),
-    ({"x": torch.zeros(3, 5, 1, 45)}, ValueError, r"x is \[3,5,1,45\], which holds no pool of \(2, 3\)"),
+    ({"bias": torch.zeros(5, device="meta")}, ValueError, "bias is on meta and x is on cpu"),
+    ({"x": torch.zeros(3, 5, 1, 45)}, ValueError, r"x is \[3,5,1,45\], which is too small for a pool of \(2, 3\)"),
     ({"pool": (0, 2)}, ValueError, r"pool is \(0, 2\)"),
-    ({"pool": (1, 33)}, ValueError, r"pool is \(1, 33\), expected .* time up to 32"),
+    ({"pool": (1, 33)}, ValueError, r"pool is \(1, 33\), expected .* time at most 32"),
     ({"backend": "fast"}, ValueError, "backend is 'fast'"),
 ]
 

@@ -277,7 +277,7 @@ REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"logits": None}, TypeError, "logits is NoneType, expected a torch.Tensor"),
     ({"mel": torch.zeros(2, 37, 16)}, ValueError, r"mel is \[2,37,16\], expected \[B,F,T\] = \[2,16,37\]"),
     ({"mel": torch.zeros(2, 16, 37, dtype=torch.int64)}, TypeError, "mel is torch.int64, expected float32"),
-    ({"mel": torch.zeros(2, 16, 37, device="meta")}, ValueError, "mel is on meta and logits on cpu"),
+    ({"mel": torch.zeros(2, 16, 37, device="meta")}, ValueError, "mel is on meta and logits is on cpu"),
     ({"mean": torch.zeros(37)}, ValueError, r"mean is \[37\], expected \[F\] = \[16\]"),
     ({"std": torch.zeros(16, 1)}, ValueError, r"std is \[16,1\], expected \[F\] = \[16\]"),
     ({"floor": 1.0}, ValueError, "floor is 1.0, expected 0 <= floor < 1"),

@@ -234,7 +234,7 @@ REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"rirs": torch.zeros(2, 3, 20).double()}, TypeError, "rirs is torch.float64, expected torch.float32"),
     ({"gains": torch.zeros(2, 3, dtype=torch.int64)}, TypeError, "gains is torch.int64, expected float32"),
     ({"gains": 1.0}, TypeError, "gains is float, expected a torch.Tensor"),
-    ({"rirs": torch.zeros(2, 3, 20, device="meta")}, ValueError, "rirs is on meta and sources on cpu"),
+    ({"rirs": torch.zeros(2, 3, 20, device="meta")}, ValueError, "rirs is on meta and sources is on cpu"),
     ({"backend": "fast"}, ValueError, "backend is 'fast'"),
 ]
 
