@@ -19,6 +19,7 @@ from task_aware.synthesis import builtin_corpus
 MINIDESED = Path(__file__).parents[1] / "../shared/minidesed"
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the mark
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What compiles the CUDA kernels for the host, which takes minutes, stays in one of pytest-xdist's processes."""
     for item in items:
