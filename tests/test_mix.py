@@ -82,7 +82,7 @@ def test_other_commands_take_the_folder(tiny_corpus, tmp_path):
 def test_mistakes_are_one_sentence(tiny_corpus, tmp_path):
     with pytest.raises(ValueError, match="--number is 0; give at least 1"):
         run(tiny_corpus, tmp_path, "-n=0")
-    with pytest.raises(ValueError, match="mixing.n_events must be two numbers, the lower one first"):
+    with pytest.raises(ValueError, match="mixing.n_events must be two finite numbers, the lower one first"):
         run(tiny_corpus, tmp_path, "--mixing.n_events=[3,2]")
     with pytest.raises(DataError, match="is not a folder"):
         run(tmp_path / "absent", tmp_path / "out")

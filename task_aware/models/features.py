@@ -19,7 +19,8 @@ class FeatureConfig:
         n_fft: length of the window and of the Fourier transform, samples.
         hop: distance between frames, samples.
         n_mels: number of mel bands F.
-        f_min, f_max: lower edge of the lowest and upper edge of the highest mel band, Hz.
+        f_min: lower edge of the lowest mel band, Hz.
+        f_max: upper edge of the highest mel band, Hz; at most half the sample rate.
         amin: amplitude below which values are clamped before the logarithm.
         top_db: dynamic range below the maximum of each clip, dB; lower values are clamped. Causal models need inf,
             which clamps nothing.

@@ -110,7 +110,7 @@ class TestPlotSeparation:
         [
             ("mixture_mel", (1, 32, 628), r"mixture_mel has the shape \[1, 32, 628\]"),
             ("separated_mel", (2, 32, 600), r"separated_mel \[2, 32, 600\]"),
-            ("separated_frames", (3, 157, 10), r"separated_frames \[3, 157, 10\]"),
+            ("separated_frames", (3, 157, 10), r"separated_frames is \[3, 157, 10\]"),
             ("labels", None, r"\[S, T', 2\]"),
         ],
     )

@@ -99,12 +99,12 @@ def test_a_folder_without_clips_is_refused(small_separator, tmp_path):
     table.write_text("filename\tonset\toffset\tevent_label\n")
     (tmp_path / "data/audio/validation").mkdir(parents=True)
     files = [f"--detectors={tmp_path}/detector.safetensors", f"--separators={tmp_path}/separator.safetensors"]
-    with pytest.raises(DataError, match="has a header and no rows"):
+    with pytest.raises(DataError, match="has a header but no rows"):
         main([*files, f"--data={tmp_path}/data"])
 
 
 def test_detectors_of_other_labels_are_refused(small_separator, causal_detector, tmp_path):
     small_separator.save(tmp_path / "separator.safetensors")
     causal_detector.save(tmp_path / "causal.safetensors")
-    with pytest.raises(CheckpointError, match="the detector reads"):
+    with pytest.raises(CheckpointError, match="the detector uses"):
         main([f"--detectors={tmp_path}/causal.safetensors", f"--separators={tmp_path}/separator.safetensors"])
