@@ -19,14 +19,6 @@ from task_aware.synthesis import builtin_corpus
 MINIDESED = Path(__file__).parents[1] / "../shared/minidesed"
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the mark
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What compiles the CUDA kernels for the host, which takes minutes, stays in one of pytest-xdist's processes."""
-    for item in items:
-        if item.path.parent.name == "cuda_host" or "emulated" in item.name:
-            item.add_marker(pytest.mark.xdist_group("cuda_host"))
-
-
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What is decoded is kept with the other files of the tests."""

@@ -6,12 +6,13 @@ import os
 import re
 import shutil
 import subprocess
-import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
 import torch
+from filelock import FileLock
 
 HERE = Path(__file__).parent
 CSRC = HERE.parents[1] / "csrc"
@@ -31,7 +32,16 @@ RESERVED = re.compile(
 )
 PREPROCESSOR = {"__VA_ARGS__"}
 
-building_parts = threading.Lock()
+
+def shared_folder(tmp_path_factory: pytest.TempPathFactory, name: str) -> Path:
+    """A temporary folder of this run of the tests, which all processes of pytest-xdist share; lock what you write.
+
+    Its --dist=loadgroup would keep what compiles in one process, but does not group with pytest 9.2.
+    """
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 class UnknownFeature(AssertionError):
@@ -126,7 +136,7 @@ def compile_program(source: Path, kind: str, folder: Path, first: Path | None = 
     flags, options = (BUILDS | COUNTS)[kind], ["-O1", "-g1"]
     objects = [compile_kernels(source, folder / f"{source.stem}_{kind}.o", roots, *options, *flags)]
     compiler, _ = find_tools()
-    with building_parts:
+    with FileLock(folder / "parts.lock"):
         for part in ("fibre", "block", "counting", "execution", "case"):  # not instrumented: not what is checked
             objects.append(folder / f"{part}_{kind}.o")
             if not objects[-1].exists():

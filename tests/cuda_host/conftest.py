@@ -1,4 +1,4 @@
-"""Programs around the CUDA kernels, compiled once per session."""
+"""Programs around the CUDA kernels, compiled once, however many processes of pytest-xdist run the tests."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from typing import Protocol
 
 import pytest
 import torch
+from filelock import FileLock
 
-from .compiling import BUILDS, COUNTS, HERE, MissingTool, compile_program
+from .compiling import BUILDS, COUNTS, HERE, MissingTool, compile_program, shared_folder
 from .running import Program
 
 
@@ -24,10 +25,12 @@ class Programs(Protocol):
 
 @pytest.fixture(scope="session")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
-    folder = tmp_path_factory.mktemp("cuda_host")
+    folder = shared_folder(tmp_path_factory, "cuda_host")
 
     def make(source: Path, kind: str) -> Program:
-        program = Program(compile_program(source, kind, folder))
+        with FileLock(folder / f"{source.stem}_{kind}.lock"):
+            compiled = folder / f"{source.stem}_{kind}"
+            program = Program(compiled if compiled.exists() else compile_program(source, kind, folder))
         program.check_that_it_runs()
         return program
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 
 from .compiling import CSRC, compile_operators
 
@@ -43,7 +44,10 @@ class Emulation:
         first: Path | None = None,
     ) -> None:
         sources = sources or sorted(CSRC.glob("cuda/*.cu"))
-        path = compile_operators(sources, library, os.environ.get("CUDA_HOST_BUILD", "plain"), folder, first)
+        path = folder / f"{library}.so"
+        with FileLock(folder / f"{library}.lock"):
+            if not path.exists():
+                compile_operators(sources, library, os.environ.get("CUDA_HOST_BUILD", "plain"), folder, first)
         self.names = [name for source in sources for name in operators_of(source)]
         self._library = library
         self._schemas = torch.library.Library(library, "DEF")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from cuda_host.compiling import MissingTool
+from cuda_host.compiling import MissingTool, shared_folder
 from cuda_host.emulation import Emulation
 
 from task_aware.ops import _extension
@@ -28,7 +28,7 @@ LEFT_TO_A_CARD = {
 def emulation(tmp_path_factory: pytest.TempPathFactory) -> Emulation:
     """The CUDA operators on the host; skips where the machine lacks what it takes."""
     try:
-        return Emulation(tmp_path_factory.mktemp("emulation"))
+        return Emulation(shared_folder(tmp_path_factory, "emulation"))
     except MissingTool as missing:
         pytest.skip(str(missing))
 
