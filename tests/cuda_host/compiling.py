@@ -153,6 +153,13 @@ def compile_program(source: Path, kind: str, folder: Path, first: Path | None = 
     return program
 
 
+def compile_once(source: Path, kind: str, folder: Path) -> Path:
+    """compile_program, unless another process or thread has done so in this folder or is about to."""
+    with FileLock(folder / f"{source.stem}_{kind}.lock"):
+        program = folder / f"{source.stem}_{kind}"
+        return program if program.exists() else compile_program(source, kind, folder)
+
+
 def compile_operators(
     sources: Sequence[Path], library: str, kind: str, folder: Path, first: Path | None = None
 ) -> Path:

@@ -11,9 +11,8 @@ from typing import Protocol
 
 import pytest
 import torch
-from filelock import FileLock
 
-from .compiling import BUILDS, COUNTS, HERE, MissingTool, compile_program, shared_folder
+from .compiling import BUILDS, COUNTS, HERE, MissingTool, compile_once, shared_folder
 from .running import Program
 
 
@@ -28,9 +27,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
     folder = shared_folder(tmp_path_factory, "cuda_host")
 
     def make(source: Path, kind: str) -> Program:
-        with FileLock(folder / f"{source.stem}_{kind}.lock"):
-            compiled = folder / f"{source.stem}_{kind}"
-            program = Program(compiled if compiled.exists() else compile_program(source, kind, folder))
+        program = Program(compile_once(source, kind, folder))
         program.check_that_it_runs()
         return program
 
