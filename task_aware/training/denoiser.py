@@ -9,7 +9,7 @@ from torch import Tensor
 from task_aware import ops
 from task_aware.data.batches import StrongBatch, TrainingBatch
 from task_aware.models.denoiser import BACKGROUND, FOREGROUND, Denoiser
-from task_aware.training.separator import losses
+from task_aware.training import losses
 
 
 class DenoisingModule(LightningModule):

@@ -21,7 +21,7 @@ from task_aware.models.denoiser import (
     mixture_consistency,
 )
 from task_aware.training.denoiser import DenoisingModule
-from task_aware.training.separator import losses
+from task_aware.training import losses
 
 
 @pytest.fixture

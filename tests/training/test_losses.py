@@ -3,7 +3,7 @@ import itertools
 import pytest
 import torch
 
-from task_aware.training.separator import losses
+from task_aware.training import losses
 
 
 def rand(*shape: int, seed: int = 0) -> torch.Tensor:
