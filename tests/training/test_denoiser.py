@@ -20,8 +20,8 @@ from task_aware.models.denoiser import (
     DenoiserConfig,
     mixture_consistency,
 )
-from task_aware.training.denoiser import DenoisingModule
 from task_aware.training import losses
+from task_aware.training.denoiser import DenoisingModule
 
 
 @pytest.fixture
