@@ -107,18 +107,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         recordings = shard(recordings, options.shard)
         ending = f"-{options.shard.replace('/', '-of-')}"
     outputs = Outputs(options.out, Wanted(options.scores, options.plot, options.audio, predictor.n_sources))
-    todo = recordings
+    todo = [each for each in recordings if not (options.skip_existing and outputs.are_complete(each))]
     if options.skip_existing:
-        todo = [recording for recording in recordings if not outputs.are_complete(recording)]
         _log.info("skipping %d of %d recordings, which have results", len(recordings) - len(todo), len(recordings))
     start = time.perf_counter()
     seconds = seconds_of(todo, options.jobs)
     errors = analyse(predictor, todo, Writer(outputs, predictor, seconds, options.plot_minutes), options.jobs)
     elapsed = time.perf_counter() - start
     outputs.write_tables(recordings, errors, ending)
+    n_done = len(todo) - len(errors)
     heard = sum(length for name, length in seconds.items() if name not in errors)
     print(
-        f"{len(todo) - len(errors)} recordings, {heard / 60:.1f} min of audio in {elapsed:.1f} s "
+        f"{n_done} recording{'s' * (n_done != 1)}, {heard / 60:.1f} min of audio in {elapsed:.1f} s "
         f"({heard / elapsed:.0f} times real time); written to {options.out}"
     )
     if errors:
