@@ -34,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     results = score(split, detections, detector.labels)
     print(table(results))
     write_results(config.out, results, detections)
+    print(f"written to {config.out}: detector.safetensors, metrics.json, logs/")
 
 
 if __name__ == "__main__":

@@ -93,16 +93,16 @@ def test_one_s_own_recordings_are_trained_on(tiny_corpus, tmp_path):
     assert "training can start" in run(verify, cwd=tmp_path)
     run(train_sed, "--fast-dev-run", "--accelerator=cpu", cwd=tmp_path)
     printed = run(train, "--fast-dev-run", "--accelerator=cpu", cwd=tmp_path)
-    assert "detector alone" in printed and (tmp_path / "runs/separator/separator.safetensors").is_file()
+    assert "detector alone" in printed and (tmp_path / "runs/mine/separator.safetensors").is_file()
 
 
 def test_the_examples_in_python_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs/separator").mkdir(parents=True)
     (tmp_path / "runs/separator/separator.safetensors").symlink_to(BUILTIN_SEPARATOR)
+    write(tmp_path / "recording.wav", burst(2.0))
     names = {
         "waveform": np.zeros(32000, dtype=np.float32),
-        "sample_rate": 16000,
         "estimates": torch.rand(2, 3, 128, 10),
         "targets": torch.rand(2, 3, 128, 10),
         "logits": torch.rand(2, 3, 128, 10),

@@ -26,8 +26,9 @@ def set_up_logging() -> None:
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.captureWarnings(True)
-    for message in (".*does not have many workers.*", ".*pkg_resources.*", ".*LeafSpec.*", ".*num_workers.*"):
-        warnings.filterwarnings("ignore", message=message)
+    chatter = ("does not have many workers", "Experiment logs directory", "in eval mode at the start", "pkg_resources")
+    for message in (*chatter, "LeafSpec", "num_workers"):
+        warnings.filterwarnings("ignore", message=f".*{message}.*")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 

@@ -174,7 +174,7 @@ def fit(
         check_same_options(out / "options.json", config)
     else:
         if last.is_file():
-            _log.warning("overwriting %s; use --resume to continue such a run instead", last)
+            _log.warning("overwriting the run in %s, its results included; --resume would continue it", out)
             last.unlink()
         shutil.rmtree(out / LOGS, ignore_errors=True)
     write_options(out / "options.json", config)
@@ -198,7 +198,11 @@ def fit(
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
-    trainer.fit(module, data, ckpt_path=str(last) if config.resume else None, weights_only=True)
+    try:
+        trainer.fit(module, data, ckpt_path=str(last) if config.resume else None, weights_only=True)
+    except SystemExit:  # Lightning's answer to Ctrl-C, with status 1
+        if not trainer.interrupted:
+            raise
     if trainer.interrupted:
         raise KeyboardInterrupt
     return timer

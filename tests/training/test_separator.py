@@ -1,5 +1,6 @@
 import copy
 import json
+import signal
 
 import pytest
 import torch
@@ -178,6 +179,19 @@ def weights(out) -> dict[str, torch.Tensor]:
     from task_aware.base import checkpoint
 
     return checkpoint.read(out / "separator.safetensors", "separator")[0]
+
+
+def test_ctrl_c_ends_a_run_as_any_other_command(tiny_corpus, tmp_path, monkeypatch):
+    def interrupted(module, batch, batch_idx):
+        raise KeyboardInterrupt  # which Lightning turns into an exit with status 1, and SIGINT is then ignored
+
+    monkeypatch.setattr(TaskAwareModule, "training_step", interrupted)
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run(tiny_corpus, tmp_path, "--max-steps=2")
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def test_a_killed_and_resumed_run_ends_with_the_same_weights(tiny_corpus, tmp_path, monkeypatch):
