@@ -106,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.shard:
         recordings = shard(recordings, options.shard)
         ending = f"-{options.shard.replace('/', '-of-')}"
-    outputs = Outputs(options.out, Wanted(options.scores, options.plot, options.audio, predictor.n_sources))
+    outputs = Outputs(options.out, Wanted(options.scores, options.plot, options.audio, predictor.source_names))
     todo = [each for each in recordings if not (options.skip_existing and outputs.are_complete(each))]
     if options.skip_existing:
         _log.info("skipping %d of %d recordings, which have results", len(recordings) - len(todo), len(recordings))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import cast
 
 from lightning import seed_everything
@@ -13,9 +14,10 @@ from task_aware import ops
 from task_aware.base import cli
 from task_aware.data.audio import read_audio
 from task_aware.data.desed import Clip, Split
+from task_aware.models.condition import condition_size
 from task_aware.models.opening import pick_device
 from task_aware.models.separator import MaskNetwork, preset
-from task_aware.models.system import Separator
+from task_aware.models.system import ClassSeparator, Separator
 from task_aware.plots import plot_training
 from task_aware.plots.separation import draw_separation
 from task_aware.scoring.evaluation import SEPARATED, detect_split, score
@@ -59,13 +61,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     validation = corpus.split("validation")
     seed_everything(config.seed, verbose=False)
+    of_classes = config.separator.sources == "classes"
     sizes = preset(
         config.separator.preset,
         n_mels=detector.feature_config.n_mels,
-        n_sources=config.separator.n_sources,
+        n_sources=len(detector.labels) if of_classes else config.separator.n_sources,
         causal=config.separator.causal,
     )
-    system = Separator(
+    if of_classes:
+        sizes = replace(sizes, conditioning=condition_size(detector))
+    system = (ClassSeparator if of_classes else Separator)(
         MaskNetwork(sizes),
         cast(nn.Module, detector),
         mask_floor=config.losses.mask_floor,
@@ -73,7 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         backend=backend,
     )
     data = make_data(config, corpus, detector)
-    module = TaskAwareModule(system, config.losses, schedule, cuda_graph=config.cuda_graph)
+    n_asked, seed = config.separator.n_sources, config.seed
+    module = TaskAwareModule(system, config.losses, schedule, n_asked=n_asked, seed=seed, cuda_graph=config.cuda_graph)
     timer = fit(
         module,
         data,

@@ -62,10 +62,16 @@ class Answer:
 
 
 class Join:
-    """Joins the results of one recording's windows."""
+    """Joins the results of one recording's windows.
 
-    def __init__(self, windowing: Windowing) -> None:
+    Args:
+        windowing: how the windows were cut.
+        ordered: the sources have the same order in all windows, as sources of classes do.
+    """
+
+    def __init__(self, windowing: Windowing, *, ordered: bool = False) -> None:
         self.windowing = windowing
+        self._is_ordered = ordered
         self._frames = OverlapAdd(windowing.overlap // windowing.pooling)
         self._parts: list[np.ndarray] = []
         self._waveforms = OverlapAdd(windowing.overlap * windowing.hop)
@@ -84,7 +90,7 @@ class Join:
 
     def _ordered(self, first: int, waveform: np.ndarray, mel: Tensor) -> tuple[np.ndarray, Tensor]:
         """Reorders the sources to match those of the previous window best, where the two overlap."""
-        if self._last is None:
+        if self._last is None or self._is_ordered:
             return waveform, mel
         last_first, last_mel = self._last
         shared = last_first + last_mel.shape[-1] - first

@@ -34,6 +34,8 @@ def check_causal(model: nn.Module) -> None:
     """Raises ValueError if a model depends on future samples."""
     detector = detector_of(model)
     reasons = []
+    if isinstance(model, Separator) and model.sources == "classes":
+        reasons.append("its sources are those of classes (separator.sources)")
     if isinstance(model, Separator) and not model.mask_network.config.causal:
         reasons.append("its mask network looks ahead (separator.causal)")
     if isinstance(model, DenoisedDetector):

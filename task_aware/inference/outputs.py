@@ -33,7 +33,7 @@ class Wanted:
     scores: bool = False
     plot: bool = False
     audio: bool = False
-    n_sources: int = 0
+    sources: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Outputs:
 
     def sources(self, recording: Recording) -> list[Path]:
         stem = self.root / "audio" / recording.stem
-        return [stem.with_name(f"{stem.name}_source_{k + 1}.wav") for k in range(self.wanted.n_sources)]
+        return [stem.with_name(f"{stem.name}_{name}.wav") for name in self.wanted.sources]
 
     def are_complete(self, recording: Recording) -> bool:
         """Whether all requested outputs of a recording exist; the events are written last."""

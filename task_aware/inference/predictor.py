@@ -110,6 +110,11 @@ class Predictor:
         return self.detector.labels
 
     @property
+    def source_names(self) -> tuple[str, ...]:
+        """Names of the separated sources; none for a detector alone."""
+        return () if self.separator is None else self.separator.source_names
+
+    @property
     def n_sources(self) -> int:
         """Number of sources that the model separates; 0 for a detector alone."""
         return 0 if self.separator is None else self.separator.mask_network.config.n_sources
@@ -212,7 +217,10 @@ class Predictor:
                 joins.pop(key, None)
                 yield key, answer
             elif key not in failed:  # windows read before the error may be analysed after it
-                join = joins.setdefault(key, Join(self.windowing))
+                join = joins.setdefault(
+                    key,
+                    Join(self.windowing, ordered=self.separator is not None and self.separator.sources == "classes"),
+                )
                 for sources in join.add(answer):
                     if sink is not None:
                         sink(key, sources)

@@ -26,6 +26,7 @@ class MaskNetworkConfig:
         repeats: number of repeats of these blocks (R).
         causal: depend on past frames alone: convolutions are padded on the left, and norms are over the channels of
             each frame.
+        conditioning: channels of what the detector found in the mixture, given beside its features; 0 for none.
     """
 
     n_mels: int = 128
@@ -36,10 +37,11 @@ class MaskNetworkConfig:
     blocks: int = 5
     repeats: int = 3
     causal: bool = False
+    conditioning: int = 0
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if name != "causal" and value < 1:
+            if name not in ("causal", "conditioning") and value < 1:
                 raise ValueError(f"separator.{name} is {value}; it must be at least 1")
 
 
@@ -170,19 +172,39 @@ class MaskNetwork(nn.Module):
         super().__init__()
         self.config = config
         self.bottleneck = nn.Sequential(norm(config, config.n_mels), nn.Conv1d(config.n_mels, config.bottleneck, 1))
+        if config.conditioning:
+            self.condition = nn.Conv1d(config.conditioning, config.bottleneck, 1)
         self.blocks = nn.ModuleList(
             ConvBlock(config, 2**x) for _ in range(config.repeats) for x in range(config.blocks)
         )
         self.mask = nn.Sequential(nn.PReLU(), nn.Conv1d(config.skip, config.n_sources * config.n_mels, 1))
 
-    def forward(self, features: Tensor) -> Tensor:
-        """`[B, F, T]` -> logits `[B, S, F, T]`."""
+    def forward(self, features: Tensor, condition: Tensor | None = None, asked: Tensor | None = None) -> Tensor:
+        """Maps features to mask logits.
+
+        Args:
+            features: scaled log-mel, `[B, F, T]`.
+            condition: what the detector found in the mixture, `[B, conditioning, T]`; for a conditioned network.
+            asked: the masks to compute, int64 `[B, K]`; default: all S.
+
+        Returns:
+            Logits `[B, K, F, T]`, or `[B, S, F, T]`.
+        """
         first_norm, bottleneck = self.bottleneck
         x = pointwise(first_norm(features), bottleneck, backend=self.backend)
+        if condition is not None:
+            x = x + pointwise(condition.to(x.dtype), self.condition, backend=self.backend)
         total: Tensor | float = 0.0
         for block in self.blocks:
             x, skip = block(x, self.backend)
             total = total + skip
         activation, mask = self.mask
-        logits = pointwise(activation(total), mask, backend=self.backend)
-        return logits.unflatten(1, (self.config.n_sources, self.config.n_mels))
+        sizes = (self.config.n_sources, self.config.n_mels)
+        if asked is None:
+            return pointwise(activation(total), mask, backend=self.backend).unflatten(1, sizes)
+        mask = cast(nn.Conv1d, mask)
+        weight = mask.weight[:, :, 0].unflatten(0, sizes)[asked].flatten(1, 2)  # [B, K * F, skip]
+        bias = cast(Tensor, mask.bias).unflatten(0, sizes)[asked].flatten(1, 2)
+        if torch.is_autocast_enabled(features.device.type):
+            weight = weight.to(torch.get_autocast_dtype(features.device.type))
+        return torch.baddbmm(bias[:, :, None].to(weight.dtype), weight, activation(total)).unflatten(1, (-1, sizes[1]))

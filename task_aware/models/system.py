@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from task_aware import ops
 from task_aware.base import checkpoint
 from task_aware.base.errors import CheckpointError
+from task_aware.models.condition import condition_of
 from task_aware.models.crnn import CRNN
 from task_aware.models.detector import Detection, Detector, features_of, freeze
 from task_aware.models.features import FeatureConfig
 from task_aware.models.separator import MaskNetwork, MaskNetworkConfig
 
-Merge = Literal["max", "average", "noisy_or", "mean"]
+Merge = Literal["max", "average", "noisy_or", "mean", "own", "own_average"]
 
 
 class Separation(NamedTuple):
@@ -35,6 +36,14 @@ class SourceDetection(NamedTuple):
     activations: list[Tensor]
 
 
+class OwnDetection(NamedTuple):
+    """Probabilities of each asked class in its own source: frame `[B, K, T']`, clip `[B, K]`; and of all sources."""
+
+    frame: Tensor
+    clip: Tensor
+    sources: SourceDetection
+
+
 def merge_sources(sources: Tensor, mixture: Tensor, rule: Merge) -> Tensor:
     """Merges the probabilities of the sources into those of the clip.
 
@@ -42,7 +51,8 @@ def merge_sources(sources: Tensor, mixture: Tensor, rule: Merge) -> Tensor:
         sources: probabilities of each source, `[B, S, ...]`.
         mixture: the detector's probabilities for the unseparated mixture, `[B, ...]`; used by `average` alone.
         rule: `max` over the sources (best with much overlap), `average` of the mixture and that `max` (best on
-            ordinary clips), `noisy_or`, which is `1 - prod(1 - p)`, or `mean` over the sources.
+            ordinary clips), `noisy_or`, which is `1 - prod(1 - p)`, or `mean` over the sources. With a source for each
+            class, `[B, C, ..., C]`: `own`, each class in its own source, or `own_average` of the mixture and that.
     """
     if rule == "max":
         return sources.amax(1)
@@ -52,7 +62,12 @@ def merge_sources(sources: Tensor, mixture: Tensor, rule: Merge) -> Tensor:
         return 1 - (1 - sources).prod(1)
     if rule == "mean":
         return sources.mean(1)
-    raise ValueError(f"no merging rule is called {rule!r}; choose from max, average, noisy_or, mean")
+    if rule in ("own", "own_average"):
+        own = sources.diagonal(dim1=1, dim2=-1)
+        return own if rule == "own" else 0.5 * (mixture + own)
+    raise ValueError(
+        f"no merging rule is called {rule!r}; choose from max, average, noisy_or, mean, own and own_average"
+    )
 
 
 class Separator(nn.Module):
@@ -65,6 +80,9 @@ class Separator(nn.Module):
         merge: rule by which detections of the sources are merged, see `merge_sources`.
         backend: backend of the operators.
     """
+
+    #: What the sources are, as a checkpoint has it.
+    sources: Literal["free", "classes"] = "free"
 
     def __init__(
         self,
@@ -84,6 +102,11 @@ class Separator(nn.Module):
         mask_network.backend = backend
         if isinstance(detector, CRNN):
             detector.backend = backend
+
+    @property
+    def source_names(self) -> tuple[str, ...]:
+        """A name for each of the S sources of `separate`."""
+        return tuple(f"source_{k + 1}" for k in range(self.mask_network.config.n_sources))
 
     def train(self, mode: bool = True) -> Separator:
         """Sets the mask network's mode; the detector stays in evaluation mode."""
@@ -131,6 +154,7 @@ class Separator(nn.Module):
         own = detector if isinstance(detector, CRNN) else None
         content = {
             "mask_network": asdict(self.mask_network.config),
+            "sources": self.sources,
             "mask_floor": self.mask_floor,
             "merge": self.merge,
             "labels": list(detector.labels),
@@ -178,7 +202,95 @@ class Separator(nn.Module):
             floor, merge = content["mask_floor"], content["merge"]
         except (KeyError, TypeError) as error:
             raise CheckpointError(f"the description of the separator in {path} is incomplete ({error})") from error
-        return cls(mask_network, detector, mask_floor=floor, merge=merge, backend=backend).eval()
+        kind = ClassSeparator if content.get("sources") == "classes" else Separator
+        return kind(mask_network, detector, mask_floor=floor, merge=merge, backend=backend).eval()
+
+
+class ClassSeparator(Separator):
+    """A separator with a source for each class of the detector, told what the detector found in the mixture.
+
+    The detector runs on the mixture once. What it found conditions the mask network, which then separates only the
+    classes that are asked for. The probability of a class is read from its own source alone, so that false alarms in
+    the others do not count.
+
+    The arguments are those of `Separator`; `merge` is `own`, the probability in the own source, or `own_average`, half
+    of that and half of the mixture's.
+    """
+
+    sources = "classes"
+
+    #: A class is asked for if its probability in the mixture reaches this in any frame; with 0 all are.
+    plausible = 0.05
+
+    @property
+    def source_names(self) -> tuple[str, ...]:
+        """The classes, one for each of the C sources of `separate`."""
+        return self.detector.labels
+
+    def ask(self, scores: Tensor, count: int) -> Tensor:
+        """The `count` classes with the highest scores: `[B, C]` -> int64 `[B, count]`."""
+        return scores.topk(min(count, scores.shape[1]), dim=1).indices
+
+    def condition(self, mixture_mel: Tensor) -> tuple[Detection, Tensor]:
+        """The detector's answer for mixtures, linear mel `[B, F, T]`, and what of it conditions the mask network."""
+        with torch.no_grad():
+            alone = self.detector(self.mixture_features(mixture_mel))
+            return alone, condition_of(self.detector, alone, mixture_mel.shape[-1])
+
+    def separate_classes(
+        self, mixture_mel: Tensor, condition: Tensor, asked: Tensor, mask_network: MaskNetwork | None = None
+    ) -> Separation:
+        """The sources of the asked classes `[B, K]` in linear mel of mixtures `[B, F, T]`."""
+        network = mask_network or self.mask_network
+        config = self.detector.feature_config
+        logits = network(self.mixture_features(mixture_mel), condition if network.config.conditioning else None, asked)
+        masked = ops.mel_mask(
+            logits,
+            mixture_mel,
+            self.detector.mean,
+            self.detector.std,
+            floor=self.mask_floor,
+            amin=config.amin,
+            top_db=config.top_db,
+            backend=self.backend,
+        )
+        return Separation(*masked)
+
+    def detect_own(self, features: Tensor, asked: Tensor) -> OwnDetection:
+        """Runs the detector on the sources `[B, K, F, T]` of the asked classes `[B, K]`."""
+        sources = self.detect_sources(features)
+        columns = asked[:, :, None, None].expand(-1, -1, sources.frame.shape[2], 1)
+        frame = sources.frame.gather(3, columns)[..., 0]
+        clip = sources.clip.gather(2, asked[..., None])[..., 0]
+        return OwnDetection(frame, clip, sources)
+
+    def separate(self, mixture_mel: Tensor, mask_network: MaskNetwork | None = None) -> Separation:
+        """Separates all classes of linear mel of mixtures `[B, F, T]`: `[B, C, F, T]`."""
+        _, condition = self.condition(mixture_mel)
+        return self.separate_classes(mixture_mel, condition, self.all_classes(mixture_mel), mask_network)
+
+    def all_classes(self, mixture_mel: Tensor) -> Tensor:
+        """All classes for each mixture, `[B, C]`."""
+        classes = torch.arange(len(self.detector.labels), device=mixture_mel.device)
+        return classes.expand(mixture_mel.shape[0], -1)
+
+    @torch.no_grad()
+    def detect(self, mixture_mel: Tensor) -> tuple[Detection, SourceDetection, Tensor]:
+        """Detects events in the mixture and in the sources of plausible classes; also returns merged probabilities.
+
+        Of a class that is not plausible, the mixture's probability counts.
+        """
+        alone, condition = self.condition(mixture_mel)
+        asked = self.all_classes(mixture_mel)
+        if self.plausible > 0:
+            scores = alone.frame.amax(1)
+            asked = self.ask(scores, max(1, int((scores >= self.plausible).sum(1).max())))
+        own = self.detect_own(self.separate_classes(mixture_mel, condition, asked).features, asked)
+        columns = asked[:, None].expand(-1, alone.frame.shape[1], -1)
+        merged = alone.frame.scatter(2, columns, own.frame.transpose(1, 2).to(alone.frame.dtype))
+        if self.merge == "own_average":
+            merged = 0.5 * (alone.frame + merged)
+        return alone, own.sources, merged
 
 
 def listen(model: nn.Module, mel: Tensor) -> Tensor:

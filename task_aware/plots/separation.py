@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from task_aware.data.labels import Event
-from task_aware.models.system import Separator
+from task_aware.models.system import ClassSeparator, Separator
 from task_aware.plots.canvas import COLORS, DPI, GREY, INK, WIDTH, draw_mel, save, style
 
 Array = np.ndarray | torch.Tensor
@@ -23,6 +23,9 @@ DASHES = ("-", "--", ":", "-.")
 """If there are more labels than colours, the colours repeat with the next dash pattern."""
 
 PALE = 0.35
+
+#: Of sources of classes, so many are drawn, and those whose class reaches this probability in them.
+MOST_SOURCES, LIKELY = 5, 0.25
 
 
 def plot_separation(
@@ -36,6 +39,7 @@ def plot_separation(
     frame_seconds: float,
     output_frame_seconds: float,
     f_max: float,
+    names: Sequence[str] | None = None,
     reference: Sequence[Event] | None = None,
     estimated: Sequence[Event] | None = None,
     threshold: float = 0.5,
@@ -57,6 +61,7 @@ def plot_separation(
         frame_seconds: length of one of the T frames.
         output_frame_seconds: length of one of the T' frames.
         f_max: upper edge of the mel bands in Hz (the lower one is 0; Slaney's scale).
+        names: what the sources are called; default: by their numbers.
         reference, estimated: true and detected events in seconds; None if unknown.
         threshold: the threshold of the detection, drawn as a line.
         title: title of the plot.
@@ -92,7 +97,8 @@ def plot_separation(
         name = "mixture" if row or index else "mixture: nothing detected"
         if index > 0:
             heard = _classes(frames[index], labels, threshold)
-            name = f"source {index}: {', '.join(map(_name, heard)) or 'nothing detected'}"
+            title_ = f"source {index}" if names is None else f"source of {_name(names[index - 1])}"
+            name = f"{title_}: {', '.join(map(_name, heard)) or 'nothing detected'}"
             name += f" ({_relative(energy[index] - energy[0])})"
         spectrogram.text(
             0.006, 0.94, name, transform=spectrogram.transAxes, va="top", fontsize=9, color="white",
@@ -258,17 +264,24 @@ def draw_separation(
     front_end = detector.feature_config
     waveform = torch.from_numpy(samples).to(detector.mean.device)[None]
     mel = front_end.mel(waveform, backend=system.backend)
-    alone, sources, _ = system.detect(mel)
+    separated, names = system.separate(mel), None
+    alone = detector(system.mixture_features(mel))
+    frame, masked = system.detect_sources(separated.features).frame[0], separated.mel[0]
+    if isinstance(system, ClassSeparator):  # the classes that are most likely there
+        likely = frame.diagonal(dim1=0, dim2=2).amax(0).topk(min(MOST_SOURCES, len(detector.labels)))
+        shown = likely.indices[likely.values >= LIKELY]
+        frame, masked, names = frame[shown], masked[shown], [detector.labels[k] for k in shown.tolist()]
     plot_separation(
         path,
         mel[0].cpu().numpy(),
-        system.separate(mel).mel[0].cpu().numpy(),
+        masked.cpu().numpy(),
         alone.frame[0].cpu().numpy(),
-        sources.frame[0].cpu().numpy(),
+        frame.cpu().numpy(),
         detector.labels,
         frame_seconds=front_end.frame_seconds,
         output_frame_seconds=detector.frame_seconds,
         f_max=front_end.f_max,
+        names=names,
         reference=reference,
         estimated=estimated,
         title=title,

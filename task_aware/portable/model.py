@@ -16,7 +16,7 @@ from task_aware.models.crnn import CRNN
 from task_aware.models.features import FeatureConfig
 from task_aware.models.opening import detector_of
 from task_aware.models.separator import MaskNetwork
-from task_aware.models.system import Separator, listen
+from task_aware.models.system import ClassSeparator, Separator, listen
 from task_aware.ops.mel_spectrogram import hamming_window, mel_filterbank
 
 
@@ -53,6 +53,8 @@ class Portable(nn.Module):
         for part in self.model.modules():
             if isinstance(part, (Separator, MaskNetwork, CRNN)):
                 part.backend = "reference"
+        if isinstance(self.model, ClassSeparator):
+            self.model.plausible = 0.0  # how many classes are plausible is a value, on which a program may not depend
         self.front_end = FrontEnd(detector_of(self.model).feature_config)
 
     def forward(self, waveform: Tensor) -> Tensor:

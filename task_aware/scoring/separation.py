@@ -14,9 +14,31 @@ SEPARATED_ABOVE = 0.5
 WEAK_DETECTOR = 0.2
 
 
+#: Up to this gain of SI-SDR in dB the sources of classes have not separated.
+SEPARATED_ABOVE_DB = 3.0
+
+
 def has_separated(separation: Mapping[str, float]) -> bool:
     """Whether the sources have separated, from the numbers of `TaskAwareModule.measure`."""
+    if "sdr_gain" in separation:
+        return separation["sdr_gain"] >= SEPARATED_ABOVE_DB
     return separation["spread"] > SEPARATED_ABOVE and separation["relative_loss"] < 1
+
+
+def measured(separation: Mapping[str, float]) -> str:
+    """What the numbers say."""
+    if "sdr_gain" in separation:
+        return (
+            f"in mixtures of two or more classes, the SI-SDR of a source is {separation['sdr_gain']:.1f} dB above "
+            "that of the mixture."
+        )
+    return (
+        f"their spread is {separation['spread']:.2f} (separated sources: about 1), and their squared error is "
+        f"{separation['relative_loss']:.2f} times that of all events in one source (separated sources: below 1). "
+        "Spread is the energy outside each mixture's loudest source, relative to the truth: 0 means that one source "
+        "holds everything, 1 that the sources are as spread out as the true ones, and above 1 that they are variants "
+        "of the mixture."
+    )
 
 
 def verdict(results: Mapping[str, Mapping[str, Scores]], separation: Mapping[str, float]) -> str:
@@ -27,7 +49,6 @@ def verdict(results: Mapping[str, Mapping[str, Scores]], separation: Mapping[str
         separation: the numbers of `TaskAwareModule.measure`, on mixtures that training has not seen.
     """
     alone, separated = (results[name]["event"].macro for name in (DETECTOR_ONLY, SEPARATED))
-    spread, loss = separation["spread"], separation["relative_loss"]
     change = f"The change of event F1 by {100 * (separated - alone):+.1f} points"
     if has_separated(separation):
         finding = "The sources have separated"
@@ -40,14 +61,7 @@ def verdict(results: Mapping[str, Mapping[str, Scores]], separation: Mapping[str
             f"{change} is therefore at most the effect of enhancing the mixture and says nothing about separation: "
             "train longer (--max-steps), or give the squared error more weight (--losses.mse)."
         )
-    sentences = [
-        f"{finding}: on mixtures not used in training, their spread is {spread:.2f} (separated sources: about 1), and "
-        f"their squared error is {loss:.2f} times that of all events in one source (separated sources: below 1).",
-        "Spread is the energy outside each mixture's loudest source, relative to the truth: 0 means that one source "
-        "holds everything, 1 that the sources are as spread out as the true ones, and above 1 that they are variants "
-        "of the mixture.",
-        meaning,
-    ]
+    sentences = [f"{finding}: on mixtures not used in training, {measured(separation)}", meaning]
     if alone < WEAK_DETECTOR:
         sentences.append(
             f"The detector alone reaches only {100 * alone:.1f} % event F1, too little to teach a separator much: "

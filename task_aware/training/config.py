@@ -26,6 +26,8 @@ class LossConfig:
         weak: weight of the permutation-invariant cross-entropy with weak labels (Eq. 5).
         teacher: weight of the consistency with the mean teacher (Eq. 6).
         frame: weight of the cross-entropy of merged frame probabilities with the mixture's labels (not in the paper).
+        own: weight of the cross-entropy of each class, detected in its own source, with the frame labels; for sources
+            of classes (not in the paper).
         domain: representation in which the squared error is computed; compressed is mel ** 0.3.
         deep_feature_reduction: how differences within a layer are combined; sum is Eq. 3 to the letter.
         weak_present_rows_only: leave out sources without a weak label, instead of training them to be silent.
@@ -37,6 +39,7 @@ class LossConfig:
     weak: float = 0.0
     teacher: float = 0.0
     frame: float = 1.0
+    own: float = 0.0
     domain: MSEDomain = "compressed"
     deep_feature_reduction: Reduction = "mean"
     weak_present_rows_only: bool = False
@@ -112,12 +115,14 @@ class SeparatorConfig:
 
     Attributes:
         preset: sizes of the network (see docs/recipes.md).
-        n_sources: number of sources to estimate.
+        sources: free sources, in any order, as in the paper; or classes, a source for each class of the detector.
+        n_sources: number of sources to estimate; of classes, those that are trained in a mixture.
         merge: how the detections of the sources are merged (see docs/training.md).
         causal: look only at the past, for live streams; needs a causal detector.
     """
 
     preset: Literal["conv_tasnet_text", "conv_tasnet_3m", "small"] = "small"
+    sources: Literal["free", "classes"] = "free"
     n_sources: int = 5
     merge: Merge = "average"
     causal: bool = False

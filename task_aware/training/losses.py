@@ -97,6 +97,21 @@ def anchored_mse(
     return difference.square().mean((1, 2, 3))
 
 
+def class_images(images: Tensor, labels: Tensor, asked: Tensor) -> Tensor:
+    """The image of each asked class, silence for classes that are absent.
+
+    Args:
+        images: linear mel, `[B, S, F, T]`.
+        labels: the images' classes, `[B, S]`; -1 for an unused row.
+        asked: classes, `[B, K]`.
+
+    Returns:
+        `[B, K, F, T]`.
+    """
+    match = (asked[:, :, None] == labels[:, None]).to(images.dtype)
+    return torch.einsum("bks,bsft->bkft", match, images)
+
+
 def deep_feature_loss(
     estimated: Sequence[Tensor], oracle: Sequence[Tensor], *, reduction: Reduction = "mean"
 ) -> Tensor:
@@ -243,3 +258,11 @@ def slot_shares(estimates: Tensor) -> Tensor:
     energy = estimates.detach().float().square().sum((-2, -1))
     share = energy / energy.sum(-1, keepdim=True).clamp_min(1e-20)
     return share.sort(-1, descending=True).values.mean(0)
+
+
+def si_sdr(estimates: Tensor, references: Tensor) -> Tensor:
+    """Scale-invariant signal-to-distortion ratio in dB (Le Roux et al., 2019), of `[..., N]` each: `[...]`."""
+    scale = (estimates * references).sum(-1, keepdim=True) / references.square().sum(-1, keepdim=True).clamp_min(1e-8)
+    target = scale * references
+    ratio = target.square().sum(-1) / (estimates - target).square().sum(-1).clamp_min(1e-8)
+    return 10 * torch.log10(ratio.clamp_min(1e-8))

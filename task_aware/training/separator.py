@@ -12,10 +12,9 @@ from torch import Tensor
 
 from task_aware.data.batches import StepDataModule, StrongBatch, TrainingBatch
 from task_aware.models.separator import MaskNetwork
-from task_aware.models.system import Separator
-from task_aware.training import losses
+from task_aware.models.system import ClassSeparator, Separator
 from task_aware.training.config import LossConfig, OptimiserConfig
-from task_aware.training.objectives import Objectives, Stage
+from task_aware.training.objectives import ClassObjectives, Objectives, Stage
 from task_aware.training.recorded import RecordedObjectives
 from task_aware.training.schedule import cosine, update_average, warmup
 
@@ -32,6 +31,8 @@ class TaskAwareModule(LightningModule):
         system: mask network and frozen detector.
         loss_config: weights and forms of the losses.
         optimiser_config: schedule.
+        n_asked: sources per mixture that a `ClassSeparator` is trained with.
+        seed: of the classes asked for, which depend on (seed, step, rank) alone.
         cuda_graph: record the loss and its gradients as CUDA graphs; on one GPU only.
     """
 
@@ -41,13 +42,20 @@ class TaskAwareModule(LightningModule):
         loss_config: LossConfig,
         optimiser_config: OptimiserConfig,
         *,
+        n_asked: int = 5,
+        seed: int = 0,
         cuda_graph: bool = False,
     ) -> None:
         super().__init__()
         self.system = system
         self.teacher: MaskNetwork = copy.deepcopy(system.mask_network).requires_grad_(False)
-        self.objectives = Objectives(system, self.teacher, loss_config)
+        self.objectives = (
+            ClassObjectives(system, self.teacher, loss_config, n_asked=n_asked)
+            if isinstance(system, ClassSeparator)
+            else Objectives(system, self.teacher, loss_config)
+        )
         self.schedule = optimiser_config
+        self.seed = seed
         self.recorded = RecordedObjectives(self.objectives, system.mask_network) if cuda_graph else None
 
     def configure_optimizers(self):  # type: ignore[no-untyped-def]
@@ -72,6 +80,9 @@ class TaskAwareModule(LightningModule):
             anchored=step < self.schedule.anchor_steps, through_detector=step >= self.schedule.separation_steps
         )
 
+    def on_train_batch_start(self, batch: TrainingBatch, batch_idx: int) -> None:
+        torch.manual_seed((self.seed * 1_000_003 + self.global_step) * 4096 + self.global_rank)
+
     def training_step(self, batch: TrainingBatch, batch_idx: int) -> Tensor:
         total, terms = (self.recorded or self.objectives)(batch, self.stage(self.global_step))
         self.log_dict({f"train/{name}": value for name, value in terms.items()})
@@ -80,36 +91,9 @@ class TaskAwareModule(LightningModule):
             self.log_dict({f"separation/{name}": value for name, value in self.measure(batch.strong).items()})
         return total
 
-    @torch.no_grad()
     def measure(self, batch: StrongBatch) -> dict[str, Tensor]:
-        """Measures how far the sources have separated.
-
-        `relative_loss`: the squared error, relative to that of a perfect denoiser, which puts the sum of all events
-        into one source and separates nothing. `spread`: the energy outside each mixture's loudest source, relative to
-        that of the targets: 0 if one source holds everything (where training may stay on a plateau), 1 for a perfect
-        separation, above 1 if the sources are variants of the mixture. `slot_k_energy`: share of the energy in the k-th
-        loudest source.
-        """
-        objectives = self.objectives
-        mixture, mixture_mel, images = objectives.images(batch)
-        floor = self.system.mask_floor * mixture_mel[:, None]
-        targets = images + floor
-        estimates = self.system.separate(mixture_mel).mel
-        clean_mel = objectives.mel(mixture.images.sum(1))
-        denoised = floor.expand_as(targets).clone()
-        denoised[:, 0] += clean_mel
-        loss, plateau = (
-            losses.pit_mse(
-                x, targets, mixture_mel, domain=objectives.weights.domain, backend=objectives.backend
-            ).loss.mean()
-            for x in (estimates, denoised)
-        )
-        shares = losses.slot_shares(estimates)
-        outside = 1 - losses.slot_shares(targets)[0]
-        return {
-            "relative_loss": loss / plateau.clamp_min(1e-12),
-            "spread": (1 - shares[0]) / outside.clamp_min(1e-6),
-        } | {f"slot_{k + 1}_energy": share for k, share in enumerate(shares)}
+        """Measures how far the sources have separated: see the objectives' own `measure`."""
+        return self.objectives.measure(batch)
 
     def on_train_batch_end(self, *_: object) -> None:
         update_average(self.teacher, self.system.mask_network, self.global_step, self.schedule.ema_decay)

@@ -22,7 +22,7 @@ def batch_sizes(config: TrainConfig, step: int) -> BatchSizes:
     if step < config.optimiser.separation_steps:
         return BatchSizes(config.optimiser.separation_strong, 0, 0)
     return BatchSizes(
-        batch.strong if weights.mse or weights.deep_feature or weights.frame else 0,
+        batch.strong if weights.mse or weights.deep_feature or weights.frame or weights.own else 0,
         batch.weak if weights.weak or weights.teacher else 0,
         batch.unlabelled if weights.teacher else 0,
     )
@@ -34,6 +34,7 @@ def make_data(config: TrainConfig, corpus: Corpus, detector: Detector) -> StepDa
     wanted = batch_sizes(config, config.optimiser.max_steps)
     n_samples = round(batch.strong_seconds * corpus.sample_rate)  # length of all mixtures
     frames = (output_frames(detector, n_samples), detector.frame_seconds)
+    rows = config.mixing.n_events[1] if config.separator.sources == "classes" else config.separator.n_sources
     return StepDataModule(
         sizes=partial(batch_sizes, config),
         max_steps=config.optimiser.max_steps,
@@ -43,7 +44,7 @@ def make_data(config: TrainConfig, corpus: Corpus, detector: Detector) -> StepDa
         output_frames={n_samples: frames}.__getitem__,
         mixer=corpus.mixer(
             config.mixing,
-            n_sources=config.separator.n_sources,
+            n_sources=rows,
             seconds=batch.strong_seconds,
             seed=config.seed,
         ),
@@ -54,7 +55,7 @@ def make_data(config: TrainConfig, corpus: Corpus, detector: Detector) -> StepDa
 
 def check_losses(weights: LossConfig, schedule: OptimiserConfig) -> None:
     """Raises ValueError if nothing would be trained, in all steps or in those that use the squared error only."""
-    values = (weights.mse, weights.deep_feature, weights.weak, weights.teacher, weights.frame)
+    values = (weights.mse, weights.deep_feature, weights.weak, weights.teacher, weights.frame, weights.own)
     if min(values) < 0 or max(values) == 0:
         raise ValueError(f"the weights of the losses are {values}; give weights of 0 or more, and at least one above 0")
     shares = (schedule.separation_share, schedule.anchor_share)

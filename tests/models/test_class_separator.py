@@ -1,0 +1,105 @@
+"""Sources of classes: only what is asked for is separated, and each class is read from its own source."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from task_aware.models.condition import CLIPPED_LOGIT, condition_of, condition_size
+from task_aware.models.crnn import CRNN
+from task_aware.models.detector import Detection
+from task_aware.models.separator import MaskNetwork, MaskNetworkConfig
+from task_aware.models.system import ClassSeparator, Separator, merge_sources
+
+
+@pytest.fixture
+def class_separator(small_detector: CRNN) -> ClassSeparator:
+    torch.manual_seed(1)
+    config = MaskNetworkConfig(
+        n_mels=32, n_sources=10, bottleneck=8, hidden=8, skip=8, blocks=2, repeats=1,
+        conditioning=condition_size(small_detector),
+    )  # fmt: skip
+    return ClassSeparator(MaskNetwork(config), small_detector, merge="own").eval()
+
+
+@pytest.fixture
+def mel() -> torch.Tensor:
+    torch.manual_seed(2)
+    return torch.rand(3, 32, 48)
+
+
+@pytest.mark.parametrize("backend", ["native", "reference"])
+def test_asked_masks_are_those_among_all(class_separator, mel, backend):
+    network = class_separator.mask_network
+    network.backend = backend
+    features = class_separator.mixture_features(mel)
+    condition = torch.randn(3, network.config.conditioning, 48)
+    everything = network(features, condition)
+    asked = torch.tensor([[3, 0], [9, 9], [1, 2]])
+    some = network(features, condition, asked)
+    wanted = torch.stack([everything[b, row] for b, row in enumerate(asked)])
+    torch.testing.assert_close(some, wanted, atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(everything, network(features, condition + 1))
+
+
+def test_the_condition_is_what_the_detector_found(small_detector, mel):
+    features = torch.randn(2, 32, 48)
+    detection = small_detector(features)
+    condition = condition_of(small_detector, detection, 48)
+    assert condition.shape == (2, condition_size(small_detector), 48)
+    logits = torch.logit(detection.frame).clamp(-CLIPPED_LOGIT, CLIPPED_LOGIT) / CLIPPED_LOGIT
+    repeated = logits.transpose(1, 2).repeat_interleave(4, dim=2)  # the detector pools four frames
+    torch.testing.assert_close(condition[:, :10], repeated, atol=1e-4, rtol=1e-4)
+
+
+def test_another_detector_conditions_by_its_answers(mel):
+    class Answers(torch.nn.Module):
+        labels = ("Cat", "Dog")
+
+    detection = Detection(torch.full((2, 6, 2), 0.5), torch.zeros(2, 2), [torch.zeros(2, 5)])
+    condition = condition_of(Answers(), detection, 24)
+    assert condition.shape == (2, condition_size(Answers()), 24) and not condition.any()
+
+
+@pytest.mark.parametrize("rule", ["own", "own_average"])
+def test_each_class_is_read_from_its_own_source(class_separator, mel, rule):
+    class_separator.merge, class_separator.plausible = rule, 0.0
+    alone, _, merged = class_separator.detect(mel)
+    sources = class_separator.detect_sources(class_separator.separate(mel).features)
+    own = torch.stack([sources.frame[:, c, :, c] for c in range(10)], dim=-1)
+    wanted = own if rule == "own" else 0.5 * (own + alone.frame)
+    torch.testing.assert_close(merged, wanted, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(merge_sources(sources.frame, alone.frame, rule), wanted)
+
+
+def test_of_a_class_that_is_not_plausible_the_mixture_counts(class_separator, mel, monkeypatch):
+    everything = class_separator.detect(mel)[0].frame.amax(1)
+    class_separator.plausible = float(everything.flatten().sort().values[-4])  # four pairs of clip and class reach it
+    ran = []
+    separate = class_separator.separate_classes
+    monkeypatch.setattr(
+        class_separator,
+        "separate_classes",
+        lambda mel, condition, asked: ran.append(asked) or separate(mel, condition, asked),
+    )
+    alone, sources, merged = class_separator.detect(mel)
+    (asked,) = ran
+    assert asked.shape[1] == int((everything >= class_separator.plausible).sum(1).max()) < 10
+    for b in range(3):
+        others = [c for c in range(10) if c not in asked[b].tolist()]
+        assert torch.equal(merged[b, :, others], alone.frame[b, :, others])
+        for k, c in enumerate(asked[b].tolist()):
+            torch.testing.assert_close(merged[b, :, c], sources.frame[b, k, :, c])
+
+
+def test_a_checkpoint_is_opened_as_what_it_was(class_separator, mel, tmp_path):
+    class_separator.save(tmp_path / "separator.safetensors")
+    opened = Separator.from_checkpoint(tmp_path / "separator.safetensors")
+    assert isinstance(opened, ClassSeparator) and opened.source_names == opened.detector.labels
+    torch.testing.assert_close(opened.detect(mel)[2], class_separator.detect(mel)[2])
+
+
+def test_silence_in_silence_out(class_separator):
+    silence = torch.zeros(2, 32, 48)
+    assert not class_separator.separate(silence).mel.any()
+    assert class_separator.detect(silence)[2].isfinite().all()

@@ -1,0 +1,100 @@
+"""The loss of sources of classes: what is asked for, what it should be, and where gradients go."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from task_aware.models.condition import condition_size
+from task_aware.models.separator import MaskNetwork, MaskNetworkConfig
+from task_aware.models.system import ClassSeparator
+from task_aware.training import losses
+from task_aware.training.config import LossConfig, OptimiserConfig
+from task_aware.training.objectives import ClassObjectives, Stage
+from task_aware.training.separator import TaskAwareModule
+
+SEPARATING, DETECTING = Stage(False, through_detector=False), Stage(False, through_detector=True)
+
+
+def make_module(detector, **options) -> TaskAwareModule:
+    torch.manual_seed(0)
+    sizes = MaskNetworkConfig(
+        n_mels=32, n_sources=10, bottleneck=8, hidden=8, skip=8, blocks=2, repeats=1,
+        conditioning=condition_size(detector),
+    )  # fmt: skip
+    system = ClassSeparator(MaskNetwork(sizes), copy.deepcopy(detector), merge="own_average")
+    return TaskAwareModule(system, LossConfig(mse=20.0, own=1.0, frame=0.0), OptimiserConfig(), **options).train()
+
+
+def test_the_image_of_an_asked_class_is_its_own_and_of_others_silence():
+    images = torch.rand(2, 3, 4, 5)
+    labels = torch.tensor([[7, 2, -1], [0, -1, -1]])
+    placed = losses.class_images(images, labels, torch.tensor([[2, 5, 7], [1, 0, 3]]))
+    assert torch.equal(placed[0, 0], images[0, 1]) and torch.equal(placed[0, 2], images[0, 0])
+    assert torch.equal(placed[1, 1], images[1, 0])
+    assert not placed[0, 1].any() and not placed[1, [0, 2]].any()
+
+
+def test_present_classes_are_asked_for_and_others_at_random(small_detector):
+    objectives = make_module(small_detector, n_asked=4).objectives
+    labels = torch.tensor([[9, 3, -1], [-1, -1, -1]])
+    seen = set()
+    for seed in range(40):
+        torch.manual_seed(seed)
+        asked = objectives.asked(labels, torch.zeros(2, 10))
+        assert asked.shape == (2, 4) and all(len(set(row)) == 4 for row in asked.tolist())
+        assert {9, 3} <= set(asked[0].tolist())
+        seen |= set(asked[0].tolist())
+    assert seen == set(range(10))
+
+
+def test_the_detector_joins_at_its_stage_and_stays_as_it_is(small_detector, make_batch):
+    module = make_module(small_detector)
+    assert isinstance(module.objectives, ClassObjectives)
+    before = copy.deepcopy(module.system.detector.state_dict())
+    assert set(module.objectives(make_batch(), SEPARATING).terms) == {"mse"}
+    total, terms = module.objectives(make_batch(), DETECTING)
+    assert set(terms) == {"mse", "own"} and float(total) == pytest.approx(
+        20 * float(terms["mse"]) + float(terms["own"])
+    )
+    total.backward()
+    assert all(p.grad is None for p in module.system.detector.parameters())
+    assert module.system.mask_network.condition.weight.grad.abs().sum() > 0
+    for name, value in module.system.detector.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_a_step_is_a_function_of_seed_and_step(small_detector, make_batch):
+    def loss(module: TaskAwareModule) -> float:
+        module.on_train_batch_start(make_batch(), 0)
+        return float(module.objectives(make_batch(), DETECTING).total)
+
+    first, again, other = (make_module(small_detector, n_asked=8, seed=seed) for seed in (3, 3, 4))
+    torch.manual_seed(99)
+    assert loss(first) == loss(again) != loss(other)
+
+
+def test_native_and_reference_operators_agree(small_detector, make_batch):
+    found = []
+    for backend in ("native", "reference"):
+        module = make_module(small_detector)
+        module.system.backend = module.system.mask_network.backend = module.system.detector.backend = backend
+        torch.manual_seed(5)
+        total, _ = module.objectives(make_batch(), DETECTING)
+        total.backward()
+        found.append((total.detach(), module.system.mask_network.mask[1].weight.grad))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-3, atol=1e-5)
+
+
+def test_the_gain_is_that_of_separated_waveforms(small_detector, make_batch):
+    measured = make_module(small_detector).measure(make_batch().strong)
+    assert set(measured) == {"sdr_gain"} and measured["sdr_gain"].isfinite()
+
+
+def test_si_sdr_by_hand():
+    reference = torch.tensor([1.0, -1.0, 1.0, -1.0])
+    noise = torch.tensor([1.0, 1.0, -1.0, -1.0])  # orthogonal
+    ratio = losses.si_sdr(torch.stack([3 * reference + 0.3 * noise, noise]), reference)
+    assert float(ratio[0]) == pytest.approx(20.0, abs=1e-3) and float(ratio[1]) < -60
