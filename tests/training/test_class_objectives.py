@@ -67,9 +67,11 @@ def test_the_detector_joins_at_its_stage_and_stays_as_it_is(small_detector, make
 
 
 def test_a_step_is_a_function_of_seed_and_step(small_detector, make_batch):
+    batch = make_batch()
+
     def loss(module: TaskAwareModule) -> float:
-        module.on_train_batch_start(make_batch(), 0)
-        return float(module.objectives(make_batch(), DETECTING).total)
+        module.on_train_batch_start(batch, 0)
+        return float(module.objectives(batch, DETECTING).total)
 
     first, again, other = (make_module(small_detector, n_asked=8, seed=seed) for seed in (3, 3, 4))
     torch.manual_seed(99)
