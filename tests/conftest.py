@@ -10,10 +10,11 @@ import torch
 
 from task_aware.data.batches import RealBatch, StrongBatch, TrainingBatch
 from task_aware.data.labels import DESED_CLASSES
+from task_aware.models.condition import condition_size
 from task_aware.models.crnn import CRNN, CRNNConfig
 from task_aware.models.features import FeatureConfig
 from task_aware.models.separator import ChannelLayerNorm, MaskNetwork, MaskNetworkConfig
-from task_aware.models.system import Separator
+from task_aware.models.system import ClassSeparator, Separator
 from task_aware.synthesis import builtin_corpus
 
 MINIDESED = Path(__file__).parents[1] / "../shared/minidesed"
@@ -64,6 +65,17 @@ def small_separator(small_detector: CRNN) -> Separator:
     torch.manual_seed(1)
     sizes = MaskNetworkConfig(n_mels=32, n_sources=3, bottleneck=8, hidden=16, skip=8, blocks=2, repeats=1)
     return Separator(MaskNetwork(sizes), small_detector, backend="reference")
+
+
+@pytest.fixture
+def class_separator(small_detector: CRNN) -> ClassSeparator:
+    """A source for each class, conditioned on what `small_detector` found."""
+    torch.manual_seed(1)
+    config = MaskNetworkConfig(
+        n_mels=32, n_sources=10, bottleneck=8, hidden=8, skip=8, blocks=2, repeats=1,
+        conditioning=condition_size(small_detector),
+    )  # fmt: skip
+    return ClassSeparator(MaskNetwork(config), small_detector, merge="own").eval()
 
 
 @pytest.fixture(scope="session")

@@ -98,6 +98,13 @@ def test_a_folder_of_all_kinds_of_files(checkpoint, recordings, tmp_path, capsys
     assert all(0 <= float(row[label]) <= 1 for row in scores for label in DESED_CLASSES)
 
 
+def test_sources_of_classes_have_their_names(class_separator, recordings, tmp_path):
+    class_separator.save(tmp_path / "separator.safetensors")
+    arguments = ["--audio", "--plot", "--device=cpu", "--window=4", "--overlap=1"]
+    assert run(tmp_path / "separator.safetensors", recordings / "a.wav", f"--out={tmp_path}", *arguments) == 0
+    assert {path.name for path in (tmp_path / "audio").iterdir()} == {f"a_{label}.wav" for label in DESED_CLASSES}
+
+
 def test_a_file_of_one_window_is_what_evaluate_detects(checkpoint, recordings, tmp_path):
     assert run(checkpoint, recordings / "a.wav", f"--out={tmp_path}", "--scores") == 0
     split = Split("one", (Clip(recordings / "a.wav", None, None, "a.wav"),), (), tmp_path)

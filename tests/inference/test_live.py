@@ -186,3 +186,8 @@ def test_chunks_that_are_none(causal_detector):
         LiveDetector(causal_detector, median_frames=0)
     samples = signal(20000)
     assert listen(live, [torch.from_numpy(samples)])[0] == listen(live, [samples.astype(np.float64)])[0] != []
+
+
+def test_sources_of_classes_are_not_streamed(class_separator):
+    with pytest.raises(ValueError, match="its sources are those of classes"):
+        LiveDetector(class_separator)

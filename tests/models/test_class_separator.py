@@ -6,20 +6,8 @@ import pytest
 import torch
 
 from task_aware.models.condition import CLIPPED_LOGIT, condition_of, condition_size
-from task_aware.models.crnn import CRNN
 from task_aware.models.detector import Detection
-from task_aware.models.separator import MaskNetwork, MaskNetworkConfig
 from task_aware.models.system import ClassSeparator, Separator, merge_sources
-
-
-@pytest.fixture
-def class_separator(small_detector: CRNN) -> ClassSeparator:
-    torch.manual_seed(1)
-    config = MaskNetworkConfig(
-        n_mels=32, n_sources=10, bottleneck=8, hidden=8, skip=8, blocks=2, repeats=1,
-        conditioning=condition_size(small_detector),
-    )  # fmt: skip
-    return ClassSeparator(MaskNetwork(config), small_detector, merge="own").eval()
 
 
 @pytest.fixture

@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 import torch
 
+from task_aware import plots
 from task_aware.data.labels import DESED_CLASSES, Event
 from task_aware.plots import plot_mixture, plot_separation, plot_training
 from task_aware.plots.ablation import Bar, plot_ablation
 from task_aware.plots.canvas import COLORS
+from task_aware.plots.separation import draw_separation
 from task_aware.plots.training import _noise, _panels, _running_mean
 
 FRAME_SECONDS = 255 / 16000
@@ -206,3 +208,15 @@ def test_bars(tmp_path):
     plot_ablation(tmp_path / "four.png", bars * 2, label="F1")
     two, four = (matplotlib.image.imread(tmp_path / f"{name}.png").shape for name in ("two", "four"))
     assert two[1] == 1404 and four[0] > two[0]
+
+
+def test_sources_of_classes_are_drawn_by_their_names(class_separator, tmp_path, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(plots.separation, "plot_separation", lambda *arrays, **options: drawn.update(options))
+    samples = np.random.default_rng(0).normal(size=16000).astype(np.float32)
+    monkeypatch.setattr(plots.separation, "LIKELY", 0.0)
+    draw_separation(tmp_path / "x.png", class_separator, samples, reference=None, estimated=None, title="")
+    assert len(drawn["names"]) == 5 and set(drawn["names"]) <= set(DESED_CLASSES)
+    monkeypatch.undo()
+    draw_separation(tmp_path / "x.png", class_separator, samples, reference=None, estimated=None, title="")
+    assert matplotlib.image.imread(tmp_path / "x.png").shape[1] == 1404

@@ -51,6 +51,12 @@ def test_a_torch_program_of_any_length(small_separator, clips, tmp_path):
     check(open_torch(tmp_path / "model.pt2"), small_separator, clips)
 
 
+def test_sources_of_classes_are_exported_for_all_classes(class_separator, clips, tmp_path):
+    class_separator.merge, class_separator.plausible = "own_average", 0.0
+    export_torch(class_separator, tmp_path / "model.pt2")
+    check(open_torch(tmp_path / "model.pt2"), class_separator, clips)
+
+
 def test_an_onnx_file_of_any_length(small_separator, clips, tmp_path):
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")
