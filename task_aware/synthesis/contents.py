@@ -18,7 +18,7 @@ from task_aware.synthesis.scenes import compose
 from task_aware.synthesis.signals import Array, decibels
 from task_aware.synthesis.sounds import sound
 
-VERSION = 6
+VERSION = 5
 """Part of the folder's name; must be raised whenever the same seed gives different samples."""
 
 
@@ -37,7 +37,8 @@ class Size:
 
 
 SIZES = {
-    "full": Size(200, 24, 100, 100, 60, 120, 8, 6),
+    "full": Size(24, 24, 100, 100, 60, 120, 8, 6),
+    "stems": Size(200, 24, 100, 100, 60, 120, 8, 6),  # more events to mix, as sources of classes need
     "large": Size(24, 24, 100, 100, 60, 600, 8, 6),  # the training material of "full"
     "tiny": Size(3, 3, 6, 6, 6, 8, 2, 3),
 }
