@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--out", type=Path | None, help="output folder; default: the cache, where other commands find it"
     )
     parser.add_argument("--seed", type=int, default=0, help="random seed; each gives a different corpus")
-    sizes = "large: more validation clips; tiny: for tests"
+    sizes = "stems: more events to mix; large: more validation clips; tiny: for tests"
     parser.add_argument("--size", choices=sorted(SIZES), default="full", help=sizes)
     parser.add_argument("--quiet", action="store_true", help="hide the progress bar")
     options = parser.parse_args(arguments)

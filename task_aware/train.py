@@ -28,7 +28,7 @@ from task_aware.training.config import TrainConfig
 from task_aware.training.frozen import get_detector
 from task_aware.training.loop import fit, is_first_process, read_history
 from task_aware.training.separator import TaskAwareModule, measure_separation
-from task_aware.training.setup import FAST_STEPS, check_cuda_graph, check_losses, make_data
+from task_aware.training.setup import FAST_STEPS, check_cuda_graph, check_losses, check_sources, make_data
 
 #: Separation is measured on the mixtures of this many further steps, which training has not seen.
 MEASURED_STEPS = 8
@@ -46,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     config = cli.parse(TrainConfig, main.__doc__ or "", arguments, base="builtin")
     check_losses(config.losses, config.optimiser)
+    check_sources(config)
     check_cuda_graph(config)
     schedule = config.optimiser
     if config.fast_dev_run:

@@ -27,7 +27,8 @@ def builtin_corpus(cache: Path | None = None, *, seed: int = 0, size: str = "ful
     Args:
         cache: the folder to keep it in; default: `cache_folder()`.
         seed: seed of the corpus, 0 or more.
-        size: "full" (692 files, 85 MB, made in half a minute), "large" (the same training material and 600
+        size: "full" (692 files, 85 MB, made in half a minute), "stems" (the same with 200 events for each class, 2,452
+            files), "large" (the same training material and 600
             validation clips, for narrower confidence intervals; 160 MB, a minute) or "tiny" (65 files, seconds; for
             tests).
         progress: show a progress bar while it is made.

@@ -66,6 +66,20 @@ def check_losses(weights: LossConfig, schedule: OptimiserConfig) -> None:
         )
 
 
+def check_sources(config: TrainConfig) -> None:
+    """Raises ValueError for losses or a merging rule that sources of classes, or free ones, do not have."""
+    sources, merge = config.separator.sources, config.separator.merge
+    of_classes = sources == "classes"
+    if of_classes != merge.startswith("own"):
+        wanted = "own or own_average" if of_classes else "max, average, noisy_or or mean"
+        raise ValueError(
+            f"separator.merge is {merge}, but separator.sources is {config.separator.sources}; give {wanted}"
+        )
+    others = ("deep_feature", "weak", "teacher", "frame") if of_classes else ("own",)
+    if given := ", ".join(f"losses.{name}" for name in others if getattr(config.losses, name)):
+        raise ValueError(f"{given} cannot be trained with separator.sources={sources}; set the weight to 0")
+
+
 def check_cuda_graph(config: TrainConfig) -> None:
     """Raises ValueError if `cuda_graph` is set without a GPU, with several GPUs, or for a loss that needs the host."""
     if not config.cuda_graph:

@@ -7,13 +7,16 @@ import copy
 import pytest
 import torch
 
+from task_aware import evaluate, train
 from task_aware.models.condition import condition_size
+from task_aware.models.opening import BUILTIN_DETECTOR
 from task_aware.models.separator import MaskNetwork, MaskNetworkConfig
 from task_aware.models.system import ClassSeparator
 from task_aware.training import losses
-from task_aware.training.config import LossConfig, OptimiserConfig
+from task_aware.training.config import LossConfig, OptimiserConfig, SeparatorConfig, TrainConfig
 from task_aware.training.objectives import ClassObjectives, Stage
 from task_aware.training.separator import TaskAwareModule
+from task_aware.training.setup import check_sources
 
 SEPARATING, DETECTING = Stage(False, through_detector=False), Stage(False, through_detector=True)
 
@@ -100,3 +103,25 @@ def test_si_sdr_by_hand():
     noise = torch.tensor([1.0, 1.0, -1.0, -1.0])  # orthogonal
     ratio = losses.si_sdr(torch.stack([3 * reference + 0.3 * noise, noise]), reference)
     assert float(ratio[0]) == pytest.approx(20.0, abs=1e-3) and float(ratio[1]) < -60
+
+
+@pytest.mark.parametrize(
+    ("separator", "weights", "message"),
+    [
+        ({"sources": "classes", "merge": "max"}, {"frame": 0.0, "own": 1.0}, "give own or own_average"),
+        ({"sources": "free", "merge": "own"}, {}, "give max, average, noisy_or or mean"),
+        ({"sources": "classes", "merge": "own"}, {"weak": 1.0}, "losses.weak, losses.frame cannot be trained"),
+        ({"sources": "free"}, {"own": 1.0}, "losses.own cannot be trained with separator.sources=free"),
+    ],
+)
+def test_what_does_not_apply_is_refused(separator, weights, message):
+    with pytest.raises(ValueError, match=message):
+        check_sources(TrainConfig(separator=SeparatorConfig(**separator), losses=LossConfig(**weights)))
+
+
+def test_the_recipe_trains_and_its_checkpoint_is_scored(tiny_corpus, tmp_path, capsys):
+    train.main(["--config=classes", f"--data={tiny_corpus}", f"--detector={BUILTIN_DETECTOR}", "--fast-dev-run",
+                "--accelerator=cpu", f"--out={tmp_path}"])  # fmt: skip
+    assert "SI-SDR" in capsys.readouterr().out and (tmp_path / "separation.png").is_file()
+    evaluate.main([str(tmp_path / "separator.safetensors"), f"--data={tiny_corpus}", "--accelerator=cpu"])
+    assert "with separation" in capsys.readouterr().out
