@@ -1,4 +1,4 @@
-"""`python -m task_aware.plot`: draws a recording and its separated sources, with the detector's probabilities in each."""
+"""`python -m task_aware.plot`: draws a recording and its separated sources, with detection probabilities in each."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def true_events(table: Path, recording: Path, labels: Sequence[str], seconds: fl
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Draws a recording and its separated sources, with the detector's probabilities in each, as in the paper's Figure 3.
+    """Draws a recording and its separated sources, with detection probabilities in each, as in the paper's Figure 3.
 
     See docs/evaluation.md.
     """

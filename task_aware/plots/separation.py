@@ -48,8 +48,8 @@ def plot_separation(
     """Plots the paper's Figure 3: the mixture, then each estimated source, with the detections in it.
 
     Below each spectrogram (dB below the mixture's maximum, on a common scale) are the detector's frame probabilities of
-    the classes that it detects there, and below these the true events (wide, pale) and the merged detections (narrow, dark)
-    of the same classes.
+    the classes that it detects there, and below these the true events (wide, pale) and the merged detections (narrow,
+    dark) of the same classes.
 
     Args:
         path: the PNG to write, 1404 pixels wide; it is written completely or not at all.
