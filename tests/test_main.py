@@ -75,7 +75,7 @@ def test_bash_completes_commands_options_and_choices(capsys, tmp_path):
     names, weights, rules, sizes = answer.stdout.splitlines()
     assert names.split() == list(dispatcher.commands())
     assert weights.split() == ["--losses.deep_feature", "--losses.domain", "--losses.deep_feature_reduction"]
-    assert (rules, sizes) == ("max average noisy_or mean", "tiny")
+    assert (rules, sizes) == ("max average noisy_or mean own own_average", "tiny")
 
 
 def test_completion_without_shtab_says_what_to_install(monkeypatch):
