@@ -22,7 +22,7 @@ from task_aware.models.decoding import decode
 from task_aware.models.denoiser import DenoisedDetector
 from task_aware.models.detector import median_frames_of
 from task_aware.models.opening import Precision, detector_of, open_model, pick_device
-from task_aware.models.system import Merge, Separator
+from task_aware.models.system import Merge, Separator, check_merge
 
 Key = TypeVar("Key", bound=Hashable)
 Waveform = TypeVar("Waveform", np.ndarray, Tensor)
@@ -97,6 +97,7 @@ class Predictor:
                 "a denoiser can only be evaluated, as a baseline; use the checkpoint of a separator or a detector"
             )
         if merge is not None:
+            check_merge(self._separator("merging detections").sources, merge)
             self._separator("merging detections").merge = merge
         self.precision = precision
         self.threshold = threshold

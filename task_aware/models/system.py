@@ -70,6 +70,13 @@ def merge_sources(sources: Tensor, mixture: Tensor, rule: Merge) -> Tensor:
     )
 
 
+def check_merge(sources: str, rule: Merge) -> None:
+    """Raises ValueError if a merging rule does not go with free sources, or with those of classes."""
+    if (sources == "classes") != rule.startswith("own"):
+        wanted = "own or own_average" if sources == "classes" else "max, average, noisy_or or mean"
+        raise ValueError(f"the merging rule is {rule}, but the separator's sources are {sources}; give {wanted}")
+
+
 class Separator(nn.Module):
     """A mask network in front of a frozen detector.
 

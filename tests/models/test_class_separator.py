@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from task_aware import Predictor
 from task_aware.models.condition import CLIPPED_LOGIT, condition_of, condition_size
 from task_aware.models.detector import Detection
 from task_aware.models.system import ClassSeparator, Separator, merge_sources
@@ -91,3 +92,11 @@ def test_silence_in_silence_out(class_separator):
     silence = torch.zeros(2, 32, 48)
     assert not class_separator.separate(silence).mel.any()
     assert class_separator.detect(silence)[2].isfinite().all()
+
+
+def test_a_rule_that_does_not_apply_is_refused(class_separator, small_separator):
+    with pytest.raises(ValueError, match="give own or own_average"):
+        Predictor(class_separator, device="cpu", merge="max")
+    with pytest.raises(ValueError, match="give max, average, noisy_or or mean"):
+        Predictor(small_separator, device="cpu", merge="own")
+    assert Predictor(class_separator, device="cpu", merge="own_average").separator.merge == "own_average"
