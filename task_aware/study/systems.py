@@ -45,6 +45,7 @@ class Row:
     published: float | None = None
 
 
+#: The terms of free sources, which the rows have.
 TERMS = ("mse", "deep_feature", "weak", "teacher", "frame")
 
 
