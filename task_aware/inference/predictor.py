@@ -97,8 +97,9 @@ class Predictor:
                 "a denoiser can only be evaluated, as a baseline; use the checkpoint of a separator or a detector"
             )
         if merge is not None:
-            check_merge(self._separator("merging detections").sources, merge)
-            self._separator("merging detections").merge = merge
+            separator = self._separator("merging detections")
+            check_merge(separator.sources, merge)
+            separator.merge = merge
         self.precision = precision
         self.threshold = threshold
         self.median_frames = median_frames_of(self.detector) if median_frames is None else median_frames

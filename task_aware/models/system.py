@@ -37,10 +37,9 @@ class SourceDetection(NamedTuple):
 
 
 class OwnDetection(NamedTuple):
-    """Probabilities of each asked class in its own source: frame `[B, K, T']`, clip `[B, K]`; and of all sources."""
+    """Frame probabilities of each asked class in its own source, `[B, K, T']`, and those of all sources."""
 
     frame: Tensor
-    clip: Tensor
     sources: SourceDetection
 
 
@@ -127,8 +126,11 @@ class Separator(nn.Module):
 
     def separate(self, mixture_mel: Tensor, mask_network: MaskNetwork | None = None) -> Separation:
         """Separates linear mel of mixtures `[B, F, T]`; `mask_network` replaces the system's own (for a teacher)."""
+        return self.masked(mixture_mel, (mask_network or self.mask_network)(self.mixture_features(mixture_mel)))
+
+    def masked(self, mixture_mel: Tensor, logits: Tensor) -> Separation:
+        """Masks linear mel of mixtures `[B, F, T]` by logits `[B, S, F, T]`."""
         config = self.detector.feature_config
-        logits = (mask_network or self.mask_network)(self.mixture_features(mixture_mel))
         masked = ops.mel_mask(
             logits,
             mixture_mel,
@@ -249,27 +251,14 @@ class ClassSeparator(Separator):
     ) -> Separation:
         """The sources of the asked classes `[B, K]` in linear mel of mixtures `[B, F, T]`."""
         network = mask_network or self.mask_network
-        config = self.detector.feature_config
-        logits = network(self.mixture_features(mixture_mel), condition if network.config.conditioning else None, asked)
-        masked = ops.mel_mask(
-            logits,
-            mixture_mel,
-            self.detector.mean,
-            self.detector.std,
-            floor=self.mask_floor,
-            amin=config.amin,
-            top_db=config.top_db,
-            backend=self.backend,
-        )
-        return Separation(*masked)
+        told = condition if network.config.conditioning else None
+        return self.masked(mixture_mel, network(self.mixture_features(mixture_mel), told, asked))
 
     def detect_own(self, features: Tensor, asked: Tensor) -> OwnDetection:
         """Runs the detector on the sources `[B, K, F, T]` of the asked classes `[B, K]`."""
         sources = self.detect_sources(features)
         columns = asked[:, :, None, None].expand(-1, -1, sources.frame.shape[2], 1)
-        frame = sources.frame.gather(3, columns)[..., 0]
-        clip = sources.clip.gather(2, asked[..., None])[..., 0]
-        return OwnDetection(frame, clip, sources)
+        return OwnDetection(sources.frame.gather(3, columns)[..., 0], sources)
 
     def separate(self, mixture_mel: Tensor, mask_network: MaskNetwork | None = None) -> Separation:
         """Separates all classes of linear mel of mixtures `[B, F, T]`: `[B, C, F, T]`."""

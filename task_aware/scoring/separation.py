@@ -13,7 +13,6 @@ SEPARATED_ABOVE = 0.5
 #: A detector with an event F1 below this teaches a separator little.
 WEAK_DETECTOR = 0.2
 
-
 #: Up to this gain of SI-SDR in dB the sources of classes have not separated.
 SEPARATED_ABOVE_DB = 3.0
 

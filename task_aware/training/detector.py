@@ -15,7 +15,7 @@ from task_aware.models.crnn import CRNN
 from task_aware.models.detector import Detection, features_of
 from task_aware.training.config import DetectorTrainingConfig
 from task_aware.training.losses import binary_cross_entropy
-from task_aware.training.schedule import cosine, update_average, warmup
+from task_aware.training.schedule import cosine, seed_step, update_average, warmup
 
 
 class DetectorModule(LightningModule):
@@ -59,7 +59,7 @@ class DetectorModule(LightningModule):
         return warmup(step, self.config.warmup_steps)
 
     def on_train_batch_start(self, batch: TrainingBatch, batch_idx: int) -> None:
-        torch.manual_seed((self.seed * 1_000_003 + self.global_step) * 4096 + self.global_rank)
+        seed_step(self.seed, self.global_step, self.global_rank)
 
     def training_step(self, batch: TrainingBatch, batch_idx: int) -> Tensor:
         parts = [part for part in (batch.weak, batch.unlabelled) if part is not None]

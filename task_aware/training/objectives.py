@@ -240,8 +240,8 @@ class ClassObjectives(Objectives):
         assert strong is not None
         _, mixture_mel, images = self.images(strong)
         floor = self.system.mask_floor * mixture_mel[:, None]
-        alone, condition = self.system.condition(mixture_mel)
-        asked = self.asked(strong.labels, alone.frame.amax(1))
+        _, condition = self.system.condition(mixture_mel)
+        asked = self.asked(strong.labels)
         estimates = self.system.separate_classes(mixture_mel, condition, asked)
         targets = losses.class_images(images, strong.labels, asked) + floor
         difference = losses.to_domain(estimates.mel, mixture_mel, self.weights.domain) - losses.to_domain(
@@ -255,12 +255,9 @@ class ClassObjectives(Objectives):
         weighted = [getattr(self.weights, name) * value for name, value in terms.items()]
         return StepLoss(torch.stack(weighted).sum(), {name: value.detach() for name, value in terms.items()})
 
-    def asked(self, labels: Tensor, probabilities: Tensor) -> Tensor:
-        """The classes to ask for, `[B, K]`: those of the labels `[B, S]`, then others at random.
-
-        `probabilities` `[B, C]` give the shape.
-        """
-        scores = torch.rand_like(probabilities, dtype=torch.float32)
+    def asked(self, labels: Tensor) -> Tensor:
+        """The classes to ask for, `[B, K]`: those of the labels `[B, S]`, then others at random."""
+        scores = torch.rand(len(labels), len(self.system.detector.labels), device=labels.device)
         present = torch.zeros_like(scores).scatter_reduce(
             1, labels.clamp_min(0), (labels >= 0).to(scores.dtype), reduce="amax"
         )

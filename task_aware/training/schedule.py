@@ -17,6 +17,11 @@ def cosine(step: int, n_steps: int) -> float:
     return 0.0 if step >= n_steps else 0.5 * (1 + math.cos(math.pi * step / n_steps))
 
 
+def seed_step(seed: int, step: int, rank: int) -> None:
+    """Makes what a step draws at random a function of (seed, step, rank), so that a resumed run draws the same."""
+    torch.manual_seed((seed * 1_000_003 + step) * 4096 + rank)
+
+
 @torch.no_grad()
 def update_average(average: torch.nn.Module, current: torch.nn.Module, step: int, decay: float) -> None:
     """Moves `average` towards `current` with decay `min(1 - 1 / (step + 1), decay)` (Tarvainen and Valpola, 2017)."""

@@ -16,7 +16,7 @@ from task_aware.models.system import ClassSeparator, Separator
 from task_aware.training.config import LossConfig, OptimiserConfig
 from task_aware.training.objectives import ClassObjectives, Objectives, Stage
 from task_aware.training.recorded import RecordedObjectives
-from task_aware.training.schedule import cosine, update_average, warmup
+from task_aware.training.schedule import cosine, seed_step, update_average, warmup
 
 #: Steps between two measurements of how far the sources have separated.
 MONITOR_EVERY = 10
@@ -81,7 +81,7 @@ class TaskAwareModule(LightningModule):
         )
 
     def on_train_batch_start(self, batch: TrainingBatch, batch_idx: int) -> None:
-        torch.manual_seed((self.seed * 1_000_003 + self.global_step) * 4096 + self.global_rank)
+        seed_step(self.seed, self.global_step, self.global_rank)
 
     def training_step(self, batch: TrainingBatch, batch_idx: int) -> Tensor:
         total, terms = (self.recorded or self.objectives)(batch, self.stage(self.global_step))
