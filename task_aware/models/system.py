@@ -85,6 +85,9 @@ class Separator(nn.Module):
         mask_floor: smallest value f of a mask, `f + (1 - f) sigmoid(logits)`.
         merge: rule by which detections of the sources are merged, see `merge_sources`.
         backend: backend of the operators.
+
+    Raises:
+        ValueError: the rule does not go with the sources.
     """
 
     #: What the sources are, as a checkpoint has it.
@@ -100,6 +103,7 @@ class Separator(nn.Module):
         backend: ops.Backend = "auto",
     ) -> None:
         super().__init__()
+        check_merge(self.sources, merge)
         self.mask_network = mask_network
         self.detector: Detector = freeze(detector)  # type: ignore[assignment]
         self.mask_floor = mask_floor

@@ -99,4 +99,6 @@ def test_a_rule_that_does_not_apply_is_refused(class_separator, small_separator)
         Predictor(class_separator, device="cpu", merge="max")
     with pytest.raises(ValueError, match="give max, average, noisy_or or mean"):
         Predictor(small_separator, device="cpu", merge="own")
+    with pytest.raises(ValueError, match="give own or own_average"):
+        ClassSeparator(class_separator.mask_network, class_separator.detector)
     assert Predictor(class_separator, device="cpu", merge="own_average").separator.merge == "own_average"
