@@ -20,8 +20,8 @@ from task_aware.inference.outputs import (
 )
 from task_aware.inference.predictor import Predictor
 from task_aware.inference.recordings import find_recordings, shard
+from task_aware.models.merging import Merge
 from task_aware.models.opening import BUILTIN_SEPARATOR, Precision
-from task_aware.models.system import Merge
 
 _log = logging.getLogger(__name__)
 

@@ -30,7 +30,7 @@ from task_aware.training.loop import fit, is_first_process, read_history
 from task_aware.training.separator import TaskAwareModule, measure_separation
 from task_aware.training.setup import FAST_STEPS, check_cuda_graph, check_losses, check_sources, make_data
 
-#: Separation is measured on the mixtures of this many further steps, which training has not seen.
+#: Separation is measured on the mixtures of this many further steps, as long as clips, which training has not seen.
 MEASURED_STEPS = 8
 
 
@@ -69,13 +69,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         n_sources=len(detector.labels) if of_classes else config.separator.n_sources,
         causal=config.separator.causal,
     )
-    if of_classes:
+    if of_classes and config.separator.conditioned:
         sizes = replace(sizes, conditioning=condition_size(detector))
     system = (ClassSeparator if of_classes else Separator)(
         MaskNetwork(sizes),
         cast(nn.Module, detector),
         mask_floor=config.losses.mask_floor,
-        merge=config.separator.merge,
+        merge=config.separator.merging_rule,
         backend=backend,
     )
     data = make_data(config, corpus, detector)
@@ -96,7 +96,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     device = pick_device(config.accelerator)
     module.to(device).eval()
     unseen = range(schedule.max_steps, schedule.max_steps + (1 if config.fast_dev_run else MEASURED_STEPS))
-    separation = measure_separation(module, data, unseen)
+    of_clips = replace(config, batch=replace(config.batch, strong_seconds=config.batch.real_seconds))
+    separation = measure_separation(module, make_data(of_clips, corpus, detector), unseen)
     detections = detect_split(system, validation, device=device, backend=backend)
     results = score(validation, detections, detector.labels)
     shown = busiest(validation)

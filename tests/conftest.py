@@ -140,3 +140,14 @@ def causal_separator(causal_detector: CRNN) -> Separator:
             torch.nn.init.normal_(module.weight, 1.0, 0.3)
             torch.nn.init.normal_(module.bias)
     return Separator(network, causal_detector).eval()
+
+
+@pytest.fixture
+def causal_class_separator(causal_detector: CRNN) -> ClassSeparator:
+    """A source for each class before `causal_detector`, conditioned on what it found so far."""
+    torch.manual_seed(4)
+    sizes = MaskNetworkConfig(
+        n_mels=32, n_sources=10, bottleneck=8, hidden=16, skip=8, blocks=3, repeats=2, causal=True,
+        conditioning=condition_size(causal_detector),
+    )  # fmt: skip
+    return ClassSeparator(MaskNetwork(sizes), causal_detector, merge="own_average").eval()

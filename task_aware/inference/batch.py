@@ -14,7 +14,7 @@ from tqdm import tqdm
 from task_aware.data.audio import RecordingError, audio_seconds
 from task_aware.data.blocks import read_ahead, read_blocks
 from task_aware.inference.outputs import Outputs, SourceFiles, draw, write_event_table, write_scores
-from task_aware.inference.predictor import Predictor, Result
+from task_aware.inference.predictor import REST, Predictor, Result
 from task_aware.inference.recordings import Recording
 from task_aware.inference.windows import Window
 
@@ -51,8 +51,7 @@ class Writer:
     def write_sources(self, recording: Recording, sources: np.ndarray) -> None:
         """Appends to a recording's sources `[S, n]`."""
         if recording not in self._sources:
-            paths, rate = self.outputs.sources(recording), self.predictor.sample_rate
-            self._sources[recording] = SourceFiles(paths, rate, self.seconds[recording.name])
+            self._sources[recording] = SourceFiles(self.outputs.sources(recording), self.predictor.sample_rate)
         self._sources[recording].write(sources)
 
     def finish(self, recording: Recording, result: Result) -> None:
@@ -64,13 +63,20 @@ class Writer:
             path, threshold = self.outputs.plot(recording), self.predictor.threshold
             draw(path, recording, result, detector, threshold, self.plot_minutes)
         if wanted.audio:
-            self._sources.pop(recording).close(keep=True)
+            self._sources.pop(recording).close(self._kept_sources(result))
         write_event_table(self.outputs.events(recording), result.events)
+
+    def _kept_sources(self, result: Result) -> Sequence[str]:
+        """All free sources; of classes, those that were heard, and the rest."""
+        names = self.predictor.source_names
+        if REST not in names:
+            return names
+        return [*{event.label: None for event in result.events}, REST]
 
     def discard(self, recording: Recording) -> None:
         """Discards the partial outputs of a recording that failed."""
         if recording in self._sources:
-            self._sources.pop(recording).close(keep=False)
+            self._sources.pop(recording).close([])
 
 
 def windows_of(predictor: Predictor, recording: Recording) -> Iterator[Window]:

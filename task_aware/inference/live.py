@@ -11,7 +11,7 @@ import math
 import os
 from collections.abc import Sequence
 from itertools import chain
-from typing import cast
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
@@ -20,11 +20,15 @@ from torch import Tensor, nn
 
 from task_aware.data.labels import Event
 from task_aware.models.causal import start_stream
+from task_aware.models.condition import condition_of, condition_size
 from task_aware.models.crnn import CRNN
 from task_aware.models.denoiser import DenoisedDetector
 from task_aware.models.detector import median_frames_of
+from task_aware.models.merging import merge_sources
 from task_aware.models.opening import detector_of, open_model
-from task_aware.models.system import Separator, merge_sources
+from task_aware.models.system import ClassSeparator, Separator
+
+Module = TypeVar("Module", bound=nn.Module)
 
 #: Most output frames that the networks process at once; the activations of longer chunks would fill the memory.
 MOST_FRAMES = 256
@@ -34,8 +38,6 @@ def check_causal(model: nn.Module) -> None:
     """Raises ValueError if a model depends on future samples."""
     detector = detector_of(model)
     reasons = []
-    if isinstance(model, Separator) and model.sources == "classes":
-        reasons.append("its sources are those of classes (separator.sources)")
     if isinstance(model, Separator) and not model.mask_network.config.causal:
         reasons.append("its mask network looks ahead (separator.causal)")
     if isinstance(model, DenoisedDetector):
@@ -51,6 +53,14 @@ def check_causal(model: nn.Module) -> None:
         )
 
 
+def streaming_copy(model: Module) -> Module:
+    """A copy that shares the model's weights and remembers a stream, in evaluation mode."""
+    weights = {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())}
+    copied = copy.deepcopy(model, weights).eval()
+    start_stream(copied)
+    return copied
+
+
 class FrameStream:
     """Computes the frame probabilities of a stream.
 
@@ -61,12 +71,11 @@ class FrameStream:
 
     def __init__(self, model: nn.Module) -> None:
         check_causal(model)
-        weights = {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())}
-        self.model = copy.deepcopy(model, weights).eval()
-        start_stream(self.model)
+        self.model = streaming_copy(model)
         self.detector = cast(CRNN, detector_of(self.model))
         self.lookahead, self.detector.lookahead = self.detector.lookahead, 0
         self.pooling = self.detector.time_pooling
+        self.condition = StreamedCondition(self.detector, self.lookahead)
         self.n_samples = 0
         self._kept = np.empty(0, dtype=np.float32)  # the samples from feature frame `_origin` on
         self._origin = 0
@@ -111,7 +120,7 @@ class FrameStream:
             mel = front_end.mel(waveform, backend=self.detector.backend)[None, :, self._next - self._origin :]
             for part in mel[..., :n_frames].split(MOST_FRAMES * self.pooling, dim=-1):
                 mixture = front_end.scale(front_end.log_mel(part), mean, std)[:, None]
-                parts.append(torch.cat([mixture, separator.separate(part).features], dim=1) if separator else mixture)
+                parts.append(torch.cat([mixture, self._separate(part, mixture[:, 0])], 1) if separator else mixture)
         self._next += n_frames
         # the front end reflects its input at the start: keep the samples that the next frame's window covers
         origin = max(0, self._next - math.ceil(front_end.n_fft / 2 / front_end.hop))
@@ -119,12 +128,48 @@ class FrameStream:
         self._origin = origin
         return torch.cat(parts, dim=-1)
 
+    def _separate(self, mel: Tensor, features: Tensor) -> Tensor:
+        """The sources' features `[1, S, F, n]` in the next frames of the mixture, `[1, F, n]` each."""
+        if isinstance(self.model, ClassSeparator):
+            condition = self.condition.of_next(features)
+            return self.model.separate_classes(mel, condition, self.model.all_sources(mel)).features
+        return cast(Separator, self.model).separate(mel).features
+
     def _answer(self, features: Tensor) -> Tensor:
         """Merged probabilities `[T', C]`; mixture and sources form one batch, as layers remember only the last call."""
         frame = self.detector(features[0]).frame
         if not isinstance(self.model, Separator):
             return frame[0]
         return merge_sources(frame[None, 1:], frame[:1], self.model.merge)[0]
+
+
+class StreamedCondition:
+    """What the detector found in the mixture, for the mask network of a `ClassSeparator`, frame by frame.
+
+    It has its own copy of the detector, because layers remember only the last call.
+
+    Args:
+        detector: the causal detector, without lookahead.
+        lookahead: output frames by which its answers are late; nothing was found before the first.
+    """
+
+    def __init__(self, detector: CRNN, lookahead: int) -> None:
+        self.detector = streaming_copy(detector)
+        self._silent = lookahead
+        self._last: Tensor | None = None
+
+    def of_next(self, features: Tensor) -> Tensor:
+        """`[1, F, n]` -> `[1, conditioning, n]`; an incomplete pool at the end has what was found last."""
+        n_frames = features.shape[-1]
+        if n_frames < self.detector.time_pooling:
+            last = features.new_zeros(1, condition_size(self.detector), 1) if self._last is None else self._last
+            return last.expand(-1, -1, n_frames)
+        condition = condition_of(self.detector, self.detector(features), n_frames)
+        n_silent = min(self._silent * self.detector.time_pooling, n_frames)
+        condition[:, : len(self.detector.labels), :n_silent] = 0
+        self._silent -= n_silent // self.detector.time_pooling
+        self._last = condition[..., -1:]
+        return condition
 
 
 class EventStream:

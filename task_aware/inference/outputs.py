@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -16,14 +17,14 @@ import torch
 from task_aware.base.files import replacing
 from task_aware.data.blocks import read_blocks
 from task_aware.data.labels import Event
-from task_aware.inference.predictor import Result
+from task_aware.inference.predictor import REST, Result
 from task_aware.inference.recordings import Recording
 from task_aware.models.decoding import frame_edges
 from task_aware.models.detector import Detector
 from task_aware.plots import plot_separation
 
-#: Largest size of a WAV file, whose header counts up to 4 GiB; longer sources are written as RF64, its extension.
-WAV_BYTES = 2**32 - 2**16
+#: Samples that are added to the rest at once.
+BLOCK = 2**20
 
 
 @dataclass(frozen=True)
@@ -52,9 +53,10 @@ class Outputs:
     def plot(self, recording: Recording) -> Path:
         return self.root / "plots" / f"{recording.stem}.png"
 
-    def sources(self, recording: Recording) -> list[Path]:
+    def sources(self, recording: Recording) -> dict[str, Path]:
+        """A file for each source."""
         stem = self.root / "audio" / recording.stem
-        return [stem.with_name(f"{stem.name}_{name}.wav") for name in self.wanted.sources]
+        return {name: stem.with_name(f"{stem.name}.{name}.flac") for name in self.wanted.sources}
 
     def are_complete(self, recording: Recording) -> bool:
         """Whether all requested outputs of a recording exist; the events are written last."""
@@ -63,8 +65,8 @@ class Outputs:
             paths.append(self.scores(recording))
         if self.wanted.plot:
             paths.append(self.plot(recording))
-        if self.wanted.audio:
-            paths += self.sources(recording)
+        if self.wanted.audio:  # of classes, there are only those that were heard, and the rest, which is the last
+            paths += list(self.sources(recording).values())[-1:]
         return all(path.is_file() for path in paths)
 
     def write_tables(self, recordings: Sequence[Recording], errors: Mapping[str, str], ending: str = "") -> None:
@@ -141,27 +143,50 @@ def draw(
 
 
 class SourceFiles:
-    """Writes the separated sources of one recording piece by piece, as 32-bit float WAV files."""
+    """Writes the separated sources of one recording piece by piece, as FLAC files with 24 bits.
 
-    def __init__(self, paths: Sequence[Path], sample_rate: int, seconds: float) -> None:
+    Args:
+        paths: where each source goes.
+        sample_rate: sample rate in Hz.
+    """
+
+    def __init__(self, paths: Mapping[str, Path], sample_rate: int) -> None:
         self._paths = paths
-        self._temporary = [path.with_name(f".{path.name}.tmp") for path in paths]
-        paths[0].parent.mkdir(parents=True, exist_ok=True)
-        kind = "RF64" if 4 * seconds * sample_rate > WAV_BYTES else "WAV"
-        self._files = [
-            soundfile.SoundFile(path, "w", sample_rate, 1, subtype="FLOAT", format=kind) for path in self._temporary
-        ]
+        self._temporary = {name: path.with_name(f".{path.name}.tmp") for name, path in paths.items()}
+        next(iter(paths.values())).parent.mkdir(parents=True, exist_ok=True)
+        self._files = {name: self._open(path, sample_rate) for name, path in self._temporary.items()}
+
+    @staticmethod
+    def _open(path: Path, sample_rate: int) -> soundfile.SoundFile:
+        return soundfile.SoundFile(path, "w", sample_rate, 1, subtype="PCM_24", format="FLAC")
 
     def write(self, sources: np.ndarray) -> None:
-        """Appends `[S, n]`."""
-        for file, samples in zip(self._files, sources, strict=True):
+        """Appends `[S, n]`; what exceeds full scale is clipped."""
+        for file, samples in zip(self._files.values(), sources, strict=True):
             file.write(samples)
 
-    def close(self, *, keep: bool) -> None:
-        """Moves the finished files to their final paths, or removes them."""
-        for file, temporary, path in zip(self._files, self._temporary, self._paths, strict=True):
+    def close(self, kept: Sequence[str]) -> None:
+        """Moves the files of these sources to their final paths. If `rest` is among them, the others are added to it.
+
+        Without any, all are removed.
+        """
+        for file in self._files.values():
             file.close()
-            if keep:
-                os.replace(temporary, path)
+        dropped = [name for name in self._paths if name not in kept]
+        if REST in kept and dropped:
+            self._add_to_rest(dropped)
+        for name, temporary in self._temporary.items():
+            if name in kept:
+                os.replace(temporary, self._paths[name])
             else:
                 temporary.unlink()
+
+    def _add_to_rest(self, names: Sequence[str]) -> None:
+        rest = self._temporary[REST]
+        sum_path = rest.with_name(f"{rest.name}.sum")
+        with ExitStack() as stack:
+            parts = [stack.enter_context(soundfile.SoundFile(self._temporary[name])) for name in (REST, *names)]
+            total = stack.enter_context(self._open(sum_path, parts[0].samplerate))
+            while (blocks := np.stack([part.read(BLOCK) for part in parts])).size:
+                total.write(blocks.sum(0))
+        os.replace(sum_path, rest)

@@ -21,8 +21,12 @@ from task_aware.inference.windows import Window, Windowing
 from task_aware.models.decoding import decode
 from task_aware.models.denoiser import DenoisedDetector
 from task_aware.models.detector import median_frames_of
+from task_aware.models.merging import Merge, check_merge
 from task_aware.models.opening import Precision, detector_of, open_model, pick_device
-from task_aware.models.system import Merge, Separator, check_merge
+from task_aware.models.system import Separator
+
+#: What is left of a recording without the sources of classes.
+REST = "rest"
 
 Key = TypeVar("Key", bound=Hashable)
 Waveform = TypeVar("Waveform", np.ndarray, Tensor)
@@ -113,13 +117,16 @@ class Predictor:
 
     @property
     def source_names(self) -> tuple[str, ...]:
-        """Names of the separated sources; none for a detector alone."""
-        return () if self.separator is None else self.separator.source_names
+        """Names of the separated sources; none for a detector alone. The last one beside those of classes is `rest`."""
+        if self.separator is None:
+            return ()
+        rest = () if self.separator.sources == "free" else (REST,)
+        return (*self.separator.source_names, *rest)
 
     @property
     def n_sources(self) -> int:
         """Number of sources that the model separates; 0 for a detector alone."""
-        return 0 if self.separator is None else self.separator.mask_network.config.n_sources
+        return len(self.source_names)
 
     @property
     def sample_rate(self) -> int:
@@ -134,7 +141,8 @@ class Predictor:
         """Separates a recording `[N]` or `[channels, N]` (averaged) into sources `[S, N]` at the same sample rate.
 
         The masks on mel bands are applied to the mixture's Fourier transform, see `task_aware.models.projection`.
-        Frequencies above half the detector's sample rate are lost.
+        Frequencies above half the detector's sample rate are lost. Sources of classes and the rest, which is the last,
+        sum to the recording; a class that is not plausible in the recording is silent.
 
         Raises ValueError if the model is a detector alone.
         """

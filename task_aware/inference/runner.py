@@ -8,14 +8,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from task_aware.data.audio import RecordingError
 from task_aware.inference.joining import Answer
 from task_aware.inference.windows import Window, Windowing
 from task_aware.models.opening import Precision, detector_of
 from task_aware.models.projection import project
-from task_aware.models.system import Separator, listen
+from task_aware.models.system import Analysis, Separator, listen
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -72,20 +72,28 @@ class Runner:
             begin = lead // hop
             mel = mel[..., begin : begin + self.windowing.n_frames].contiguous()
         with self._autocast():
-            frame = listen(self.model, mel)
-            sources = self.separator.separate(mel).mel if with_sources and self.separator is not None else None
+            analysis = self.separator.analyse(mel) if with_sources and self.separator is not None else None
+            frame = listen(self.model, mel) if analysis is None else analysis.merged
         frames = frame.transpose(1, 2).float().cpu().numpy()
-        if sources is None:
+        if analysis is None:
             return [(key, Answer(window, frames[i])) for i, (key, window) in enumerate(group)]
-        mask = sources / mel[:, None].clamp_min(torch.finfo(torch.float32).tiny)
-        waveforms = project(waveform, mask, self.front_end, lead=lead).cpu().numpy()
+        waveforms = self._waveforms(waveform, mel, analysis, lead).cpu().numpy()
+        sources = analysis.separation.mel.float()
         answers = []
         for i, (key, window) in enumerate(group):
             n_samples = window.stop - window.first * hop
-            answers.append(
-                (key, Answer(window, frames[i], waveforms[i, :, lead : lead + n_samples], sources[i].float()))
-            )
+            answers.append((key, Answer(window, frames[i], waveforms[i, :, lead : lead + n_samples], sources[i])))
         return answers
+
+    def _waveforms(self, waveform: Tensor, mel: Tensor, analysis: Analysis, lead: int) -> Tensor:
+        """The sources of mixtures `[B, N]` as waveforms `[B, S, N]`; beside those of classes also the rest."""
+        assert self.separator is not None
+        mask = analysis.separation.mel / mel[:, None].clamp_min(torch.finfo(torch.float32).tiny)
+        separated = project(waveform, mask, self.front_end, lead=lead)
+        if self.separator.sources == "free":
+            return separated
+        sources = analysis.all_sources(separated, len(self.separator.source_names))
+        return torch.cat([sources, waveform[:, None] - separated.sum(1, keepdim=True)], 1)
 
     def _autocast(self) -> Any:
         if self.precision == "32-true":

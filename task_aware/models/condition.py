@@ -23,6 +23,9 @@ def condition_size(detector: Detector) -> int:
 def condition_of(detector: Detector, detection: Detection, n_frames: int) -> Tensor:
     """What a detector found in mixtures, as input of a mask network.
 
+    A causal CRNN that looks ahead answers late; each frame is told its latest answer, so that nothing depends on the
+    future, and 0 before the first.
+
     Args:
         detector: the detector.
         detection: its answer for B mixtures.
@@ -33,9 +36,24 @@ def condition_of(detector: Detector, detection: Detection, n_frames: int) -> Ten
         of its last convolution block and of its recurrent layer. Each output frame is repeated.
     """
     logits = torch.logit(detection.frame.float(), 1e-4).clamp(-CLIPPED_LOGIT, CLIPPED_LOGIT) / CLIPPED_LOGIT
-    parts = [logits.transpose(1, 2)]
+    found = logits.transpose(1, 2)
     if isinstance(detector, CRNN):
+        length = found.shape[-1]
+        late = nn.functional.pad(found, (detector.lookahead, 0))[..., :length]
         convolution, recurrent = detection.activations[-2:]
-        frames = parts[0].shape[-1]
-        parts += [convolution.squeeze(2)[..., :frames].float(), recurrent[:, -frames:].transpose(1, 2).float()]
-    return nn.functional.interpolate(torch.cat(parts, 1), size=n_frames, mode="nearest")
+        layers = (convolution.squeeze(2), recurrent.transpose(1, 2))
+        found = torch.cat([late, *(layer[..., :length].float() for layer in layers)], 1)
+    return at_frames(found, n_frames, detector)
+
+
+def at_frames(found: Tensor, n_frames: int, detector: Detector) -> Tensor:
+    """Repeats output frames, `[B, C, T']` -> `[B, C, T]`; zeros if there are none.
+
+    Of the CRNN, each spans the frames that it pools, and the last one also the incomplete rest.
+    """
+    if not found.shape[-1]:
+        return found.new_zeros(*found.shape[:-1], n_frames)
+    if isinstance(detector, CRNN):
+        frame = torch.arange(n_frames, device=found.device) // detector.time_pooling
+        return found[..., frame.clamp_max(found.shape[-1] - 1)]
+    return nn.functional.interpolate(found, size=n_frames, mode="nearest")

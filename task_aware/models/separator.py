@@ -49,6 +49,7 @@ class MaskNetworkConfig:
 PRESETS: dict[str, dict[str, int]] = {
     "conv_tasnet_text": {"bottleneck": 64, "hidden": 128, "skip": 64, "blocks": 5, "repeats": 3},
     "conv_tasnet_3m": {"bottleneck": 128, "hidden": 512, "skip": 128, "blocks": 5, "repeats": 3},
+    "medium": {"bottleneck": 96, "hidden": 192, "skip": 96, "blocks": 5, "repeats": 2},
     "small": {"bottleneck": 64, "hidden": 128, "skip": 64, "blocks": 5, "repeats": 2},
 }
 

@@ -16,9 +16,8 @@ from task_aware.models.condition import condition_of
 from task_aware.models.crnn import CRNN
 from task_aware.models.detector import Detection, Detector, features_of, freeze
 from task_aware.models.features import FeatureConfig
+from task_aware.models.merging import Merge, check_merge, merge_sources
 from task_aware.models.separator import MaskNetwork, MaskNetworkConfig
-
-Merge = Literal["max", "average", "noisy_or", "mean", "own", "own_average"]
 
 
 class Separation(NamedTuple):
@@ -37,43 +36,35 @@ class SourceDetection(NamedTuple):
 
 
 class OwnDetection(NamedTuple):
-    """Frame probabilities of each asked class in its own source, `[B, K, T']`, and those of all sources."""
+    """Probabilities of each asked class in its own source, frame `[B, K, T']` and clip `[B, K]`, and of all classes."""
 
     frame: Tensor
+    clip: Tensor
     sources: SourceDetection
 
 
-def merge_sources(sources: Tensor, mixture: Tensor, rule: Merge) -> Tensor:
-    """Merges the probabilities of the sources into those of the clip.
+class Analysis(NamedTuple):
+    """What a separator finds in B mixtures.
 
-    Args:
-        sources: probabilities of each source, `[B, S, ...]`.
-        mixture: the detector's probabilities for the unseparated mixture, `[B, ...]`; used by `average` alone.
-        rule: `max` over the sources (best with much overlap), `average` of the mixture and that `max` (best on
-            ordinary clips), `noisy_or`, which is `1 - prod(1 - p)`, or `mean` over the sources. With a source for each
-            class, `[B, C, ..., C]`: `own`, each class in its own source, or `own_average` of the mixture and that.
+    Attributes:
+        alone: the detector's answer for the mixtures.
+        separation: the K sources that were separated.
+        sources: the detector's answer for each source.
+        merged: frame probabilities of the mixtures and their sources together, `[B, T', C]`.
+        asked: the source that each row holds, int64 `[B, K]`, as an index of `source_names`.
     """
-    if rule == "max":
-        return sources.amax(1)
-    if rule == "average":
-        return 0.5 * (mixture + sources.amax(1))
-    if rule == "noisy_or":
-        return 1 - (1 - sources).prod(1)
-    if rule == "mean":
-        return sources.mean(1)
-    if rule in ("own", "own_average"):
-        own = sources.diagonal(dim1=1, dim2=-1)
-        return own if rule == "own" else 0.5 * (mixture + own)
-    raise ValueError(
-        f"no merging rule is called {rule!r}; choose from max, average, noisy_or, mean, own and own_average"
-    )
 
+    alone: Detection
+    separation: Separation
+    sources: SourceDetection
+    merged: Tensor
+    asked: Tensor
 
-def check_merge(sources: str, rule: Merge) -> None:
-    """Raises ValueError if a merging rule does not go with free sources, or with those of classes."""
-    if (sources == "classes") != rule.startswith("own"):
-        wanted = "own or own_average" if sources == "classes" else "max, average, noisy_or or mean"
-        raise ValueError(f"the merging rule is {rule}, but the separator's sources are {sources}; give {wanted}")
+    def all_sources(self, of_rows: Tensor, count: int) -> Tensor:
+        """Puts rows `[B, K, ...]` in the order of the `count` sources; zeros for those that were not separated."""
+        index = self.asked.reshape(*self.asked.shape, *[1] * (of_rows.dim() - 2)).expand_as(of_rows)
+        shape = (of_rows.shape[0], count, *of_rows.shape[2:])
+        return of_rows.new_zeros(shape).scatter(1, index, of_rows)
 
 
 class Separator(nn.Module):
@@ -155,11 +146,18 @@ class Separator(nn.Module):
         return SourceDetection(frame, clip, detection.activations)
 
     @torch.no_grad()
-    def detect(self, mixture_mel: Tensor) -> tuple[Detection, SourceDetection, Tensor]:
-        """Detects events in the mixture and in each source; also returns merged frame probabilities `[B, T', C]`."""
+    def analyse(self, mixture_mel: Tensor) -> Analysis:
+        """Separates linear mel of mixtures `[B, F, T]` and detects events in the mixtures and in each source."""
         alone = self.detector(self.mixture_features(mixture_mel))
-        sources = self.detect_sources(self.separate(mixture_mel).features)
-        return alone, sources, merge_sources(sources.frame, alone.frame, self.merge)
+        separation = self.separate(mixture_mel)
+        sources = self.detect_sources(separation.features)
+        merged = merge_sources(sources.frame, alone.frame, self.merge)
+        return Analysis(alone, separation, sources, merged, self.all_sources(mixture_mel))
+
+    def all_sources(self, mixture_mel: Tensor) -> Tensor:
+        """The indices of all S sources, for each mixture: int64 `[B, S]`."""
+        indices = torch.arange(self.mask_network.config.n_sources, device=mixture_mel.device)
+        return indices.expand(mixture_mel.shape[0], -1)
 
     def save(self, path: str | os.PathLike[str], **notes: Any) -> None:
         """Writes a checkpoint of the mask network and of the detector if it is a `CRNN`; others are not saved."""
@@ -233,7 +231,7 @@ class ClassSeparator(Separator):
     sources = "classes"
 
     #: A class is asked for if its probability in the mixture reaches this in any frame; with 0 all are.
-    plausible = 0.05
+    plausible: float = 0.05
 
     @property
     def source_names(self) -> tuple[str, ...]:
@@ -262,41 +260,51 @@ class ClassSeparator(Separator):
         """Runs the detector on the sources `[B, K, F, T]` of the asked classes `[B, K]`."""
         sources = self.detect_sources(features)
         columns = asked[:, :, None, None].expand(-1, -1, sources.frame.shape[2], 1)
-        return OwnDetection(sources.frame.gather(3, columns)[..., 0], sources)
+        clip = sources.clip.gather(2, asked[:, :, None])[..., 0]
+        return OwnDetection(sources.frame.gather(3, columns)[..., 0], clip, sources)
 
     def separate(self, mixture_mel: Tensor, mask_network: MaskNetwork | None = None) -> Separation:
         """Separates all classes of linear mel of mixtures `[B, F, T]`: `[B, C, F, T]`."""
         _, condition = self.condition(mixture_mel)
-        return self.separate_classes(mixture_mel, condition, self.all_classes(mixture_mel), mask_network)
-
-    def all_classes(self, mixture_mel: Tensor) -> Tensor:
-        """All classes for each mixture, `[B, C]`."""
-        classes = torch.arange(len(self.detector.labels), device=mixture_mel.device)
-        return classes.expand(mixture_mel.shape[0], -1)
+        return self.separate_classes(mixture_mel, condition, self.all_sources(mixture_mel), mask_network)
 
     @torch.no_grad()
-    def detect(self, mixture_mel: Tensor) -> tuple[Detection, SourceDetection, Tensor]:
-        """Detects events in the mixture and in the sources of plausible classes; also returns merged probabilities.
+    def analyse(self, mixture_mel: Tensor) -> Analysis:
+        """Separates the plausible classes of mixtures `[B, F, T]` and detects events in the mixtures and each source.
 
         Of a class that is not plausible, the mixture's probability counts.
         """
         alone, condition = self.condition(mixture_mel)
-        asked = self.all_classes(mixture_mel)
-        if self.plausible > 0:
-            scores = alone.frame.amax(1)
-            asked = self.ask(scores, max(1, int((scores >= self.plausible).sum(1).max())))
-        own = self.detect_own(self.separate_classes(mixture_mel, condition, asked).features, asked)
+        asked, plausible = self.asked_of(alone)
+        separation = self.separate_classes(mixture_mel, condition, asked)
+        own = self.detect_own(separation.features, asked)
         columns = asked[:, None].expand(-1, alone.frame.shape[1], -1)
-        merged = alone.frame.scatter(2, columns, own.frame.transpose(1, 2).to(alone.frame.dtype))
+        of_mixture = alone.frame.gather(2, columns)
+        of_own = own.frame.transpose(1, 2).to(of_mixture.dtype)
         if self.merge == "own_average":
-            merged = 0.5 * (alone.frame + merged)
-        return alone, own.sources, merged
+            of_own = 0.5 * (of_mixture + of_own)
+        merged = alone.frame.scatter(2, columns, torch.where(plausible[:, None], of_own, of_mixture))
+        masked = separation.mel * plausible[:, :, None, None]
+        return Analysis(alone, Separation(masked, separation.features), own.sources, merged, asked)
+
+    def asked_of(self, alone: Detection) -> tuple[Tensor, Tensor]:
+        """The classes to separate, int64 `[B, K]`, by what was found in the mixtures, and which of them are plausible.
+
+        K is the largest number of plausible classes in a mixture. A causal separator separates all classes, since it
+        cannot know which will become plausible.
+        """
+        if self.plausible <= 0 or self.mask_network.config.causal:
+            asked = self.all_sources(alone.clip)
+            return asked, torch.ones_like(asked, dtype=torch.bool)
+        scores = alone.frame.amax(1)
+        asked = self.ask(scores, max(1, int((scores >= self.plausible).sum(1).max())))
+        return asked, scores.gather(1, asked) >= self.plausible
 
 
 def listen(model: nn.Module, mel: Tensor) -> Tensor:
     """Computes frame probabilities `[B, T', C]` from linear mel `[B, F, T]`: a separator's merged or a detector's."""
     if isinstance(model, Separator):
-        return model.detect(mel)[2]
+        return model.analyse(mel).merged
     detector = cast(Detector, model)
     return detector(features_of(detector, mel)).frame
 

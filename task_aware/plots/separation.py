@@ -264,18 +264,18 @@ def draw_separation(
     front_end = detector.feature_config
     waveform = torch.from_numpy(samples).to(detector.mean.device)[None]
     mel = front_end.mel(waveform, backend=system.backend)
-    separated, names = system.separate(mel), None
-    alone = detector(system.mixture_features(mel))
-    frame, masked = system.detect_sources(separated.features).frame[0], separated.mel[0]
+    analysis, names = system.analyse(mel), None
+    frame, masked, asked = analysis.sources.frame[0], analysis.separation.mel[0], analysis.asked[0]
     if isinstance(system, ClassSeparator):  # the classes that are most likely there
-        likely = frame.diagonal(dim1=0, dim2=2).amax(0).topk(min(MOST_SOURCES, len(detector.labels)))
+        own = frame[torch.arange(len(asked)), :, asked].amax(1)
+        likely = own.topk(min(MOST_SOURCES, len(own)))
         shown = likely.indices[likely.values >= LIKELY]
-        frame, masked, names = frame[shown], masked[shown], [detector.labels[k] for k in shown.tolist()]
+        frame, masked, names = frame[shown], masked[shown], [detector.labels[k] for k in asked[shown].tolist()]
     plot_separation(
         path,
         mel[0].cpu().numpy(),
         masked.cpu().numpy(),
-        alone.frame[0].cpu().numpy(),
+        analysis.alone.frame[0].cpu().numpy(),
         frame.cpu().numpy(),
         detector.labels,
         frame_seconds=front_end.frame_seconds,

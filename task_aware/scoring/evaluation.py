@@ -163,8 +163,8 @@ def frame_probabilities(model: nn.Module, waveform: Tensor, backend: ops.Backend
         return {DETECTOR_ONLY: late.mixture, SOURCE_ONLY: late.foreground, SEPARATED: late.average}
     mel = detector_of(model).feature_config.mel(waveform, backend=backend)
     if isinstance(model, Separator):
-        alone, _, merged = model.detect(mel)
-        return {DETECTOR_ONLY: alone.frame, SEPARATED: merged}
+        analysis = model.analyse(mel)
+        return {DETECTOR_ONLY: analysis.alone.frame, SEPARATED: analysis.merged}
     return {DETECTOR_ONLY: listen(model, mel)}
 
 

@@ -15,7 +15,8 @@ from task_aware.base.errors import CheckpointError
 from task_aware.data.desed import Split
 from task_aware.data.labels import Event
 from task_aware.models.detector import Detector, features_of
-from task_aware.models.system import Merge, Separator, merge_sources
+from task_aware.models.merging import Merge, merge_sources
+from task_aware.models.system import Separator
 from task_aware.scoring.evaluation import batches_of, events_of
 from task_aware.scoring.metrics import event_counts
 from task_aware.scoring.significance import bootstrap, interval, macro_f1

@@ -45,8 +45,14 @@ class Row:
     published: float | None = None
 
 
-#: The terms of free sources, which the rows have.
-TERMS = ("mse", "deep_feature", "weak", "teacher", "frame")
+#: The terms of the losses.
+TERMS = ("mse", "deep_feature", "weak", "teacher", "frame", "own")
+
+#: The paper's sources, in any order.
+FREE = ("--separator.sources=free",)
+
+#: A source for each class; two losses train them unless the row says otherwise.
+OF_CLASSES = ("--separator.sources=classes",)
 
 
 def loss_options(kept: tuple[str, ...], config: LossConfig) -> list[str]:
@@ -54,8 +60,12 @@ def loss_options(kept: tuple[str, ...], config: LossConfig) -> list[str]:
     return [f"--losses.{name}={(getattr(config, name) or 1) if name in kept else 0}" for name in TERMS]
 
 
-def _task_aware(*losses: str, options: tuple[str, ...] = ()) -> Run:
-    return Run("train", "separator.safetensors", options, losses)
+def _free(*losses: str, options: tuple[str, ...] = ()) -> Run:
+    return Run("train", "separator.safetensors", (*FREE, *options), losses)
+
+
+def _of_classes(*losses: str, options: tuple[str, ...] = ()) -> Run:
+    return Run("train", "separator.safetensors", (*OF_CLASSES, *options), losses)
 
 
 DETECTOR_ALONE = "detector_alone"
@@ -63,12 +73,19 @@ DETECTOR_ALONE = "detector_alone"
 RUNS = {
     DETECTOR_ALONE: Run("evaluate"),
     "sep_sed": Run("train_sep", "denoiser.safetensors"),
-    "strong_mse": _task_aware("mse"),
-    "weak": _task_aware("mse", "weak"),
-    "weak_dfl": _task_aware("mse", "weak", "deep_feature"),
-    "proposed": _task_aware("mse", "weak", "deep_feature", "teacher"),
-    "frame": _task_aware("frame", options=("--optimiser.separation_share=0", "--optimiser.anchor_share=0")),
-    "default": _task_aware(),
+    "strong_mse": _free("mse"),
+    "weak": _free("mse", "weak"),
+    "weak_dfl": _free("mse", "weak", "deep_feature"),
+    "proposed": _free("mse", "weak", "deep_feature", "teacher"),
+    "frame": _free("frame", options=("--optimiser.separation_share=0", "--optimiser.anchor_share=0")),
+    "free": _free("mse", "frame"),
+    "classes": _of_classes("mse", "own"),
+    "classes_unconditioned": _of_classes("mse", "own", options=("--separator.conditioned=false",)),
+    "classes_mse": _of_classes("mse"),
+    "classes_own": _of_classes("own", options=("--optimiser.separation_share=0", "--optimiser.anchor_share=0")),
+    "classes_dfl": _of_classes("mse", "own", "deep_feature"),
+    "classes_weak": _of_classes("mse", "own", "weak"),
+    "classes_teacher": _of_classes("mse", "own", "teacher"),
 }
 
 ROWS = {
@@ -80,13 +97,21 @@ ROWS = {
     "weak_dfl": Row("+weak+DFL", "weak_dfl", published=36.7),
     "proposed": Row("proposed (+weak+DFL+teacher)", "proposed", published=37.0),
     "frame": Row("frame labels alone", "frame"),
-    "default": Row("the recipe's own losses", "default"),
+    "free": Row("free sources: squared error, frame labels", "free"),
+    "classes": Row("sources of classes", "classes"),
+    "classes_unconditioned": Row("not conditioned", "classes_unconditioned"),
+    "classes_mse": Row("without own cross-entropy", "classes_mse"),
+    "classes_own": Row("without squared error", "classes_own"),
+    "classes_dfl": Row("+DFL", "classes_dfl"),
+    "classes_weak": Row("+weak", "classes_weak"),
+    "classes_teacher": Row("+teacher", "classes_teacher"),
 }
 
 TABLES = {
-    "Table 1: systems": (DETECTOR_ALONE, "sep_sed", "sep_sed_no_average", "proposed", "frame", "default"),
+    "Table 1: systems": (DETECTOR_ALONE, "sep_sed", "sep_sed_no_average", "proposed", "frame", "free", "classes"),
     "Table 2: losses": (DETECTOR_ALONE, "sep_sed", "strong_mse", "weak", "weak_dfl", "proposed"),
+    "Table 3: sources of classes": (DETECTOR_ALONE, *(name for name in ROWS if name.startswith("classes"))),
 }
 
 #: The rows that are not in the paper.
-ONLY_DEFAULT_RECIPE = ("frame", "default")
+ONLY_DEFAULT_RECIPE = ("frame", "free", *(name for name in ROWS if name.startswith("classes")))

@@ -1,7 +1,7 @@
 """Contents of the built-in corpus: which sounds make up which file, each from a random generator of its own.
 
-A file depends on (version, seed, part, class, index) alone, so neither order nor threads change it. Nothing here
-accesses the disk.
+A file depends on the version of the sounds, seed, part, class and index alone, so neither order nor threads change it.
+Nothing here accesses the disk.
 """
 
 from __future__ import annotations
@@ -18,8 +18,11 @@ from task_aware.synthesis.scenes import compose
 from task_aware.synthesis.signals import Array, decibels
 from task_aware.synthesis.sounds import sound
 
-VERSION = 5
-"""Part of the folder's name; must be raised whenever the same seed gives different samples."""
+VERSION = 6
+"""Part of the folder's name; must be raised whenever the same seed gives other files."""
+
+_SOUNDS = 5
+"""Part of every random generator; must be raised whenever the same seed gives other sounds."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +40,9 @@ class Size:
 
 
 SIZES = {
-    "full": Size(24, 24, 100, 100, 60, 120, 8, 6),
-    "stems": Size(200, 24, 100, 100, 60, 120, 8, 6),  # more events to mix, as sources of classes need
-    "large": Size(24, 24, 100, 100, 60, 600, 8, 6),  # the training material of "full"
+    "full": Size(200, 24, 100, 100, 60, 120, 8, 6),
+    "large": Size(200, 24, 100, 100, 60, 600, 8, 6),  # the training material of "full"
+    "stems": Size(1000, 100, 100, 100, 60, 120, 24, 6),  # what the networks in the package were trained on
     "tiny": Size(3, 3, 6, 6, 6, 8, 2, 3),
 }
 
@@ -66,7 +69,7 @@ class ClipPlan:
 
 
 def _generator(seed: int, part: str, kind: int, index: int) -> np.random.Generator:
-    return np.random.default_rng([VERSION, seed, _PARTS.index(part), kind, index])
+    return np.random.default_rng([_SOUNDS, seed, _PARTS.index(part), kind, index])
 
 
 def plan_clips(seed: int, part: str, size: Size) -> list[ClipPlan]:

@@ -9,8 +9,8 @@ from typing import Literal
 from task_aware.data.mixing_config import MixingConfig
 from task_aware.models.crnn import CRNNConfig
 from task_aware.models.features import FeatureConfig
+from task_aware.models.merging import Merge
 from task_aware.models.opening import Precision
-from task_aware.models.system import Merge
 from task_aware.training.losses import MSEDomain, Reduction
 
 
@@ -117,15 +117,23 @@ class SeparatorConfig:
         preset: sizes of the network (see docs/recipes.md).
         sources: free sources, in any order, as in the paper; or classes, a source for each class of the detector.
         n_sources: number of sources to estimate; of classes, those that are trained in a mixture.
-        merge: how the detections of the sources are merged (see docs/training.md).
+        conditioned: whether the network is told what the detector found in the mixture; sources of classes only.
+        merge: how the detections of the sources are merged (see docs/training.md). Default: average for free sources,
+            own_average for those of classes.
         causal: look only at the past, for live streams; needs a causal detector.
     """
 
-    preset: Literal["conv_tasnet_text", "conv_tasnet_3m", "small"] = "small"
+    preset: Literal["conv_tasnet_text", "conv_tasnet_3m", "medium", "small"] = "small"
     sources: Literal["free", "classes"] = "free"
     n_sources: int = 5
-    merge: Merge = "average"
+    conditioned: bool = True
+    merge: Merge | None = None
     causal: bool = False
+
+    @property
+    def merging_rule(self) -> Merge:
+        """The rule, by default the best for the sources."""
+        return self.merge or ("own_average" if self.sources == "classes" else "average")
 
 
 @dataclass

@@ -10,9 +10,8 @@ from torch import Tensor
 
 from task_aware import ops
 from task_aware.data.batches import RealBatch, StrongBatch, TrainingBatch
-from task_aware.models.projection import project
 from task_aware.models.separator import MaskNetwork
-from task_aware.models.system import ClassSeparator, Separation, Separator, SourceDetection
+from task_aware.models.system import Separation, Separator, SourceDetection
 from task_aware.training import losses
 from task_aware.training.config import LossConfig
 
@@ -215,68 +214,3 @@ class Objectives:
             "relative_loss": loss / plateau.clamp_min(1e-12),
             "spread": (1 - shares[0]) / outside.clamp_min(1e-6),
         } | {f"slot_{k + 1}_energy": share for k, share in enumerate(shares)}
-
-
-class ClassObjectives(Objectives):
-    """The loss of a step for a `ClassSeparator`, on mixtures.
-
-    The squared error of each asked class' source against its image, and the cross-entropy of the class' probability in
-    its own source against the frame labels. The classes that are present are asked for, and others at random, which
-    must be silent.
-
-    Args:
-        n_asked: sources per mixture.
-    """
-
-    system: ClassSeparator
-
-    def __init__(self, system: ClassSeparator, teacher: MaskNetwork, weights: LossConfig, *, n_asked: int) -> None:
-        super().__init__(system, teacher, weights)
-        self.n_asked = n_asked
-
-    def __call__(self, batch: TrainingBatch, stage: Stage) -> StepLoss:
-        """Computes the loss; the same holds as for `Objectives`."""
-        strong = batch.strong
-        assert strong is not None
-        _, mixture_mel, images = self.images(strong)
-        floor = self.system.mask_floor * mixture_mel[:, None]
-        _, condition = self.system.condition(mixture_mel)
-        asked = self.asked(strong.labels)
-        estimates = self.system.separate_classes(mixture_mel, condition, asked)
-        targets = losses.class_images(images, strong.labels, asked) + floor
-        difference = losses.to_domain(estimates.mel, mixture_mel, self.weights.domain) - losses.to_domain(
-            targets, mixture_mel, self.weights.domain
-        )
-        terms = {"mse": difference.square().mean()}
-        if stage.through_detector and self.weights.own:
-            own = self.system.detect_own(estimates.features, asked)
-            labels = strong.frames.gather(2, asked[:, None].expand(-1, strong.frames.shape[1], -1))
-            terms["own"] = losses.binary_cross_entropy(own.frame.transpose(1, 2), labels)
-        weighted = [getattr(self.weights, name) * value for name, value in terms.items()]
-        return StepLoss(torch.stack(weighted).sum(), {name: value.detach() for name, value in terms.items()})
-
-    def asked(self, labels: Tensor) -> Tensor:
-        """The classes to ask for, `[B, K]`: those of the labels `[B, S]`, then others at random."""
-        scores = torch.rand(len(labels), len(self.system.detector.labels), device=labels.device)
-        present = torch.zeros_like(scores).scatter_reduce(
-            1, labels.clamp_min(0), (labels >= 0).to(scores.dtype), reduce="amax"
-        )
-        return self.system.ask(scores + present, self.n_asked)
-
-    @torch.no_grad()
-    def measure(self, batch: StrongBatch) -> dict[str, Tensor]:
-        """Measures how far the sources have separated.
-
-        `sdr_gain`: SI-SDR of the sources' waveforms less that of the mixture, in dB, the mean over the classes of
-        mixtures with two classes or more (0 where there is no such mixture).
-        """
-        mixed, mixture_mel, _ = self.images(batch)
-        _, condition = self.system.condition(mixture_mel)
-        asked = batch.labels.clamp_min(0)
-        masked = self.system.separate_classes(mixture_mel, condition, asked).mel
-        mask = masked / mixture_mel[:, None].clamp_min(torch.finfo(torch.float32).tiny)
-        estimates = project(mixed.mixture, mask, self.system.detector.feature_config)
-        gain = losses.si_sdr(estimates, mixed.images) - losses.si_sdr(mixed.mixture[:, None], mixed.images)
-        present = batch.labels >= 0
-        counted = (present & (present.sum(1, keepdim=True) > 1)).to(gain.dtype)
-        return {"sdr_gain": (gain * counted).sum() / counted.sum().clamp_min(1)}

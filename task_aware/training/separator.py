@@ -13,13 +13,14 @@ from torch import Tensor
 from task_aware.data.batches import StepDataModule, StrongBatch, TrainingBatch
 from task_aware.models.separator import MaskNetwork
 from task_aware.models.system import ClassSeparator, Separator
+from task_aware.training.class_objectives import ClassObjectives
 from task_aware.training.config import LossConfig, OptimiserConfig
-from task_aware.training.objectives import ClassObjectives, Objectives, Stage
+from task_aware.training.objectives import Objectives, Stage
 from task_aware.training.recorded import RecordedObjectives
 from task_aware.training.schedule import cosine, seed_step, update_average, warmup
 
 #: Steps between two measurements of how far the sources have separated.
-MONITOR_EVERY = 10
+MONITOR_EVERY = 50
 
 
 class TaskAwareModule(LightningModule):

@@ -7,9 +7,9 @@ from functools import partial
 from task_aware.data.batches import BatchSizes, StepDataModule
 from task_aware.data.corpus import Corpus
 from task_aware.models.detector import Detector
+from task_aware.models.merging import check_merge
 from task_aware.models.opening import pick_device
 from task_aware.models.protocol import output_frames
-from task_aware.models.system import check_merge
 from task_aware.ops.pit_loss import EXHAUSTIVE_UP_TO
 from task_aware.training.config import LossConfig, OptimiserConfig, TrainConfig
 
@@ -70,8 +70,8 @@ def check_losses(weights: LossConfig, schedule: OptimiserConfig) -> None:
 def check_sources(config: TrainConfig) -> None:
     """Raises ValueError for losses or a merging rule that sources of classes, or free ones, do not have."""
     sources = config.separator.sources
-    check_merge(sources, config.separator.merge)
-    others = ("deep_feature", "weak", "teacher", "frame") if sources == "classes" else ("own",)
+    check_merge(sources, config.separator.merging_rule)
+    others = ("frame",) if sources == "classes" else ("own",)
     if given := ", ".join(f"losses.{name}" for name in others if getattr(config.losses, name)):
         raise ValueError(f"{given} cannot be trained with separator.sources={sources}; set the weight to 0")
 

@@ -61,7 +61,7 @@ def listen(live: LiveDetector, chunks: list[np.ndarray]) -> tuple[list[Event], l
     return events + live.flush(), delays
 
 
-@pytest.fixture(params=["detector", "separator"])
+@pytest.fixture(params=["detector", "separator", "class_separator"])
 def model(request) -> torch.nn.Module:
     return request.getfixturevalue(f"causal_{request.param}")
 
@@ -186,8 +186,3 @@ def test_chunks_that_are_none(causal_detector):
         LiveDetector(causal_detector, median_frames=0)
     samples = signal(20000)
     assert listen(live, [torch.from_numpy(samples)])[0] == listen(live, [samples.astype(np.float64)])[0] != []
-
-
-def test_sources_of_classes_are_not_streamed(class_separator):
-    with pytest.raises(ValueError, match="its sources are those of classes"):
-        LiveDetector(class_separator)

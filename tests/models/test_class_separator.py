@@ -8,7 +8,8 @@ import torch
 from task_aware import Predictor
 from task_aware.models.condition import CLIPPED_LOGIT, condition_of, condition_size
 from task_aware.models.detector import Detection
-from task_aware.models.system import ClassSeparator, Separator, merge_sources
+from task_aware.models.merging import merge_sources
+from task_aware.models.system import ClassSeparator, Separator
 
 
 @pytest.fixture
@@ -53,7 +54,8 @@ def test_another_detector_conditions_by_its_answers(mel):
 @pytest.mark.parametrize("rule", ["own", "own_average"])
 def test_each_class_is_read_from_its_own_source(class_separator, mel, rule):
     class_separator.merge, class_separator.plausible = rule, 0.0
-    alone, _, merged = class_separator.detect(mel)
+    analysis = class_separator.analyse(mel)
+    alone, merged = analysis.alone, analysis.merged
     sources = class_separator.detect_sources(class_separator.separate(mel).features)
     own = torch.stack([sources.frame[:, c, :, c] for c in range(10)], dim=-1)
     wanted = own if rule == "own" else 0.5 * (own + alone.frame)
@@ -61,37 +63,45 @@ def test_each_class_is_read_from_its_own_source(class_separator, mel, rule):
     torch.testing.assert_close(merge_sources(sources.frame, alone.frame, rule), wanted)
 
 
-def test_of_a_class_that_is_not_plausible_the_mixture_counts(class_separator, mel, monkeypatch):
-    everything = class_separator.detect(mel)[0].frame.amax(1)
+def test_of_a_class_that_is_not_plausible_the_mixture_counts(class_separator, mel):
+    everything = class_separator.analyse(mel).alone.frame.amax(1)
     class_separator.plausible = float(everything.flatten().sort().values[-4])  # four pairs of clip and class reach it
-    ran = []
-    separate = class_separator.separate_classes
-    monkeypatch.setattr(
-        class_separator,
-        "separate_classes",
-        lambda mel, condition, asked: ran.append(asked) or separate(mel, condition, asked),
-    )
-    alone, sources, merged = class_separator.detect(mel)
-    (asked,) = ran
+    alone, separation, sources, merged, asked = class_separator.analyse(mel)
     assert asked.shape[1] == int((everything >= class_separator.plausible).sum(1).max()) < 10
+    n_heard = 0
     for b in range(3):
-        others = [c for c in range(10) if c not in asked[b].tolist()]
-        assert torch.equal(merged[b, :, others], alone.frame[b, :, others])
-        for k, c in enumerate(asked[b].tolist()):
+        for c in range(10):
+            if everything[b, c] < class_separator.plausible:
+                assert torch.equal(merged[b, :, c], alone.frame[b, :, c])
+                continue
+            k = asked[b].tolist().index(c)
             torch.testing.assert_close(merged[b, :, c], sources.frame[b, k, :, c])
+            assert separation.mel[b, k].any()
+            n_heard += 1
+    assert n_heard == 4
+
+
+def test_a_clip_is_analysed_alike_in_any_batch(class_separator, mel):
+    class_separator.plausible = float(class_separator.analyse(mel).alone.frame.amax(1).median())
+    together = class_separator.analyse(mel)
+    sources = together.all_sources(together.separation.mel, 10)
+    for b in range(3):
+        alone = class_separator.analyse(mel[b : b + 1])
+        torch.testing.assert_close(alone.merged[0], together.merged[b], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(alone.all_sources(alone.separation.mel, 10)[0], sources[b], atol=1e-5, rtol=1e-4)
 
 
 def test_a_checkpoint_is_opened_as_what_it_was(class_separator, mel, tmp_path):
     class_separator.save(tmp_path / "separator.safetensors")
     opened = Separator.from_checkpoint(tmp_path / "separator.safetensors")
     assert isinstance(opened, ClassSeparator) and opened.source_names == opened.detector.labels
-    torch.testing.assert_close(opened.detect(mel)[2], class_separator.detect(mel)[2])
+    torch.testing.assert_close(opened.analyse(mel).merged, class_separator.analyse(mel).merged)
 
 
 def test_silence_in_silence_out(class_separator):
     silence = torch.zeros(2, 32, 48)
     assert not class_separator.separate(silence).mel.any()
-    assert class_separator.detect(silence)[2].isfinite().all()
+    assert class_separator.analyse(silence).merged.isfinite().all()
 
 
 def test_a_rule_that_does_not_apply_is_refused(class_separator, small_separator):

@@ -8,7 +8,7 @@ from task_aware.base import checkpoint
 from task_aware.base.errors import CheckpointError
 from task_aware.models.crnn import CRNN
 from task_aware.models.features import FeatureConfig
-from task_aware.models.system import merge_sources
+from task_aware.models.merging import merge_sources
 
 
 def mixture(n_frames: int = 40) -> torch.Tensor:

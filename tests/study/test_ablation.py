@@ -108,10 +108,11 @@ def test_a_process_that_dies_at_once_is_a_failed_run(tmp_path, monkeypatch):
 def test_rows_keep_the_weights_of_the_config():
     config = LossConfig(mse=20, frame=0)
     assert loss_options(("mse", "weak"), config) == [
-        *("--losses.mse=20", "--losses.deep_feature=0", "--losses.weak=1", "--losses.teacher=0", "--losses.frame=0")
+        *("--losses.mse=20", "--losses.deep_feature=0", "--losses.weak=1", "--losses.teacher=0"),
+        *("--losses.frame=0", "--losses.own=0"),
     ]
     assert set(TERMS) == {name for name, weight in vars(config).items() if isinstance(weight, float | int)} - {
-        *("weak_present_rows_only", "mask_floor", "own")  # own is of sources of classes, which no row has
+        *("weak_present_rows_only", "mask_floor")
     }
 
 
@@ -128,7 +129,10 @@ def test_jobs_of_all_rows(tmp_path):
         job = by_title[f"{name}, seed 1"]
         config = cli.parse(TrainConfig, "", job.arguments, base="builtin")
         assert config.seed == 1 and config.optimiser.max_steps == 9 and config.losses.domain == "linear"
-        terms[name] = {x for x in ("mse", "deep_feature", "weak", "teacher", "frame") if getattr(config.losses, x)}
+        assert config.separator.sources == "free" and config.separator.merge == "max"
+        terms[name] = {
+            x for x in ("mse", "deep_feature", "weak", "teacher", "frame", "own") if getattr(config.losses, x)
+        }
     assert terms == {
         "strong_mse": {"mse"},
         "weak": {"mse", "weak"},

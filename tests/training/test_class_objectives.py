@@ -11,24 +11,26 @@ from task_aware import evaluate, train
 from task_aware.models.condition import condition_size
 from task_aware.models.opening import BUILTIN_DETECTOR
 from task_aware.models.separator import MaskNetwork, MaskNetworkConfig
-from task_aware.models.system import ClassSeparator
+from task_aware.models.system import ClassSeparator, Separation
 from task_aware.training import losses
+from task_aware.training.class_objectives import ClassObjectives
 from task_aware.training.config import LossConfig, OptimiserConfig, SeparatorConfig, TrainConfig
-from task_aware.training.objectives import ClassObjectives, Stage
+from task_aware.training.objectives import Stage
 from task_aware.training.separator import TaskAwareModule
 from task_aware.training.setup import check_sources
 
 SEPARATING, DETECTING = Stage(False, through_detector=False), Stage(False, through_detector=True)
 
 
-def make_module(detector, **options) -> TaskAwareModule:
+def make_module(detector, weights: LossConfig | None = None, **options) -> TaskAwareModule:
     torch.manual_seed(0)
     sizes = MaskNetworkConfig(
         n_mels=32, n_sources=10, bottleneck=8, hidden=8, skip=8, blocks=2, repeats=1,
         conditioning=condition_size(detector),
     )  # fmt: skip
     system = ClassSeparator(MaskNetwork(sizes), copy.deepcopy(detector), merge="own_average")
-    return TaskAwareModule(system, LossConfig(mse=20.0, own=1.0, frame=0.0), OptimiserConfig(), **options).train()
+    weights = weights or LossConfig(mse=20.0, own=1.0, frame=0.0)
+    return TaskAwareModule(system, weights, OptimiserConfig(), **options).train()
 
 
 def test_the_image_of_an_asked_class_is_its_own_and_of_others_silence():
@@ -67,6 +69,43 @@ def test_the_detector_joins_at_its_stage_and_stays_as_it_is(small_detector, make
     assert module.system.mask_network.condition.weight.grad.abs().sum() > 0
     for name, value in module.system.detector.state_dict().items():
         assert torch.equal(value, before[name])
+
+
+def test_the_losses_of_the_paper_without_permutations(small_detector, make_batch):
+    weights = LossConfig(mse=1.0, frame=0.0, own=1.0, deep_feature=1.0, weak=0.5, teacher=2.0)
+    module = make_module(small_detector, weights, n_asked=10)
+    batch = make_batch()
+    total, terms = module.objectives(batch, DETECTING)
+    assert set(terms) == {"mse", "own", "deep_feature", "weak", "teacher"}
+    assert float(total) == pytest.approx(sum(getattr(weights, name) * float(terms[name]) for name in terms), rel=1e-5)
+    assert float(terms["teacher"]) == 0  # the teacher begins as the student
+    system, weak = module.system, batch.weak
+    system.plausible = 0.0
+    own = system.analyse(module.objectives.mel(weak.waveform)).sources.clip.diagonal(dim1=1, dim2=2)
+    wanted = losses.binary_cross_entropy(own, weak.labels)
+    assert float(terms["weak"]) == pytest.approx(float(wanted), rel=1e-4)
+    with torch.no_grad():
+        for parameter in module.teacher.parameters():
+            parameter.add_(0.1)
+    total, terms = module.objectives(batch, DETECTING)
+    assert float(terms["teacher"]) > 0
+    total.backward()
+    assert all(p.grad is None for p in module.teacher.parameters())
+
+
+def test_the_deep_features_of_true_images_cost_nothing(small_detector, make_batch, monkeypatch):
+    module = make_module(small_detector, LossConfig(mse=0.0, frame=0.0, own=0.0, deep_feature=1.0))
+    system, objectives = module.system, module.objectives
+    batch = make_batch().strong
+
+    def perfect(mixture_mel, condition, asked, mask_network=None):
+        images = objectives.images(batch)[2]
+        targets = losses.class_images(images, batch.labels, asked) + system.mask_floor * mixture_mel[:, None]
+        return Separation(targets, system.mixture_features(targets))
+
+    monkeypatch.setattr(system, "separate_classes", perfect)
+    terms = objectives.mixture_terms(batch, DETECTING)
+    assert float(terms["deep_feature"]) == 0 == float(terms["mse"])
 
 
 def test_a_step_is_a_function_of_seed_and_step(small_detector, make_batch):
@@ -110,7 +149,7 @@ def test_si_sdr_by_hand():
     [
         ({"sources": "classes", "merge": "max"}, {"frame": 0.0, "own": 1.0}, "give own or own_average"),
         ({"sources": "free", "merge": "own"}, {}, "give max, average, noisy_or or mean"),
-        ({"sources": "classes", "merge": "own"}, {"weak": 1.0}, "losses.weak, losses.frame cannot be trained"),
+        ({"sources": "classes", "merge": "own"}, {"weak": 1.0}, "losses.frame cannot be trained"),
         ({"sources": "free"}, {"own": 1.0}, "losses.own cannot be trained with separator.sources=free"),
     ],
 )
@@ -120,7 +159,7 @@ def test_what_does_not_apply_is_refused(separator, weights, message):
 
 
 def test_the_recipe_trains_and_its_checkpoint_is_scored(tiny_corpus, tmp_path, capsys):
-    train.main(["--config=classes", f"--data={tiny_corpus}", f"--detector={BUILTIN_DETECTOR}", "--fast-dev-run",
+    train.main(["--config=builtin", f"--data={tiny_corpus}", f"--detector={BUILTIN_DETECTOR}", "--fast-dev-run",
                 "--accelerator=cpu", f"--out={tmp_path}"])  # fmt: skip
     assert "SI-SDR" in capsys.readouterr().out and (tmp_path / "separation.png").is_file()
     evaluate.main([str(tmp_path / "separator.safetensors"), f"--data={tiny_corpus}", "--accelerator=cpu"])

@@ -1,0 +1,42 @@
+"""Merging the detections in the sources of a mixture into those of the mixture."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor
+
+Merge = Literal["max", "average", "noisy_or", "mean", "own", "own_average"]
+
+
+def merge_sources(sources: Tensor, mixture: Tensor, rule: Merge) -> Tensor:
+    """Merges the probabilities of the sources into those of the clip.
+
+    Args:
+        sources: probabilities of each source, `[B, S, ...]`.
+        mixture: the detector's probabilities for the unseparated mixture, `[B, ...]`; used by `average` alone.
+        rule: `max` over the sources (best with much overlap), `average` of the mixture and that `max` (best on
+            ordinary clips), `noisy_or`, which is `1 - prod(1 - p)`, or `mean` over the sources. With a source for each
+            class, `[B, C, ..., C]`: `own`, each class in its own source, or `own_average` of the mixture and that.
+    """
+    if rule == "max":
+        return sources.amax(1)
+    if rule == "average":
+        return 0.5 * (mixture + sources.amax(1))
+    if rule == "noisy_or":
+        return 1 - (1 - sources).prod(1)
+    if rule == "mean":
+        return sources.mean(1)
+    if rule in ("own", "own_average"):
+        own = sources.diagonal(dim1=1, dim2=-1)
+        return own if rule == "own" else 0.5 * (mixture + own)
+    raise ValueError(
+        f"no merging rule is called {rule!r}; choose from max, average, noisy_or, mean, own and own_average"
+    )
+
+
+def check_merge(sources: str, rule: Merge) -> None:
+    """Raises ValueError if a merging rule does not go with free sources, or with those of classes."""
+    if (sources == "classes") != rule.startswith("own"):
+        wanted = "own or own_average" if sources == "classes" else "max, average, noisy_or or mean"
+        raise ValueError(f"the merging rule is {rule}, but the separator's sources are {sources}; give {wanted}")

@@ -1,0 +1,120 @@
+"""The loss of a training step for sources of classes: each asked class has its own source, and no order is searched."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from task_aware.data.batches import RealBatch, StrongBatch, TrainingBatch
+from task_aware.models.projection import project
+from task_aware.models.separator import MaskNetwork
+from task_aware.models.system import ClassSeparator
+from task_aware.training import losses
+from task_aware.training.config import LossConfig
+from task_aware.training.objectives import Objectives, Stage, StepLoss
+
+
+class ClassObjectives(Objectives):
+    """The loss of a step for a `ClassSeparator`.
+
+    On mixtures, it is the squared error of each asked class' source against its image, the cross-entropy of the class'
+    probability in its own source against the frame labels, and the deep feature loss between source and image (Eq. 3).
+    On real clips, it is the cross-entropy of the own clip probabilities with weak labels, and consistency with those of
+    the mean teacher's sources. No permutation is searched. The classes that are present are asked for, and others at
+    random, which must be silent; on unlabelled clips, those that the detector finds most plausible.
+
+    Args:
+        n_asked: sources per mixture.
+    """
+
+    system: ClassSeparator
+
+    def __init__(self, system: ClassSeparator, teacher: MaskNetwork, weights: LossConfig, *, n_asked: int) -> None:
+        super().__init__(system, teacher, weights)
+        self.n_asked = n_asked
+
+    def __call__(self, batch: TrainingBatch, stage: Stage) -> StepLoss:
+        """Computes the loss; the same holds as for `Objectives`."""
+        terms = {} if batch.strong is None else self.mixture_terms(batch.strong, stage)
+        if batch.weak is not None or batch.unlabelled is not None:
+            terms |= self.clip_terms(batch.weak, batch.unlabelled)
+        weighted = [getattr(self.weights, name) * value for name, value in terms.items()]
+        return StepLoss(torch.stack(weighted).sum(), {name: value.detach() for name, value in terms.items()})
+
+    def mixture_terms(self, batch: StrongBatch, stage: Stage) -> dict[str, Tensor]:
+        """Losses on mixtures."""
+        weights = self.weights
+        _, mixture_mel, images = self.images(batch)
+        floor = self.system.mask_floor * mixture_mel[:, None]
+        _, condition = self.system.condition(mixture_mel)
+        asked = self.asked(batch.labels)
+        estimates = self.system.separate_classes(mixture_mel, condition, asked)
+        targets = losses.class_images(images, batch.labels, asked) + floor
+        difference = losses.to_domain(estimates.mel, mixture_mel, weights.domain) - losses.to_domain(
+            targets, mixture_mel, weights.domain
+        )
+        terms = {"mse": difference.square().mean()}
+        if not stage.through_detector or not (weights.own or weights.deep_feature):
+            return terms
+        student = self.system.detect_own(estimates.features, asked)
+        if weights.own:
+            labels = batch.frames.gather(2, asked[:, None].expand(-1, batch.frames.shape[1], -1))
+            terms["own"] = losses.binary_cross_entropy(student.frame.transpose(1, 2), labels)
+        if weights.deep_feature:
+            with torch.no_grad():
+                oracle = self.system.detect_sources(self.system.mixture_features(targets))
+            terms["deep_feature"] = losses.deep_feature_loss(
+                student.sources.activations, oracle.activations, reduction=weights.deep_feature_reduction
+            )
+        return terms
+
+    def clip_terms(self, weak: RealBatch | None, unlabelled: RealBatch | None) -> dict[str, Tensor]:
+        """Losses on real clips, weakly labelled ones first."""
+        mixture_mel = self.mel(torch.cat([part.waveform for part in (weak, unlabelled) if part is not None]))
+        alone, condition = self.system.condition(mixture_mel)
+        n_weak = 0 if weak is None else len(weak.labels)
+        scores = torch.rand_like(alone.clip)
+        scores[n_weak:] = alone.clip[n_weak:]
+        if weak is not None:
+            scores[:n_weak] += weak.labels
+        asked = self.system.ask(scores, self.n_asked)
+        student = self.system.detect_own(self.system.separate_classes(mixture_mel, condition, asked).features, asked)
+        terms = {}
+        if weak is not None and self.weights.weak:
+            labels = weak.labels.gather(1, asked[:n_weak])
+            terms["weak"] = losses.binary_cross_entropy(student.clip[:n_weak], labels)
+        if self.weights.teacher:
+            with torch.no_grad():
+                separation = self.system.separate_classes(mixture_mel, condition, asked, self.teacher)
+                teacher = self.system.detect_own(separation.features, asked)
+            terms["teacher"] = sum(
+                (nn.functional.mse_loss(x, y) for x, y in zip(student[:2], teacher[:2], strict=True)),
+                start=mixture_mel.new_zeros(()),
+            )
+        return terms
+
+    def asked(self, labels: Tensor) -> Tensor:
+        """The classes to ask for, `[B, K]`: those of the labels `[B, S]`, then others at random."""
+        scores = torch.rand(len(labels), len(self.system.detector.labels), device=labels.device)
+        present = torch.zeros_like(scores).scatter_reduce(
+            1, labels.clamp_min(0), (labels >= 0).to(scores.dtype), reduce="amax"
+        )
+        return self.system.ask(scores + present, self.n_asked)
+
+    @torch.no_grad()
+    def measure(self, batch: StrongBatch) -> dict[str, Tensor]:
+        """Measures how far the sources have separated.
+
+        `sdr_gain`: SI-SDR of the sources' waveforms less that of the mixture, in dB, the mean over the classes of
+        mixtures with two classes or more (0 where there is no such mixture).
+        """
+        mixed, mixture_mel, _ = self.images(batch)
+        _, condition = self.system.condition(mixture_mel)
+        asked, present = batch.labels.clamp_min(0), batch.labels >= 0
+        masked = self.system.separate_classes(mixture_mel, condition, asked).mel
+        mask = masked / mixture_mel[:, None].clamp_min(torch.finfo(torch.float32).tiny)
+        estimates = project(mixed.mixture, mask, self.system.detector.feature_config)
+        targets = losses.class_images(mixed.images[:, :, None], batch.labels, asked)[:, :, 0]
+        gain = losses.si_sdr(estimates, targets) - losses.si_sdr(mixed.mixture[:, None], targets)
+        counted = (present & (present.sum(1, keepdim=True) > 1)).to(gain.dtype)
+        return {"sdr_gain": (gain * counted).sum() / counted.sum().clamp_min(1)}
