@@ -230,8 +230,11 @@ class ClassSeparator(Separator):
 
     sources = "classes"
 
-    #: A class is asked for if its probability in the mixture reaches this in any frame; with 0 all are.
-    plausible: float = 0.05
+    #: A class is plausible in a mixture if its probability reaches this in any frame; with 0 all are.
+    plausible: float = 0.5
+
+    #: Whether to separate classes that are not plausible too, so that no shape depends on the mixtures.
+    separates_all: bool = False
 
     @property
     def source_names(self) -> tuple[str, ...]:
@@ -293,10 +296,12 @@ class ClassSeparator(Separator):
         K is the largest number of plausible classes in a mixture. A causal separator separates all classes, since it
         cannot know which will become plausible.
         """
-        if self.plausible <= 0 or self.mask_network.config.causal:
-            asked = self.all_sources(alone.clip)
-            return asked, torch.ones_like(asked, dtype=torch.bool)
+        everything = self.all_sources(alone.clip)
+        if self.mask_network.config.causal:
+            return everything, torch.ones_like(everything, dtype=torch.bool)
         scores = alone.frame.amax(1)
+        if self.separates_all:
+            return everything, scores >= self.plausible
         asked = self.ask(scores, max(1, int((scores >= self.plausible).sum(1).max())))
         return asked, scores.gather(1, asked) >= self.plausible
 

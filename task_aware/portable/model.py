@@ -54,7 +54,7 @@ class Portable(nn.Module):
             if isinstance(part, (Separator, MaskNetwork, CRNN)):
                 part.backend = "reference"
         if isinstance(self.model, ClassSeparator):
-            self.model.plausible = 0.0  # how many classes are plausible is a value, on which a program may not depend
+            self.model.separates_all = True  # how many classes are plausible is a value, on which no shape may depend
         self.front_end = FrontEnd(detector_of(self.model).feature_config)
 
     def forward(self, waveform: Tensor) -> Tensor:

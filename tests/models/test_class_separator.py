@@ -81,6 +81,17 @@ def test_of_a_class_that_is_not_plausible_the_mixture_counts(class_separator, me
     assert n_heard == 4
 
 
+def test_separating_all_classes_changes_no_answer(class_separator, mel):
+    class_separator.plausible = float(class_separator.analyse(mel).alone.frame.amax(1).median())
+    some = class_separator.analyse(mel)
+    class_separator.separates_all = True
+    everything = class_separator.analyse(mel)
+    assert everything.asked.shape[1] == 10 > some.asked.shape[1]
+    torch.testing.assert_close(everything.merged, some.merged, atol=1e-5, rtol=1e-4)
+    sources = (found.all_sources(found.separation.mel, 10) for found in (everything, some))
+    torch.testing.assert_close(*sources, atol=1e-5, rtol=1e-4)
+
+
 def test_a_clip_is_analysed_alike_in_any_batch(class_separator, mel):
     class_separator.plausible = float(class_separator.analyse(mel).alone.frame.amax(1).median())
     together = class_separator.analyse(mel)
