@@ -59,7 +59,7 @@ def test_a_checkpoint_holds_the_detector_too(tmp_path, small_separator):
     path = tmp_path / "separator.safetensors"
     small_separator.save(path)
     loaded = Separator.from_checkpoint(path, backend="reference")
-    for mine, theirs in zip(small_separator.detect(mixture())[2], loaded.detect(mixture())[2], strict=True):
+    for mine, theirs in zip(small_separator.analyse(mixture()).merged, loaded.analyse(mixture()).merged, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=0, atol=0)
 
 
@@ -70,14 +70,14 @@ def test_a_causal_system_comes_back_and_a_file_without_the_option_is_not_causal(
     causal_separator.save(path)
     loaded = Separator.from_checkpoint(path)
     assert loaded.mask_network.config.causal and loaded.detector.config.causal
-    torch.testing.assert_close(loaded.detect(mixture())[2], causal_separator.detect(mixture())[2], rtol=0, atol=0)
+    torch.testing.assert_close(loaded.analyse(mixture()).merged, causal_separator.analyse(mixture()).merged, rtol=0, atol=0)
     small_separator.save(path)
     tensors, content = checkpoint.read(path, "separator")
     del content["mask_network"]["causal"], content["detector"]["crnn"]["causal"]
     del content["detector"]["crnn"]["lookahead"]
     checkpoint.write(path, "separator", tensors, content)
     old = Separator.from_checkpoint(path, backend="reference")
-    torch.testing.assert_close(old.detect(mixture())[2], small_separator.detect(mixture())[2], rtol=0, atol=0)
+    torch.testing.assert_close(old.analyse(mixture()).merged, small_separator.analyse(mixture()).merged, rtol=0, atol=0)
 
 
 def test_a_detector_of_other_labels_or_features_is_refused(tmp_path, small_separator):
@@ -118,4 +118,4 @@ def test_a_detector_of_one_s_own_is_not_stored_and_must_be_given(tmp_path, small
     with pytest.raises(CheckpointError, match="name it with --detector .*, or pass it in Python as `detector`"):
         Separator.from_checkpoint(path)
     loaded = Separator.from_checkpoint(path, foreign, backend="reference")
-    torch.testing.assert_close(loaded.detect(mixture())[2], system.detect(mixture())[2])
+    torch.testing.assert_close(loaded.analyse(mixture()).merged, system.analyse(mixture()).merged)
