@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 Merge = Literal["max", "average", "noisy_or", "mean", "own", "own_average"]
 
 
-def merge_sources(sources: Tensor, mixture: Tensor, rule: Merge) -> Tensor:
+def merge_sources(sources: Tensor, mixture: Tensor, rule: Merge, *, plausible: float = 0.0) -> Tensor:
     """Merges the probabilities of the sources into those of the clip.
 
     Args:
-        sources: probabilities of each source, `[B, S, ...]`.
-        mixture: the detector's probabilities for the unseparated mixture, `[B, ...]`; used by `average` alone.
+        sources: frame probabilities of each source, `[B, S, T', C]`.
+        mixture: the detector's probabilities for the unseparated mixture, `[B, T', C]`.
         rule: `max` over the sources (best with much overlap), `average` of the mixture and that `max` (best on
             ordinary clips), `noisy_or`, which is `1 - prod(1 - p)`, or `mean` over the sources. With a source for each
-            class, `[B, C, ..., C]`: `own`, each class in its own source, or `own_average` of the mixture and that.
+            class (S = C): `own`, each class in its own source, or `own_average` of the mixture and that.
+        plausible: with `own` and `own_average`, the mixture's probability counts for classes that do not reach this in
+            any frame of it.
     """
     if rule == "max":
         return sources.amax(1)
@@ -29,7 +32,8 @@ def merge_sources(sources: Tensor, mixture: Tensor, rule: Merge) -> Tensor:
         return sources.mean(1)
     if rule in ("own", "own_average"):
         own = sources.diagonal(dim1=1, dim2=-1)
-        return own if rule == "own" else 0.5 * (mixture + own)
+        own = own if rule == "own" else 0.5 * (mixture + own)
+        return own if plausible <= 0 else torch.where(mixture.amax(1, keepdim=True) >= plausible, own, mixture)
     raise ValueError(
         f"no merging rule is called {rule!r}; choose from max, average, noisy_or, mean, own and own_average"
     )

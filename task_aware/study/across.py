@@ -15,8 +15,8 @@ from task_aware.base.errors import CheckpointError
 from task_aware.data.desed import Split
 from task_aware.data.labels import Event
 from task_aware.models.detector import Detector, features_of
-from task_aware.models.merging import Merge, merge_sources
-from task_aware.models.system import Separator
+from task_aware.models.merging import merge_sources
+from task_aware.models.system import ClassSeparator, Separator
 from task_aware.scoring.evaluation import batches_of, events_of
 from task_aware.scoring.metrics import event_counts
 from task_aware.scoring.significance import bootstrap, interval, macro_f1
@@ -39,17 +39,18 @@ def find_separators(place: Path) -> list[Path]:
     return found
 
 
-def hear(detector: Detector, sources: Tensor, alone: Tensor, rule: Merge) -> Tensor:
+def hear(detector: Detector, sources: Tensor, alone: Tensor, separator: Separator) -> Tensor:
     """Runs a detector on separated sources and merges its answers: frame probabilities `[B, T', C]`.
 
     Args:
         detector: the detector, which scales the sources in its own way.
         sources: linear mel `[B, S, F, T]`.
         alone: the detector's frame probabilities for the mixtures, `[B, T', C]`.
-        rule: how the detections of the sources are merged.
+        separator: the separator, which says how the detections of the sources are merged.
     """
     frame = detector(features_of(detector, sources.flatten(0, 1))).frame
-    return merge_sources(frame.unflatten(0, sources.shape[:2]), alone, rule)
+    plausible = separator.plausible if isinstance(separator, ClassSeparator) else 0.0
+    return merge_sources(frame.unflatten(0, sources.shape[:2]), alone, separator.merge, plausible=plausible)
 
 
 @torch.no_grad()
@@ -68,7 +69,7 @@ def count(
             for run, separator in enumerate(runs):
                 sources = separator.separate(mel).mel
                 for heard, detector in detectors.items():
-                    frames[System(name, run, heard)] = hear(detector, sources, alone[heard], separator.merge)
+                    frames[System(name, run, heard)] = hear(detector, sources, alone[heard], separator)
         seconds = waveform.shape[1] / front_end.sample_rate
         for system, frame in frames.items():
             for clip, probabilities in zip(clips, frame.float().cpu().numpy(), strict=True):

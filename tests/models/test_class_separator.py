@@ -52,6 +52,16 @@ def test_another_detector_conditions_by_its_answers(mel):
 
 
 @pytest.mark.parametrize("rule", ["own", "own_average"])
+def test_rules_apply_to_plausible_classes(class_separator, mel, rule):
+    class_separator.merge = rule
+    class_separator.plausible = float(class_separator.analyse(mel).alone.frame.amax(1).median())
+    class_separator.separates_all = True
+    analysis = class_separator.analyse(mel)
+    merged = merge_sources(analysis.sources.frame, analysis.alone.frame, rule, plausible=class_separator.plausible)
+    torch.testing.assert_close(merged, analysis.merged)
+
+
+@pytest.mark.parametrize("rule", ["own", "own_average"])
 def test_each_class_is_read_from_its_own_source(class_separator, mel, rule):
     class_separator.merge, class_separator.plausible = rule, 0.0
     analysis = class_separator.analyse(mel)

@@ -70,7 +70,9 @@ def test_a_causal_system_comes_back_and_a_file_without_the_option_is_not_causal(
     causal_separator.save(path)
     loaded = Separator.from_checkpoint(path)
     assert loaded.mask_network.config.causal and loaded.detector.config.causal
-    torch.testing.assert_close(loaded.analyse(mixture()).merged, causal_separator.analyse(mixture()).merged, rtol=0, atol=0)
+    torch.testing.assert_close(
+        loaded.analyse(mixture()).merged, causal_separator.analyse(mixture()).merged, rtol=0, atol=0
+    )
     small_separator.save(path)
     tensors, content = checkpoint.read(path, "separator")
     del content["mask_network"]["causal"], content["detector"]["crnn"]["causal"]

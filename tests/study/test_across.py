@@ -47,8 +47,8 @@ def test_another_detector_hears_the_same_sources_with_its_own_scaler(small_separ
     frames = [other_detector(features_of(other_detector, sources[:, s])).frame for s in range(3)]
     wanted = 0.5 * (alone + torch.stack(frames).amax(0))
     with torch.no_grad():
-        torch.testing.assert_close(across.hear(other_detector, sources, alone, small_separator.merge), wanted)
-        assert not torch.equal(across.hear(detector, sources, alone, small_separator.merge), wanted)
+        torch.testing.assert_close(across.hear(other_detector, sources, alone, small_separator), wanted)
+        assert not torch.equal(across.hear(detector, sources, alone, small_separator), wanted)
 
 
 def test_the_change_is_the_mean_over_detectors():
