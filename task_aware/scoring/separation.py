@@ -27,12 +27,14 @@ def has_separated(separation: Mapping[str, float]) -> bool:
 def measured(separation: Mapping[str, float]) -> str:
     """What the numbers say."""
     if "sdr_gain" in separation:
+        gain = separation["sdr_gain"]
+        side = "above" if gain >= 0 else "below"
         return (
-            f"in mixtures of two or more classes, the SI-SDR of a source is {separation['sdr_gain']:.1f} dB above "
-            "that of the mixture."
+            f"in new mixtures of two or more classes, the SI-SDR of a source is {abs(gain):.1f} dB {side} that of the "
+            "mixture."
         )
     return (
-        f"their spread is {separation['spread']:.2f} (separated sources: about 1), and their squared error is "
+        f"in new mixtures, their spread is {separation['spread']:.2f} (separated sources: about 1), and their squared error is "
         f"{separation['relative_loss']:.2f} times that of all events in one source (separated sources: below 1). "
         "Spread is the energy outside each mixture's loudest source, relative to the truth: 0 means that one source "
         "holds everything, 1 that the sources are as spread out as the true ones, and above 1 that they are variants "
@@ -48,7 +50,7 @@ def verdict(results: Mapping[str, Mapping[str, Scores]], separation: Mapping[str
         separation: the numbers of `TaskAwareModule.measure`, on mixtures that training has not seen.
     """
     alone, separated = (results[name]["event"].macro for name in (DETECTOR_ONLY, SEPARATED))
-    change = f"The change of event F1 by {100 * (separated - alone):+.1f} points"
+    change = f"The change of event F1 by {round(100 * separated, 1) - round(100 * alone, 1):+.1f} points"
     if has_separated(separation):
         finding = "The sources have separated"
         meaning = (
@@ -60,7 +62,7 @@ def verdict(results: Mapping[str, Mapping[str, Scores]], separation: Mapping[str
             f"{change} is therefore at most the effect of enhancing the mixture and says nothing about separation: "
             "train longer (--max-steps), or give the squared error more weight (--losses.mse)."
         )
-    sentences = [f"{finding}: on mixtures not used in training, {measured(separation)}", meaning]
+    sentences = [f"{finding}: {measured(separation)}", meaning]
     if alone < WEAK_DETECTOR:
         sentences.append(
             f"The detector alone reaches only {100 * alone:.1f} % event F1, too little to teach a separator much: "

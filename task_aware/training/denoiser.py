@@ -36,7 +36,7 @@ class DenoisingModule(LightningModule):
         loss = losses.thresholded_snr(self.denoiser(mixture), references, mixture).mean(0)
         names = {BACKGROUND: "background", FOREGROUND: "foreground"}
         self.log_dict({f"train/{name}": loss[row].detach() for row, name in names.items()})
-        self.log("train/loss", loss.mean().detach(), prog_bar=True)
+        self.log("train/loss", loss.mean().detach())
         return loss.mean()
 
     @torch.no_grad()

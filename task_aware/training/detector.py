@@ -70,7 +70,7 @@ class DetectorModule(LightningModule):
         weighted = [value * (consistency if "consistency" in name else 1.0) for name, value in terms.items()]
         total = torch.stack(weighted).sum()
         self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()})
-        self.log("train/loss", total.detach(), prog_bar=True)
+        self.log("train/loss", total.detach())
         return total
 
     def strong_terms(self, batch: StrongBatch) -> dict[str, Tensor]:

@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
+from tqdm import tqdm
 
 from task_aware.base import checkpoint
 from task_aware.base.errors import CheckpointError
@@ -100,6 +101,34 @@ class StepTimer(Callback):
             "data_wait_share": self.waited / seconds,
             "peak_memory_mib": peak,
         }
+
+
+class RunBar(Callback):
+    """One progress bar for the whole run, where Lightning's begins anew in each epoch."""
+
+    bar: tqdm | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.bar = tqdm(
+            total=trainer.max_steps,
+            initial=trainer.global_step,
+            desc="training",
+            unit="step",
+            disable=not trainer.is_global_zero,
+        )
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: object) -> None:
+        assert self.bar is not None
+        if trainer.global_step % LOG_EVERY == 0:  # reading the loss waits for the device
+            self.bar.set_postfix(loss=f"{float(outputs['loss']):.3g}", refresh=False)
+        self.bar.update()
+
+    def on_train_end(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+    def on_exception(self, *_: object) -> None:
+        self.on_train_end()
 
 
 def read_history(out: Path) -> dict[str, list[tuple[int, float]]]:
@@ -190,7 +219,8 @@ def fit(
         max_epochs=-1,
         reload_dataloaders_every_n_epochs=1,
         gradient_clip_val=gradient_clip,
-        callbacks=[LastCheckpoint(last.parent), timer, TQDMProgressBar(refresh_rate=5)],
+        callbacks=[LastCheckpoint(last.parent), timer, RunBar()],
+        enable_progress_bar=False,
         plugins=[SafetensorsCheckpointIO()],
         logger=[TensorBoardLogger(out, name=LOGS, version=part), CSVLogger(out, name=LOGS, version=part)],
         log_every_n_steps=max(1, min(LOG_EVERY, max_steps // 2)),

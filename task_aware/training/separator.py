@@ -87,7 +87,7 @@ class TaskAwareModule(LightningModule):
     def training_step(self, batch: TrainingBatch, batch_idx: int) -> Tensor:
         total, terms = (self.recorded or self.objectives)(batch, self.stage(self.global_step))
         self.log_dict({f"train/{name}": value for name, value in terms.items()})
-        self.log("train/loss", total.detach(), prog_bar=True)
+        self.log("train/loss", total.detach())
         if batch.strong is not None and self.global_step % MONITOR_EVERY == 0:
             self.log_dict({f"separation/{name}": value for name, value in self.measure(batch.strong).items()})
         return total
