@@ -35,7 +35,7 @@ def measured(separation: Mapping[str, float]) -> str:
         )
     return (
         f"in new mixtures, their spread is {separation['spread']:.2f} (separated sources: about 1), and their squared "
-        f"error is {separation['relative_loss']:.2f} times that of all events in one source (separated sources: below 1). "
+        f"error is {separation['relative_loss']:.2f} times that of all events in one source (separated: below 1). "
         "Spread is the energy outside each mixture's loudest source, relative to the truth: 0 means that one source "
         "holds everything, 1 that the sources are as spread out as the true ones, and above 1 that they are variants "
         "of the mixture."
