@@ -19,8 +19,9 @@ def main(recording: str, checkpoint: str | Path = BUILTIN_SEPARATOR) -> None:
     waveform = samples.T  # [channels, N]
     for event in predictor.detect(waveform, sample_rate):
         print(f"{event.onset:7.2f} s to {event.offset:7.2f} s  {event.label}")
-    for k, source in enumerate(predictor.separate(waveform, sample_rate), start=1):
-        soundfile.write(Path(recording).with_suffix(f".source_{k}.wav"), source, sample_rate, subtype="FLOAT")
+    for name, source in zip(predictor.source_names, predictor.separate(waveform, sample_rate), strict=True):
+        if source.any():  # of a class that is not plausible, it is silent
+            soundfile.write(Path(recording).with_suffix(f".{name}.wav"), source, sample_rate, subtype="FLOAT")
 
 
 if __name__ == "__main__":
