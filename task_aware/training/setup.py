@@ -85,7 +85,7 @@ def check_cuda_graph(config: TrainConfig) -> None:
         reason = f"devices is {config.devices}" if on_gpu else "this run has none"
         raise ValueError(f"--cuda-graph needs exactly one GPU, but {reason}; train without it")
     n_sources = config.separator.n_sources
-    if not config.fused and n_sources > EXHAUSTIVE_UP_TO:
+    if config.separator.sources == "free" and not config.fused and n_sources > EXHAUSTIVE_UP_TO:
         raise ValueError(
             f"separator.n_sources is {n_sources}; with more than {EXHAUSTIVE_UP_TO} sources, --no-fused searches "
             "the permutation on the host, which --cuda-graph cannot record; leave out one of these options"

@@ -11,23 +11,30 @@ import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from task_aware import train
+from task_aware.models.system import Separator
 from task_aware.training.config import LossConfig, OptimiserConfig
 from task_aware.training.objectives import Stage
 from task_aware.training.recorded import RecordedObjectives, batch_of, tensors_of
 from task_aware.training.separator import TaskAwareModule
 
 STAGES = [Stage(anchored=True, through_detector=False), Stage(False, False), Stage(False, True)]
-ALL_TERMS = LossConfig(mse=1.0, deep_feature=1.0, weak=1.0, teacher=1.0, frame=1.0)
+ALL_TERMS = LossConfig(mse=1.0, deep_feature=1.0, weak=1.0, teacher=1.0, frame=1.0, own=1.0)
 
 pytestmark = pytest.mark.filterwarnings("ignore:User provided device_type of 'cuda'")
 
 
 def make_module(separator, device: str = "cpu") -> TaskAwareModule:
-    module = TaskAwareModule(copy.deepcopy(separator), ALL_TERMS, OptimiserConfig()).to(device).train()
+    module = TaskAwareModule(copy.deepcopy(separator), ALL_TERMS, OptimiserConfig(), n_asked=10).to(device).train()
     with torch.no_grad():
         for weight in module.teacher.parameters():
             weight.add_(0.05)  # a teacher that differs
     return module
+
+
+@pytest.fixture(params=["small_separator", "class_separator"])
+def separator(request) -> Separator:
+    """With free sources, and with those of classes."""
+    return request.getfixturevalue(request.param)
 
 
 def record_steps(module: TaskAwareModule) -> RecordedObjectives:
@@ -99,18 +106,17 @@ def check_same_steps(separator, make_batch, device: str) -> None:
         torch.testing.assert_close(other, weight, atol=1e-5, rtol=1e-3, msg=lambda text, name=name: f"{name}: {text}")
 
 
-def test_recorded_steps_are_those_of_the_module(small_separator, make_batch, recorder):
-    check_same_steps(small_separator, make_batch, "cpu")
+def test_recorded_steps_are_those_of_the_module(separator, make_batch, recorder):
+    check_same_steps(separator, make_batch, "cpu")
     assert recorder.recordings == len(STAGES)
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU here")
 @pytest.mark.parametrize("backend", ["native", "reference"])
-def test_recorded_steps_are_those_of_the_module_on_a_gpu(small_separator, make_batch, backend):
-    small_separator.backend = backend
-    small_separator.mask_network.backend = small_separator.detector.backend = backend
-    check_same_steps(small_separator, make_batch, "cuda")
+def test_recorded_steps_are_those_of_the_module_on_a_gpu(separator, make_batch, backend):
+    separator.backend = separator.mask_network.backend = separator.detector.backend = backend
+    check_same_steps(separator, make_batch, "cuda")
 
 
 def test_another_shape_is_recorded_anew(small_separator, make_batch, recorder):
@@ -197,11 +203,10 @@ def test_the_forward_is_recorded_in_the_step_s_precision_and_the_backward_outsid
 
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("backend", ["native", "reference"])
-def test_a_step_asks_for_no_value(small_separator, make_batch, stage, backend):
+def test_a_step_asks_for_no_value(separator, make_batch, stage, backend):
     """Tensors without values, of which `.item()`, a boolean index or a branch would be an error."""
-    small_separator.backend = backend
-    small_separator.mask_network.backend = small_separator.detector.backend = backend
-    module = make_module(small_separator)
+    separator.backend = separator.mask_network.backend = separator.detector.backend = backend
+    module = make_module(separator)
     module.objectives(make_batch(), stage)  # tables are made once, with values
     with FakeTensorMode(allow_non_fake_inputs=True):
         total, _ = module.objectives(make_batch(), stage)
@@ -221,4 +226,4 @@ def test_a_recording_needs_one_gpu(tmp_path, monkeypatch):
     with pytest.raises(
         ValueError, match="n_sources is 7; with more than 6 sources, --no-fused searches the permutation on the host"
     ):
-        train.main([*command, "--no-fused", "--separator.n_sources=7"])
+        train.main([*command, "--config=separation", "--no-fused", "--separator.n_sources=7"])
