@@ -11,22 +11,21 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import ConnectionPatch
 
-from task_aware import load_detector
 from task_aware.data.labels import Event
 from task_aware.data.mixing_config import MixingConfig
 from task_aware.data.soundscapes import Soundscape, soundscapes
-from task_aware.models.crnn import CRNN
 from task_aware.models.decoding import decode
-from task_aware.models.detector import features_of
-from task_aware.models.opening import BUILTIN_DETECTOR
+from task_aware.models.detector import Detector, median_frames_of
+from task_aware.models.opening import BUILTIN_SEPARATOR
+from task_aware.models.system import Separator
 from task_aware.plots.canvas import COLORS, DPI, GREY, INK, WIDTH, draw_mel, save, style
-from task_aware.synthesis import open_corpus
+from task_aware.synthesis import builtin_corpus, open_corpus
 
 DOCS = Path(__file__).parent
 RESULTS = DOCS.parent / "benchmarks" / "results"
 
-#: The mixture that is drawn, chosen because the detector misses two of its three events.
-SEED, INDEX, SECONDS = 2, 2, 10.0
+#: The mixture that is drawn, of sounds that the package's models have not heard, chosen because it shows the idea.
+CORPUS, SEED, INDEX, SECONDS = 9, 2, 2, 10.0
 
 #: The times that are drawn: file, heading of the measurement, and the best of the other libraries there.
 SPEED = [
@@ -42,15 +41,15 @@ SPEED = [
 ]
 
 
-def detected(detector: CRNN, samples: torch.Tensor) -> tuple[torch.Tensor, list[Event]]:
-    """Mel-spectrogram in dB below its maximum, and the events that a detector finds."""
-    mel = detector.feature_config.mel(samples.float())
-    with torch.no_grad():
-        frame = detector(features_of(detector, mel[None])).frame[0]
-    events = decode(
-        frame, detector.labels, detector.frame_seconds, median_frames=detector.median_frames, duration=SECONDS
-    )
-    return 20 * torch.log10(mel.clamp_min(1e-8)), events
+def level(mel: torch.Tensor) -> torch.Tensor:
+    """Amplitudes in dB."""
+    return 20 * torch.log10(mel.clamp_min(1e-8))
+
+
+def found(detector: Detector, frame: torch.Tensor) -> list[Event]:
+    """The events in frame probabilities `[T', C]`."""
+    median_frames = median_frames_of(detector)
+    return decode(frame, detector.labels, detector.frame_seconds, median_frames=median_frames, duration=SECONDS)
 
 
 def draw_events(axes: Axes, labels: list[str], true: list[Event], found: list[Event], classes: tuple[str, ...]) -> None:
@@ -68,13 +67,15 @@ def draw_events(axes: Axes, labels: list[str], true: list[Event], found: list[Ev
     style(axes)
 
 
-def draw_idea(path: Path, soundscape: Soundscape, detector: CRNN) -> None:
-    """What the method is about: the same detector on the mixture and on the sources in it."""
-    names = [name for name in soundscape.parts if name != "background"]
-    true = list(soundscape.events)
-    level, found = detected(detector, torch.from_numpy(soundscape.mixture))
-    top = float(level.max())
-    labels = sorted({event.label for event in [*true, *found]} | set(names))
+def draw_idea(path: Path, soundscape: Soundscape, separator: Separator) -> None:
+    """What the method is about: the same detector on the mixture and on its separated sources."""
+    detector, front_end = separator.detector, separator.detector.feature_config
+    mel = front_end.mel(torch.from_numpy(soundscape.mixture).float())[None]
+    analysis = separator.analyse(mel)
+    names = sorted({event.label for event in soundscape.events})
+    true, alone = list(soundscape.events), found(detector, analysis.alone.frame[0])
+    mixture = level(mel[0])
+    labels = sorted({event.label for event in [*true, *alone]})
     figure = Figure(figsize=(WIDTH, 4.9), dpi=DPI, facecolor="white")
     rows = len(names)
     grid = figure.add_gridspec(
@@ -82,22 +83,25 @@ def draw_idea(path: Path, soundscape: Soundscape, detector: CRNN) -> None:
         bottom=0.09, hspace=0.22, wspace=0.25,
     )  # fmt: skip
     left = figure.add_subplot(grid[: 2 * rows - 2, 0])
-    draw_mel(left, (level - top).numpy(), SECONDS, detector.feature_config.f_max)
+    draw_mel(left, (mixture - mixture.max()).numpy(), SECONDS, front_end.f_max)
     left.set_title("a mixture", fontsize=11, loc="left", color=INK)
     left.set_xticks([])
     below = figure.add_subplot(grid[2 * rows - 2 :, 0])
-    draw_events(below, labels, true, found, detector.labels)
+    draw_events(below, labels, true, alone, detector.labels)
     below.set_xlabel("s", fontsize=9)
     first = None
+    sources = analysis.all_sources(analysis.separation.mel, len(detector.labels))[0]
+    frames = analysis.all_sources(analysis.sources.frame, len(detector.labels))[0]
     for row, name in enumerate(names):
-        part, own = detected(detector, torch.from_numpy(soundscape.parts[name]))
+        index = detector.labels.index(name)
         spectrogram = figure.add_subplot(grid[2 * row, 2])
         first = first or spectrogram
-        draw_mel(spectrogram, (part - top).clamp_max(0).numpy(), SECONDS, detector.feature_config.f_max)
+        draw_mel(spectrogram, (level(sources[index]) - mixture.max()).numpy(), SECONDS, front_end.f_max)
         spectrogram.set_xticks([])
         spectrogram.set_yticks([])
         spectrogram.set_ylabel("")
         bars = figure.add_subplot(grid[2 * row + 1, 2])
+        own = found(detector, frames[index])
         shown = sorted({event.label for event in own} | {name})
         draw_events(bars, shown, [event for event in true if event.label == name], own, detector.labels)
         if row < rows - 1:
@@ -105,7 +109,7 @@ def draw_idea(path: Path, soundscape: Soundscape, detector: CRNN) -> None:
         else:
             bars.set_xlabel("s", fontsize=9)
     assert first is not None
-    first.set_title("its sources", fontsize=11, loc="left", color=INK)
+    first.set_title("its separated sources", fontsize=11, loc="left", color=INK)
     arrow = {"arrowstyle": "-|>", "linewidth": 1.4, "mutation_scale": 13, "color": INK}
     figure.add_artist(ConnectionPatch((0.475, 0.62), (0.555, 0.62), "figure fraction", **arrow))
     figure.text(0.515, 0.645, "mask network\n(trained)", ha="center", va="bottom", fontsize=9, color=INK)
@@ -156,10 +160,10 @@ def draw_speed(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    detector = load_detector(BUILTIN_DETECTOR)
-    corpus = open_corpus(None, None, sample_rate=detector.feature_config.sample_rate)
-    mixing = MixingConfig(n_events=(3, 3), foreground_db=(-6.0, 0.0), background_db=(-25.0, -15.0))
+    separator = Separator.from_checkpoint(BUILTIN_SEPARATOR)
+    corpus = open_corpus(builtin_corpus(seed=CORPUS), None, sample_rate=separator.detector.feature_config.sample_rate)
+    mixing = MixingConfig(n_events=(3, 3), foreground_db=(-6.0, 0.0), background_db=(-25.0, -15.0), reference_db=-32.0)
     mixer = corpus.mixer(mixing, n_sources=3, seconds=SECONDS, seed=SEED)
     *_, chosen = soundscapes(mixer, INDEX + 1, corpus.encoder.labels)
-    draw_idea(DOCS / "idea.png", chosen, detector)
+    draw_idea(DOCS / "idea.png", chosen, separator)
     draw_speed(DOCS / "speed.png")
