@@ -79,6 +79,13 @@ def test_a_fast_run_trains_scores_and_draws(cache, tmp_path, capsys):
             assert f"{100 * scored[name]['psds2']:.1f}" in printed.split("PSDS 2")[1].splitlines()[0]
 
 
+def test_gradients_are_clipped_in_bfloat16_too(cache, tmp_path):
+    """With the fused optimiser, Lightning's own clipping ends such a run."""
+    options = ["--precision=bf16-mixed", "--optimiser.gradient_clip=0.1", "--fast-dev-run", "--accelerator=cpu"]
+    train.main([*options, f"--out={tmp_path}"])
+    assert (tmp_path / "separator.safetensors").is_file()
+
+
 def test_other_data_without_a_detector_trains_one_first(tiny_corpus, tmp_path):
     train.main([f"--data={tiny_corpus}", "--fast-dev-run", f"--out={tmp_path}", "--accelerator=cpu"])
     assert (tmp_path / "detector" / "detector.safetensors").is_file()

@@ -28,7 +28,7 @@ class DenoisingModule(LightningModule):
         self.backend: ops.Backend = backend
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam(self.denoiser.parameters(), self.learning_rate)
+        return torch.optim.Adam(self.denoiser.parameters(), self.learning_rate, fused=True)
 
     def training_step(self, batch: TrainingBatch, batch_idx: int) -> Tensor:
         assert batch.strong is not None

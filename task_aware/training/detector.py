@@ -46,7 +46,7 @@ class DetectorModule(LightningModule):
         return self.teacher if self.config.keep == "teacher" else self.detector
 
     def configure_optimizers(self):  # type: ignore[no-untyped-def]
-        optimiser = torch.optim.Adam(self.detector.parameters(), self.config.learning_rate)
+        optimiser = torch.optim.Adam(self.detector.parameters(), self.config.learning_rate, fused=True)
 
         def factor(step: int) -> float:
             return self.ramp(step) * (cosine(step, self.config.max_steps) if self.config.cosine_decay else 1.0)

@@ -71,9 +71,16 @@ class TaskAwareModule(LightningModule):
                 rate *= cosine(step - first, last - first)
             return rate * warmup(step, schedule.warmup_steps)
 
-        optimiser = torch.optim.Adam(self.system.mask_network.parameters(), schedule.learning_rate, foreach=True)
+        optimiser = torch.optim.Adam(self.system.mask_network.parameters(), schedule.learning_rate, fused=True)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def configure_gradient_clipping(
+        self, optimizer: torch.optim.Optimizer, gradient_clip_val: float | None = None, *_: object, **__: object
+    ) -> None:
+        """Clips the norm of the gradients. Lightning refuses fused optimisers in mixed precision, even in bfloat16."""
+        if gradient_clip_val:
+            torch.nn.utils.clip_grad_norm_(self.system.mask_network.parameters(), gradient_clip_val)
 
     def stage(self, step: int) -> Stage:
         """The stage to which a step belongs."""
@@ -97,7 +104,8 @@ class TaskAwareModule(LightningModule):
         return self.objectives.measure(batch)
 
     def on_train_batch_end(self, *_: object) -> None:
-        update_average(self.teacher, self.system.mask_network, self.global_step, self.schedule.ema_decay)
+        if self.objectives.weights.teacher:
+            update_average(self.teacher, self.system.mask_network, self.global_step, self.schedule.ema_decay)
 
     def on_train_end(self) -> None:
         if self.recorded is not None:
