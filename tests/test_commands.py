@@ -32,6 +32,7 @@ from task_aware.data.mixing_config import MixingConfig
 from task_aware.inference.live import LiveDetector
 from task_aware.models.opening import BUILTIN_DETECTOR
 from task_aware.scoring.psds import why_no_psds
+from task_aware.study.systems import TERMS
 from task_aware.training.config import TrainConfig
 from task_aware.training.setup import batch_sizes
 
@@ -204,7 +205,7 @@ def test_mistakes_are_one_sentence(tmp_path, tiny_corpus):
     with pytest.raises(CheckpointError, match="not a complete safetensors file"):
         train.main([f"--detector={cut}"])
     with pytest.raises(ValueError, match="at least one above 0"):
-        train.main([f"--losses.{name}=0" for name in ("mse", "deep_feature", "weak", "teacher", "frame")])
+        train.main([f"--losses.{name}=0" for name in TERMS])
     with pytest.raises(CheckpointError, match="to resume; start without --resume"):
         train.main(
             [
