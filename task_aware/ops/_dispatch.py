@@ -1,6 +1,6 @@
 """Selects the implementation of an operator: the native kernels or the PyTorch reference.
 
-Also handles the caller's context: references ignore autocast, and kernels reject forward-mode differentiation.
+Also handles the caller's context: references ignore autocast, and kernels refuse the derivatives that they do not have.
 """
 
 from __future__ import annotations
@@ -73,8 +73,11 @@ def outside_autocast(reference: _Reference) -> _Reference:
     return call  # type: ignore[return-value]
 
 
-class _WithoutForwardMode(torch.library.Library):
-    """Registers autograd formulas that raise for forward-mode inputs, where PyTorch would silently return zeros."""
+class _ReverseModeOnly(torch.library.Library):
+    """Registers autograd formulas that refuse other ways to a derivative than torch.autograd's reverse mode.
+
+    PyTorch would silently return zeros in forward mode, and name methods that a caller of torch.func does not have.
+    """
 
     def impl(self, op_name: str, fn: Any, *args: Any, **kwargs: Any) -> Any:
         operation = op_name.removesuffix("_backward")
@@ -86,19 +89,36 @@ class _WithoutForwardMode(torch.library.Library):
                         f"{operation}: the native kernels have no forward-mode derivatives; use reverse mode, "
                         "or backend='reference'."
                     )
-            return fn(keyset, *tensors, **others)
+            try:
+                return fn(keyset, *tensors, **others)
+            except RuntimeError as error:
+                if "setup_context" not in str(error):
+                    raise
+                raise NotImplementedError(
+                    f"{operation}: the native kernels have no derivatives by torch.func (grad, vjp, jacrev, ...); use "
+                    "torch.autograd, or backend='reference'."
+                ) from None
 
         return super().impl(op_name, checked, *args, **kwargs)
 
 
 @functools.cache
 def _library() -> torch.library.Library:
-    return _WithoutForwardMode("task_aware", "FRAGMENT")
+    return _ReverseModeOnly("task_aware", "FRAGMENT")
 
 
 def register_autograd(name: str, backward: Callable[..., Any], **options: Any) -> None:
-    """``torch.library.register_autograd`` for an operator of this package; forward mode raises an error."""
+    """``torch.library.register_autograd`` for an operator of this package; other derivatives raise an error."""
     torch.library.register_autograd(f"task_aware::{name}", backward, lib=_library(), **options)
+
+
+def refuse_second_derivatives(name: str) -> None:
+    """Lets derivatives of ``<name>_backward``, a kernel, raise an error, where PyTorch would silently return zeros."""
+
+    def refuse(ctx: Any, *grads: Tensor | None) -> None:
+        raise NotImplementedError(f"{name}: the native kernels have no second derivatives; use backend='reference'.")
+
+    register_autograd(f"{name}_backward", refuse)
 
 
 def _absent(operation: str, kind: str, reason: str) -> str:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..base.errors import BackendError
 from . import _check
-from ._dispatch import Backend, has_kernels, outside_autocast, register_autograd, use_native
+from ._dispatch import Backend, has_kernels, outside_autocast, refuse_second_derivatives, register_autograd, use_native
 from .glu_pool import check_pool, empty_output, glu_pool_reference
 
 
@@ -101,11 +101,15 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         grads[0] = torch.ops.task_aware.conv_glu_pool_backward(grad, *inputs, *ctx.pool)
     if any(ctx.needs_input_grad[1:5]):
         # A frozen detector never comes here.
-        weights = [tensor.detach().requires_grad_() for tensor in inputs[1:]]
+        create_graph = torch.is_grad_enabled()
         with torch.enable_grad():
-            kernel, shift, weight, bias = weights
-            out = conv_glu_pool_reference(inputs[0].detach(), kernel, shift, weight, bias, ctx.pool)
-            grads[1:] = torch.autograd.grad(out, weights, grad.to(out.dtype))
+            # Views, since the features may depend on the weights too.
+            features, kernel, shift, weight, bias = views = [tensor.view_as(tensor) for tensor in inputs]
+            out = conv_glu_pool_reference(features, kernel, shift, weight, bias, ctx.pool)
+            wanted = [k for k in range(1, 5) if ctx.needs_input_grad[k]]
+            found = torch.autograd.grad(out, [views[k] for k in wanted], grad.to(out.dtype), create_graph=create_graph)
+        for k, of_weight in zip(wanted, found, strict=True):
+            grads[k] = of_weight
     return *grads, None, None
 
 
@@ -113,3 +117,4 @@ if has_kernels():
     torch.library.register_fake("task_aware::conv_glu_pool", _fake)
     torch.library.register_fake("task_aware::conv_glu_pool_backward", _fake_backward)
     register_autograd("conv_glu_pool", _backward, setup_context=_setup_context)
+    refuse_second_derivatives("conv_glu_pool")

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..base.errors import BackendError
 from . import _check
-from ._dispatch import Backend, has_kernels, outside_autocast, register_autograd, use_native
+from ._dispatch import Backend, has_kernels, outside_autocast, refuse_second_derivatives, register_autograd, use_native
 
 
 @outside_autocast
@@ -100,3 +100,4 @@ if has_kernels():
     torch.library.register_fake("task_aware::depthwise_prelu", _fake)
     torch.library.register_fake("task_aware::depthwise_prelu_backward", _fake_backward)
     register_autograd("depthwise_prelu", _backward, setup_context=_setup_context)
+    refuse_second_derivatives("depthwise_prelu")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from . import _check
-from ._dispatch import Backend, has_kernels, outside_autocast, register_autograd, use_native
+from ._dispatch import Backend, has_kernels, outside_autocast, refuse_second_derivatives, register_autograd, use_native
 
 #: Most frames per pool.
 MOST_FRAMES = 32
@@ -111,3 +111,4 @@ if has_kernels():
     torch.library.register_fake("task_aware::glu_pool", _fake)
     torch.library.register_fake("task_aware::glu_pool_backward", _fake_backward)
     register_autograd("glu_pool", _backward, setup_context=_setup_context)
+    refuse_second_derivatives("glu_pool")

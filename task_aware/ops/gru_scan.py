@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..base.errors import BackendError
 from . import _check
-from ._dispatch import Backend, has_kernels, outside_autocast, register_autograd, use_native
+from ._dispatch import Backend, has_kernels, outside_autocast, refuse_second_derivatives, register_autograd, use_native
 
 
 @outside_autocast
@@ -73,26 +73,49 @@ def gru_scan(gates: Tensor, weight: Tensor, bias: Tensor, *, backend: Backend = 
 
 
 def gru(x: Tensor, layers: nn.GRU, *, backend: Backend = "auto") -> Tensor:
-    """Computes the output of a ``torch.nn.GRU`` with :func:`gru_scan`, beginning with zeros and without dropout.
+    """Computes the output of a ``torch.nn.GRU`` with :func:`gru_scan`, beginning with zeros: ``layers(x)[0]``.
+
+    Under ``torch.compile``, set ``torch._dynamo.config.allow_rnn = True``, without which it rejects every ``nn.GRU``.
 
     Args:
-        x: ``[B,T,I]``.
-        layers: the GRU, which must have biases and ``batch_first``.
+        x: ``[B,T,I]``; ``[T,B,I]`` if ``layers`` is not ``batch_first``; or ``[T,I]``.
+        layers: the GRU; one with dropout between its layers must be in evaluation mode.
         backend: backend of the recurrence.
 
     Returns:
-        ``[B,T,D * H]``.
+        ``[B,T,D * H]``, or in the order of ``x``.
+
+    Raises:
+        TypeError, ValueError: an argument has the wrong type or shape, or the GRU would apply dropout.
+        BackendError: the tensors are not on the CPU and the backend is not ``reference``.
     """
+    _check.floating("gru", x=x)
+    if not isinstance(layers, nn.GRU):
+        raise TypeError(f"gru: layers is {type(layers).__name__}, expected a torch.nn.GRU.")
+    letters = "[B,T,I]" if layers.batch_first else "[T,B,I]"
+    if x.dim() not in (2, 3) or x.shape[-1] != layers.input_size:
+        raise ValueError(f"gru: x is {_check.shape(x)}, expected {letters} or [T,I] with I = {layers.input_size}.")
+    if layers.training and layers.dropout and layers.num_layers > 1:
+        raise ValueError(
+            f"gru: layers is in training mode with a dropout of {layers.dropout}, which is not applied here; call "
+            "layers.eval(), or the module itself."
+        )
     suffixes = ["", "_reverse"] if layers.bidirectional else [""]
+
+    def parameters(name: str) -> list[Tensor]:
+        return [getattr(layers, f"{name}{suffix}") for suffix in suffixes]
+
+    time_first = x.dim() == 3 and not layers.batch_first
+    y = x.transpose(0, 1) if time_first else x.unsqueeze(0) if x.dim() == 2 else x
     for layer in range(layers.num_layers):
-
-        def parameters(name: str, layer: int = layer) -> list[Tensor]:
-            return [getattr(layers, f"{name}_l{layer}{suffix}") for suffix in suffixes]
-
-        gates = nn.functional.linear(x, torch.cat(parameters("weight_ih")), torch.cat(parameters("bias_ih")))
-        weight, bias = torch.stack(parameters("weight_hh")), torch.stack(parameters("bias_hh"))
-        x = gru_scan(gates.unflatten(2, (len(suffixes), -1)), weight, bias, backend=backend).flatten(2)
-    return x
+        weight = torch.stack(parameters(f"weight_hh_l{layer}"))
+        if layers.bias:
+            bias_ih, bias = torch.cat(parameters(f"bias_ih_l{layer}")), torch.stack(parameters(f"bias_hh_l{layer}"))
+        else:
+            bias_ih, bias = None, weight.new_zeros(weight.shape[:2])
+        gates = nn.functional.linear(y, torch.cat(parameters(f"weight_ih_l{layer}")), bias_ih)
+        y = gru_scan(gates.unflatten(2, (len(suffixes), -1)), weight, bias, backend=backend).flatten(2)
+    return y.transpose(0, 1) if time_first else y.squeeze(0) if x.dim() == 2 else y
 
 
 def _fake(gates: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -129,3 +152,4 @@ if has_kernels():
     torch.library.register_fake("task_aware::gru_scan", _fake)
     torch.library.register_fake("task_aware::gru_scan_backward", _fake_backward)
     register_autograd("gru_scan", _backward, setup_context=_setup_context)
+    refuse_second_derivatives("gru_scan")

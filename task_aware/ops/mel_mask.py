@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from . import _check
-from ._dispatch import Backend, has_kernels, outside_autocast, register_autograd, use_native
+from ._dispatch import Backend, has_kernels, outside_autocast, refuse_second_derivatives, register_autograd, use_native
 
 
 class MaskedMel(NamedTuple):
@@ -148,12 +148,8 @@ def _backward(ctx: Any, grad_masked: Tensor | None, grad_features: Tensor | None
     return (grad_logits, grad_mel if wants_mel else None, None, None, None, None, None)
 
 
-def _no_second_derivatives(ctx: Any, *grads: Tensor | None) -> None:
-    raise NotImplementedError("mel_mask: the native kernels have no second derivatives; use backend='reference'.")
-
-
 if has_kernels():
     torch.library.register_fake("task_aware::mel_mask", _fake)
     torch.library.register_fake("task_aware::mel_mask_backward", _fake_backward)
     register_autograd("mel_mask", _backward, setup_context=_setup_context)
-    register_autograd("mel_mask_backward", _no_second_derivatives)
+    refuse_second_derivatives("mel_mask")

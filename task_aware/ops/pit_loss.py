@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import _check
-from ._dispatch import Backend, has_kernels, outside_autocast, register_autograd, use_native
+from ._dispatch import Backend, has_kernels, outside_autocast, refuse_second_derivatives, register_autograd, use_native
 from ._tables import kept
 from .reorder import reorder_reference
 
@@ -231,3 +231,4 @@ if has_kernels():
     torch.library.register_fake("task_aware::pit_loss", _fake)
     torch.library.register_fake("task_aware::pit_loss_backward", _fake_backward)
     register_autograd("pit_loss", _backward, setup_context=_setup_context)
+    refuse_second_derivatives("pit_loss")

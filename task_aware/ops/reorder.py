@@ -58,7 +58,13 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
     return torch.ops.task_aware.reorder_backward(grad, permutation), None
 
 
+def _second(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+    (permutation,) = ctx.saved_tensors
+    return torch.ops.task_aware.reorder(grad, permutation), None
+
+
 if has_kernels():
     torch.library.register_fake("task_aware::reorder", _fake)
     torch.library.register_fake("task_aware::reorder_backward", _fake)
     register_autograd("reorder", _backward, setup_context=_setup_context)
+    register_autograd("reorder_backward", _second, setup_context=_setup_context)

@@ -1,8 +1,9 @@
-"""What all operators do where their caller has set something: autocast, or derivatives in forward mode."""
+"""What all operators do where their caller has set something: autocast, or derivatives of another kind."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -104,6 +105,92 @@ def test_forward_mode_is_refused_by_the_kernels(name: str) -> None:
             torch.func.jvp(of_one, (x,), (torch.ones_like(x),))
     with forward_ad.dual_level():
         call(*inputs, backend="native")  # of no dual numbers there is nothing to refuse
+
+
+def second_derivatives(name: str, backend: str, among: set[int]) -> tuple[Tensor, ...]:
+    """Of a weighted sum of the gradients of a weighted sum: to the inputs ``among``, and to the first weights."""
+    generator = torch.Generator().manual_seed(1)
+
+    def weights(tensors: Iterable[Tensor]) -> list[Tensor]:
+        return [torch.randn(x.shape, generator=generator, dtype=x.dtype) for x in tensors]
+
+    def weighted(tensors: Iterable[Tensor], by: list[Tensor]) -> Tensor:
+        return torch.stack([(w * x).sum() for w, x in zip(by, tensors, strict=True)]).sum()
+
+    inputs = sample(name, torch.float64)
+    leaves = [x.requires_grad_() for k, x in enumerate(inputs) if k in among]
+    results = outputs(CALLS[name][0](*inputs, backend=backend))
+    first = [w.requires_grad_() for w in weights(results)]
+    grads = torch.autograd.grad(weighted(results, first), leaves, create_graph=True)
+    total = weighted(grads, weights(leaves))
+    return torch.autograd.grad(total, [*leaves, *first], allow_unused=True, materialize_grads=True)
+
+
+@each_operator
+def test_second_derivatives_are_right_or_refused(name: str) -> None:
+    """PyTorch would take those through a kernel's backward to be zero."""
+    refused = []
+    count = len(CALLS[name][1])
+    for among in [*({k} for k in range(count)), set(range(count))]:
+        try:
+            native = second_derivatives(name, "native", among)
+        except NotImplementedError as error:
+            assert str(error) == f"{name}: the native kernels have no second derivatives; use backend='reference'."
+            refused.append(among)
+        else:
+            wanted = second_derivatives(name, "reference", among)
+            torch.testing.assert_close(native, wanted, rtol=1e-9, atol=1e-11)
+    if name in ("mel_spectrogram", "reorder", "reverb_mix"):
+        assert not refused
+
+
+def test_the_gradient_to_a_gradient_of_features_that_depend_on_the_weights() -> None:
+    """Each derivative of conv_glu_pool is that of one argument, whatever its others were made of."""
+    features, *weights = sample("conv_glu_pool", torch.float64)
+    kernel = weights[0].requires_grad_()
+    grads = [
+        torch.autograd.grad(ops.conv_glu_pool(features * kernel.sum(), *weights, (2, 2), backend=backend).sum(), kernel)
+        for backend in ("native", "reference")
+    ]
+    torch.testing.assert_close(*grads)
+
+
+@each_operator
+def test_torch_func_is_refused_by_the_kernels_and_served_by_the_references(name: str) -> None:
+    """PyTorch would speak of a method ``setup_context``, which the caller does not have."""
+    call, _ = CALLS[name]
+    inputs = tuple(sample(name, torch.float64))
+    everything = tuple(range(len(inputs)))
+
+    def total(*tensors: Tensor, backend: str = "native") -> Tensor:
+        return torch.stack([x.square().sum() for x in outputs(call(*tensors, backend=backend))]).sum()
+
+    message = f"{name}: the native kernels have no derivatives by torch.func .* or backend='reference'"
+    for transform in (torch.func.grad, torch.func.jacrev):
+        with pytest.raises(NotImplementedError, match=message):
+            transform(total, everything)(*inputs)
+    with pytest.raises(NotImplementedError, match=message):
+        torch.func.vjp(total, *inputs)
+    leaves = [x.clone().requires_grad_() for x in inputs]
+    wanted = torch.autograd.grad(total(*leaves), leaves)
+    found = torch.func.grad(partial(total, backend="reference"), everything)(*inputs)
+    torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-12)
+
+
+@each_operator
+def test_forward_mode_over_reverse_mode_is_right_or_refused(name: str) -> None:
+    """The gradient is linear in what comes back to the outputs, so that its tangent is the gradient of a tangent."""
+    inputs = [x.requires_grad_() for x in sample(name, torch.float64)]
+    results = outputs(CALLS[name][0](*inputs, backend="native"))
+    backs = [x.detach() for x in results]
+    try:
+        with forward_ad.dual_level():
+            duals = [forward_ad.make_dual(torch.ones_like(x), x) for x in backs]
+            found = [forward_ad.unpack_dual(x).tangent for x in torch.autograd.grad(results, inputs, duals, True)]
+    except NotImplementedError as error:
+        assert f"{name}: the native kernels have no forward-mode derivatives" in str(error)
+    else:
+        torch.testing.assert_close(found, list(torch.autograd.grad(results, inputs, backs)))
 
 
 @each_operator

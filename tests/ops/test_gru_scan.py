@@ -69,6 +69,43 @@ def test_it_is_the_gru_of_torch(backend: ops.Backend, layers: int, bidirectional
     torch.testing.assert_close(*grads, rtol=1e-11, atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("shape", "options"),
+    [
+        ((3, 9, 6), {"bias": False}),
+        ((9, 3, 6), {"batch_first": False}),
+        ((9, 6), {}),
+        ((9, 6), {"batch_first": False, "bias": False, "bidirectional": True, "num_layers": 2}),
+        ((9, 1, 6), {"batch_first": False, "num_layers": 2}),
+        ((1, 9, 6), {"num_layers": 2, "dropout": 0.5}),
+    ],
+    ids=str,
+)
+def test_every_gru_is_read_as_torch_reads_it(shape: tuple[int, ...], options: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    module = nn.GRU(6, 5, **{"batch_first": True, **options}).double().eval()
+    x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    results = [module(x)[0], ops.gru(x, module)]
+    torch.testing.assert_close(*results, rtol=0, atol=1e-13)
+    leaves = (x, *module.parameters())
+    torch.testing.assert_close(
+        *(torch.autograd.grad(y.square().sum(), leaves) for y in results), rtol=1e-11, atol=1e-12
+    )
+
+
+def test_a_gru_compiles_as_one_graph() -> None:
+    """Where Dynamo is told to accept a GRU at all."""
+    module, x = nn.GRU(6, 5, 2, batch_first=True, bidirectional=True), torch.randn(3, 9, 6)
+    leaves = list(module.parameters())
+    with torch._dynamo.config.patch(allow_rnn=True):
+        results = [
+            function(x, module) for function in (torch.compile(ops.gru, fullgraph=True, backend="aot_eager"), ops.gru)
+        ]
+    grads = [torch.autograd.grad(result.square().sum(), leaves) for result in results]
+    torch.testing.assert_close(*results)
+    torch.testing.assert_close(*grads)
+
+
 def test_float32_weights_with_bfloat16_gates() -> None:
     """As autocast has it."""
     gates, weight, bias = sample_inputs()
@@ -153,3 +190,31 @@ def test_refusals(change: dict[str, Any], kind: type[Exception], message: str) -
     arguments = dict(zip(("gates", "weight", "bias"), sample_inputs(), strict=True))
     with pytest.raises(kind, match=message):
         ops.gru_scan(**{**arguments, **change})
+
+
+REFUSED_GRUS: list[tuple[tuple[int, ...], nn.Module, type[Exception], str]] = [
+    (
+        (3, 9, 4),
+        nn.GRU(6, 5, batch_first=True),
+        ValueError,
+        r"x is \[3,9,4\], expected \[B,T,I\] or \[T,I\] with I = 6",
+    ),
+    ((2, 3, 9, 6), nn.GRU(6, 5), ValueError, r"x is \[2,3,9,6\], expected \[T,B,I\] or \[T,I\]"),
+    ((6,), nn.GRU(6, 5), ValueError, r"x is \[6\], expected"),
+    ((3, 9, 6), nn.LSTM(6, 5), TypeError, "layers is LSTM, expected a torch.nn.GRU"),
+    ((3, 9, 6), nn.GRU(6, 5, 2, dropout=0.5), ValueError, "in training mode with a dropout of 0.5"),
+]
+
+
+@pytest.mark.parametrize(("shape", "layers", "kind", "message"), REFUSED_GRUS)
+def test_a_gru_that_cannot_be_read_is_refused(
+    shape: tuple[int, ...], layers: Any, kind: type[Exception], message: str
+) -> None:
+    with pytest.raises(kind, match=message):
+        ops.gru(torch.zeros(shape), layers)
+
+
+def test_packed_sequences_are_refused() -> None:
+    packed: Any = nn.utils.rnn.pack_sequence([torch.zeros(9, 6)])
+    with pytest.raises(TypeError, match="gru: x is PackedSequence, expected a torch.Tensor"):
+        ops.gru(packed, nn.GRU(6, 5))
