@@ -16,6 +16,7 @@ from task_aware.base.errors import DataError
 from task_aware.data.audio import read_audio
 from task_aware.data.desed import Clip, Split
 from task_aware.data.labels import Event
+from task_aware.models.copies import listening_copy
 from task_aware.models.decoding import decode
 from task_aware.models.denoiser import DenoisedDetector
 from task_aware.models.detector import Detector, median_frames_of
@@ -85,7 +86,7 @@ def hear_split(
     """Runs a model on every clip of a split.
 
     Args:
-        model: a detector, a `Separator` or a `DenoisedDetector`.
+        model: a detector, a `Separator` or a `DenoisedDetector`; its mode and device stay as they are.
         split: the clips.
         device: where to compute.
         backend: backend of the operators.
@@ -95,7 +96,7 @@ def hear_split(
         The frame probabilities of each clip by system: `detector_only`; for a separator also `separated`; for a
         denoiser also `separated` (the average for mixture and foreground) and `source_only` (the foreground).
     """
-    model = model.to(device).eval()
+    model = listening_copy(model, device)
     detector = detector_of(model)
     front_end = detector.feature_config
     for clips, waveform in batches_of(split, front_end, device=device, batch_size=batch_size, progress=progress):
