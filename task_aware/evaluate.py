@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
 from task_aware.base import cli
 from task_aware.base.errors import DataError
+from task_aware.base.tables import write_table
 from task_aware.data.desed import read_split
 from task_aware.models.opening import detector_of, open_model, pick_device
 from task_aware.scoring.evaluation import decode_all, hear_split, score, score_psds
-from task_aware.scoring.psds import why_no_psds
-from task_aware.scoring.report import table, write_results
+from task_aware.scoring.report import table, write_detections, write_results
 from task_aware.synthesis import builtin_corpus
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Scores a checkpoint on labelled clips; prints the scores, and writes them with the detected events.
 
-    See docs/evaluation.md.
+    Exit status: 0 if all clips were scored, 1 if some could not be used (errors.tsv names them), 2 if the command line
+    is wrong. See docs/evaluation.md.
     """
     parser = ArgumentParser(prog="python -m task_aware.evaluate", description=main.__doc__)
     parser.add_argument(
@@ -40,17 +43,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     split = read_split(options.data or builtin_corpus(), options.split, detector.labels)
     if not split.clips:
         raise DataError(f"none of the clips in {split.metadata} has a recording; there is nothing to score")
-    heard = list(hear_split(model, split, device=pick_device(options.accelerator)))
-    detections = decode_all(heard, detector)
-    results = score(split, detections, detector.labels)
-    missing = why_no_psds()
-    psds_of = None if missing else score_psds(split, heard, detector)
-    print(table(results, psds_of))
-    if missing:
-        print(missing)
+    unusable: dict[str, str] = {}
+    heard = list(hear_split(model, split, device=pick_device(options.accelerator), unusable=unusable))
+    if not heard:
+        raise DataError(f"none of the clips in {split.metadata} can be used: {next(iter(unusable.values()))}")
+    split = replace(split, clips=tuple(clip for clip in split.clips if clip.filename not in unusable))
+    left_out = [*split.missing, *unusable]
+
+    # what there is, is written before anything that could fail
     out = options.out or options.checkpoint.parent / f"evaluation-{options.split}"
-    write_results(out, results, detections, psds_of)
-    print(f"written to {out}")
+    detections = decode_all(heard, detector)
+    write_detections(out, detections)
+    write_table(out / "errors.tsv", ("filename", "error"), unusable.items())
+    results = score(split, detections, detector.labels)
+    write_results(out, results, detections, left_out=left_out)
+    psds_of, reasons = score_psds(split, heard, detector)
+    write_results(out, results, detections, psds_of, left_out=left_out)
+    print("\n".join([table(results, psds_of), *reasons, f"written to {out}"]))
+    if unusable:
+        print(f"{len(unusable)} of the clips could not be used: see {out / 'errors.tsv'}", file=sys.stderr)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -115,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     errors = analyse(predictor, todo, Writer(outputs, predictor, seconds, options.plot_minutes), options.jobs)
     elapsed = time.perf_counter() - start
     outputs.write_tables(recordings, errors, ending)
-    n_done = len(todo) - len(errors)
+    n_done = sum(each.name not in errors for each in todo)
     heard = sum(length for name, length in seconds.items() if name not in errors)
     print(
         f"{n_done} recording{'s' * (n_done != 1)}, {heard / 60:.1f} min of audio in {elapsed:.1f} s "

@@ -13,7 +13,7 @@ from jsonargparse import ArgumentParser
 
 from task_aware.base import cli
 from task_aware.data.blocks import read_blocks
-from task_aware.data.labels import Event
+from task_aware.data.labels import Event, written_times
 from task_aware.inference.live import LiveDetector
 
 #: Stands for standard input in place of a recording.
@@ -30,7 +30,7 @@ def read_standard_input(n_samples: int) -> Iterator[np.ndarray]:
 def print_events(name: str, events: Iterable[Event]) -> None:
     """Prints events as rows of DESED's tables."""
     for event in events:
-        print(name, f"{event.onset:.3f}", f"{event.offset:.3f}", event.label, sep="\t", flush=True)
+        print(name, *written_times(event), event.label, sep="\t", flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

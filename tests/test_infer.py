@@ -1,6 +1,7 @@
 """`python -m task_aware.infer` as a user meets it: folders of all kinds of files, mistakes, interruptions."""
 
 import csv
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -18,6 +19,8 @@ from task_aware.data.audio import read_audio
 from task_aware.data.desed import Clip, Split, read_events
 from task_aware.data.labels import DESED_CLASSES
 from task_aware.inference import batch
+from task_aware.inference.outputs import write_scores
+from task_aware.inference.predictor import Result
 from task_aware.models.system import Separator
 from task_aware.scoring.evaluation import SEPARATED, detect_split
 
@@ -231,6 +234,53 @@ def test_mistakes_are_one_sentence(checkpoint, recordings, tmp_path):
             infer.main([str(argument) for argument in (*arguments, out)])
     assert not (tmp_path / "out").exists()
     assert run(checkpoint, file) == 2  # --out is missing
+
+
+def test_no_file_ends_a_run_over_many(checkpoint, tmp_path, monkeypatch, capsys):
+    """Neither what is in it, nor its name, nor that it goes away before it is drawn."""
+    folder, out = tmp_path / "in", tmp_path / "out"
+    good = {"a.wav", "z.wav", 'quote" tab\t.wav', "$a_{$.wav", "x" * 240 + ".wav", "sub/line\nbreak.wav"}
+    for name in good:
+        write(folder / name, burst(1.0))
+    soundfile.write(folder / "loud.wav", np.full(16000, 3e38, np.float32), 16000, subtype="FLOAT")
+    write(folder / "gone.wav", burst(1.0))
+    (folder / "caf").mkdir()
+    not_utf8 = Path(os.fsdecode(os.fsencode(folder / "caf") + b"\xe9.wav"))
+    shutil.copy(folder / "a.wav", not_utf8)
+    for suffix in (".wav", ".flac"):  # keep their suffixes, so that the results' names are longer
+        write(folder / ("y" * 248 + suffix), burst(1.0))
+    draw = batch.draw
+
+    def draw_what_is_left(path, recording, *arguments):
+        if recording.name == "gone.wav":
+            recording.path.unlink()
+        draw(path, recording, *arguments)
+
+    monkeypatch.setattr(batch, "draw", draw_what_is_left)
+    assert run(checkpoint, folder, f"--out={out}", "--plot", "--scores", "--audio", "--device=cpu", "--jobs=2") == 1
+    errors = {row["filename"]: row["error"] for row in table(out / "errors.tsv")}
+    long = {"y" * 248 + suffix for suffix in (".wav", ".flac")}
+    assert set(errors) == {"loud.wav", "gone.wav", "caf\\udce9.wav", *long}
+    assert "reaches 3e+38" in errors["loud.wav"] and "is not a file" in errors["gone.wav"]
+    assert "is not UTF-8; rename it" in errors["caf\\udce9.wav"]
+    assert all("a name so long" in errors[name] for name in long)
+    assert set(read_events(out / "events.tsv")) == good
+    assert not list(out.rglob(".*"))
+
+    (out / "events/a.tsv").write_bytes(b"\xff")
+    (out / "events/z.tsv").write_text('onset\toffset\tevent_label\n"')
+    assert run(checkpoint, folder / "a.wav", folder / "z.wav", f"--out={out}", "--skip-existing") == 1
+    errors = {row["filename"]: row["error"] for row in table(out / "errors.tsv")}
+    assert set(errors) == {"a.wav", "z.wav"} and "remove it and run again" in errors["a.wav"]
+
+
+def test_scores_have_no_frame_without_length(small_detector, tmp_path):
+    """sed_scores_eval refuses them; a detector with an answer for each feature frame has one at the very end."""
+    result = Result([], np.zeros((51, 10), np.float32), 1.0)
+    write_scores(tmp_path / "a.tsv", result, ['a "b"\t', *DESED_CLASSES[1:]], 0.02)
+    rows = table(tmp_path / "a.tsv")
+    assert len(rows) == 50 and all(float(row["onset"]) < float(row["offset"]) for row in rows)
+    assert list(rows[0]) == ["onset", "offset", 'a "b"\t', *DESED_CLASSES[1:]]
 
 
 def test_a_failure_leaves_no_half_of_the_sources(checkpoint, tmp_path):

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+#: Most bytes in a file's name, on all common file systems.
+LONGEST_NAME = 255
+
+
+def hidden(path: Path, ending: str) -> Path:
+    """A hidden path beside `path` for a temporary file, whose name is not too long if that of `path` is not."""
+    name = os.fsencode(path.name)
+    kept = path.name if len(name) <= LONGEST_NAME // 2 else hashlib.sha256(name).hexdigest()
+    return path.with_name(f".{kept}.{ending}")
 
 
 @contextmanager
@@ -16,7 +27,7 @@ def replacing(path: Path) -> Iterator[Path]:
     so that several processes can write to the same `path`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = hidden(path, f"{os.getpid()}.tmp")
     try:
         yield temporary
         os.replace(temporary, path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 import math
 import os
@@ -11,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from task_aware.base.errors import DataError
-from task_aware.base.files import replacing
-from task_aware.data.audio import AUDIO_SUFFIXES, audio_seconds, find_audio
-from task_aware.data.labels import DESED_CLASSES, Event, Events
+from task_aware.base.tables import read_rows, write_table
+from task_aware.data.audio import AUDIO_SUFFIXES, RecordingError, audio_seconds, find_audio
+from task_aware.data.labels import DESED_CLASSES, Event, Events, written_times
 
 # name: table below metadata/, folder below audio/, columns
 _LAYOUT: dict[str, tuple[str, str, tuple[str, ...]]] = {
@@ -124,8 +123,9 @@ def read_split(
             if len(columns) == 4:
                 found_events = events.setdefault(filename, [])
                 event = _parse_event(row, where, labels)
-                if event is not None:
-                    _check_end(event, paths[filename], where, clip_seconds)
+                path = paths[filename]
+                if event is not None and path is not None:  # nobody knows how long a missing clip is
+                    _check_end(event, path, where, clip_seconds)
                     found_events.append(event)
             elif len(columns) == 2:
                 names = weak.setdefault(filename, [])
@@ -187,13 +187,8 @@ def _read_table(path: Path, columns: Sequence[str], *, may_be_empty: bool = Fals
     """(line number, fields of the requested columns) of each row."""
     if not path.is_file():
         raise DataError(f"{path} does not exist; check the data folder, which must hold audio/ and metadata/.")
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8."
-        ) from error
-    header = [field.strip() for field in lines[0].split("\t")] if lines else []
+    table = list(read_rows(path))
+    header = [field.strip() for field in table[0][1]] if table else []
     absent = [column for column in columns if column not in header]
     if absent:
         raise DataError(
@@ -202,15 +197,12 @@ def _read_table(path: Path, columns: Sequence[str], *, may_be_empty: bool = Fals
         )
     where = [header.index(column) for column in columns]
     rows = []
-    for number, line in enumerate(lines[1:], start=2):
-        if not line.strip():
-            continue
-        fields = [field.strip() for field in line.split("\t")]
-        if len(fields) > len(header):
+    for number, row in table[1:]:
+        if len(row) > len(header):
             raise DataError(
-                f"{path}:{number} has {len(fields)} fields, but the header has {len(header)}; correct the row."
+                f"{path}:{number} has {len(row)} fields, but the header has {len(header)}; correct the row."
             )
-        fields += [""] * (len(header) - len(fields))
+        fields = [field.strip() for field in row] + [""] * (len(header) - len(row))
         rows.append((number, [fields[column] for column in where]))
     if not rows and not may_be_empty:
         raise DataError(f"{path} has a header but no rows; an empty split cannot be used.")
@@ -251,11 +243,13 @@ def _check_label(label: str, where: str, labels: Sequence[str]) -> None:
         raise DataError(f"{where} has the unknown label {label!r}; expected one of {', '.join(labels)}.")
 
 
-def _check_end(event: Event, path: Path | None, where: str, clip_seconds: float) -> None:
+def _check_end(event: Event, path: Path, where: str, clip_seconds: float) -> None:
     if event.offset <= clip_seconds + _LATE_OFFSET_SECONDS:
         return
-    # opening the file takes time, and most tables never get here
-    length = max(clip_seconds, audio_seconds(path)) if path is not None else clip_seconds
+    try:  # opening the file takes time, and most tables never get here
+        length = max(clip_seconds, audio_seconds(path))
+    except RecordingError:
+        return  # nobody knows its length; whoever reads the recording says what is wrong with it
     if event.offset > length + _LATE_OFFSET_SECONDS:
         raise DataError(
             f"{where} has the offset {event.offset:g} s, but the clip ends at {length:g} s; correct the row "
@@ -266,14 +260,12 @@ def _check_end(event: Event, path: Path | None, where: str, clip_seconds: float)
 def write_events(path: str | os.PathLike[str], events: Events) -> None:
     """Writes the events of each file as a DESED table: tab-separated filename, onset, offset, event_label.
 
-    Times are in seconds with three decimals; a file without events gets one row with empty fields. The table is
+    Times are as in `written_times`; a file without events gets one row with empty fields. The table is
     written completely or not at all.
     """
-    with replacing(Path(path)) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, delimiter="\t", lineterminator="\n")
-        writer.writerow(("filename", "onset", "offset", "event_label"))
-        for name, of_file in events.items():
-            for event in of_file:
-                writer.writerow((name, f"{event.onset:.3f}", f"{event.offset:.3f}", event.label))
-            if not of_file:
-                writer.writerow((name, "", "", ""))
+    rows = (
+        (name, *row)
+        for name, of_file in events.items()
+        for row in [(*written_times(event), event.label) for event in of_file] or [("", "", "")]
+    )
+    write_table(path, ("filename", "onset", "offset", "event_label"), rows)

@@ -36,6 +36,12 @@ class Event:
     label: str
 
 
+def written_times(event: Event) -> tuple[str, str]:
+    """Onset and offset as tables have them, in seconds with three decimals; rounding leaves an event at least 1 ms."""
+    onset, offset = f"{event.onset:.3f}", f"{event.offset:.3f}"
+    return onset, offset if float(offset) > float(onset) else f"{float(onset) + 0.001:.3f}"
+
+
 #: The events of each file by filename; the sequence of a file without events is empty.
 Events = Mapping[str, Sequence[Event]]
 

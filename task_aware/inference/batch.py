@@ -11,6 +11,7 @@ from functools import partial
 import numpy as np
 from tqdm import tqdm
 
+from task_aware.base.errors import DataError
 from task_aware.data.audio import RecordingError, audio_seconds
 from task_aware.data.blocks import read_ahead, read_blocks
 from task_aware.inference.outputs import Outputs, SourceFiles, draw, write_event_table, write_scores
@@ -23,7 +24,7 @@ def seconds_of(recordings: Sequence[Recording], jobs: int) -> dict[str, float]:
     """Lengths of the recordings in seconds, from their headers, by name; 0 if a recording cannot be opened."""
 
     def seconds(recording: Recording) -> float:
-        with suppress(RecordingError):
+        with suppress(OSError, ValueError):  # RecordingError is a ValueError, as is a name that is no path
             return audio_seconds(recording.path)
         return 0.0
 
@@ -79,9 +80,18 @@ class Writer:
             self._sources.pop(recording).close([])
 
 
-def windows_of(predictor: Predictor, recording: Recording) -> Iterator[Window]:
-    """Yields a recording's windows, reading the file as they are requested."""
-    return predictor.windowing.cut(read_blocks(recording.path, predictor.sample_rate), str(recording.path))
+def windows_of(predictor: Predictor, outputs: Outputs, recording: Recording) -> Iterator[Window]:
+    """Yields a recording's windows, reading the file as they are requested.
+
+    Raises RecordingError for whatever is wrong with this recording alone.
+    """
+    try:
+        outputs.check_names(recording)
+        yield from predictor.windowing.cut(read_blocks(recording.path, predictor.sample_rate), str(recording.path))
+    except DataError:
+        raise
+    except (OSError, ValueError) as error:
+        raise RecordingError(f"{recording.path} cannot be read ({error})") from error
 
 
 def analyse(predictor: Predictor, recordings: Sequence[Recording], writer: Writer, jobs: int) -> dict[str, str]:
@@ -103,13 +113,19 @@ def analyse(predictor: Predictor, recordings: Sequence[Recording], writer: Write
                     done = 0.0
                 yield recording, item
 
-        items = read_ahead(recordings, partial(windows_of, predictor), jobs)
+        def fail(recording: Recording, error: RecordingError) -> None:
+            errors[recording.name] = str(error)
+            writer.discard(recording)
+            tqdm.write(f"skipped: {error}", file=sys.stderr)
+
+        items = read_ahead(recordings, partial(windows_of, predictor, writer.outputs), jobs)
         sink = writer.write_sources if writer.outputs.wanted.audio else None
         for recording, result in predictor.analyse(heard(items), sink):
             if isinstance(result, RecordingError):
-                errors[recording.name] = str(result)
-                writer.discard(recording)
-                tqdm.write(f"skipped: {result}", file=sys.stderr)
-            else:
+                fail(recording, result)
+                continue
+            try:
                 writer.finish(recording, result)
+            except RecordingError as error:  # `draw` reads it again
+                fail(recording, error)
     return errors

@@ -6,11 +6,9 @@ chunk with as much context as they need; the networks are causal and remember th
 
 from __future__ import annotations
 
-import copy
 import math
 import os
 from collections.abc import Sequence
-from itertools import chain
 from typing import TypeVar, cast
 
 import numpy as np
@@ -19,8 +17,10 @@ from scipy.ndimage import median_filter
 from torch import Tensor, nn
 
 from task_aware.data.labels import Event
+from task_aware.data.samples import as_float, check_level
 from task_aware.models.causal import start_stream
 from task_aware.models.condition import condition_of, condition_size
+from task_aware.models.copies import listening_copy
 from task_aware.models.crnn import CRNN
 from task_aware.models.denoiser import DenoisedDetector
 from task_aware.models.detector import median_frames_of
@@ -55,8 +55,7 @@ def check_causal(model: nn.Module) -> None:
 
 def streaming_copy(model: Module) -> Module:
     """A copy that shares the model's weights and remembers a stream, in evaluation mode."""
-    weights = {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())}
-    copied = copy.deepcopy(model, weights).eval()
+    copied = listening_copy(model)
     start_stream(copied)
     return copied
 
@@ -276,14 +275,17 @@ class LiveDetector:
     def push(self, samples: np.ndarray | Tensor) -> list[Event]:
         """Takes the next samples `[n]` and returns the events that have become final, sorted by offset.
 
-        Times count from the start of the stream. Raises ValueError if the samples are not [n] or not finite.
+        Times count from the start of the stream. Floats have full scale 1; integers of 8, 16 and 32 bits are divided by
+        the full scale of their type. Raises ValueError if the samples are something else, not [n], not finite, or more
+        than 40 dB above full scale; the stream is then as before.
         """
-        samples = torch.as_tensor(samples).detach().cpu().float().numpy()
-        if samples.ndim != 1:
-            raise ValueError(f"samples have the shape {list(samples.shape)}; expected [n], a single channel")
-        if not np.isfinite(samples).all():
-            raise ValueError("samples must be finite, got NaN or infinity")
-        frame = self._frames.push(samples)
+        values = as_float(samples, "the chunk")
+        if values.ndim != 1:
+            raise ValueError(
+                f"the chunk has the shape {list(values.shape)}; expected [n], a single channel: average the channels"
+            )
+        check_level(values, "the chunk")
+        frame = self._frames.push(values)
         return self._events.push(frame) if len(frame) else []
 
     def flush(self) -> list[Event]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -14,9 +13,12 @@ import numpy as np
 import soundfile
 import torch
 
-from task_aware.base.files import replacing
+from task_aware.base.errors import DataError
+from task_aware.base.files import LONGEST_NAME, hidden
+from task_aware.base.tables import read_rows, write_table
+from task_aware.data.audio import RecordingError
 from task_aware.data.blocks import read_blocks
-from task_aware.data.labels import Event
+from task_aware.data.labels import Event, written_times
 from task_aware.inference.predictor import REST, Result
 from task_aware.inference.recordings import Recording
 from task_aware.models.decoding import frame_edges
@@ -69,50 +71,51 @@ class Outputs:
             paths += list(self.sources(recording).values())[-1:]
         return all(path.is_file() for path in paths)
 
-    def write_tables(self, recordings: Sequence[Recording], errors: Mapping[str, str], ending: str = "") -> None:
-        """Writes one table with the events of all recordings and one with the errors, by recording."""
-        done = {recording.name: self.events(recording) for recording in recordings if recording.name not in errors}
-        join_event_tables(self.root / f"events{ending}.tsv", done)
+    def check_names(self, recording: Recording) -> None:
+        """Raises RecordingError if its results cannot have the recording's name."""
+        try:
+            recording.name.encode()
+        except UnicodeEncodeError as error:
+            raise RecordingError(f"the name of {recording.name!r} is not UTF-8; rename it") from error
+        paths = [self.events(recording), self.scores(recording), *self.sources(recording).values()]
+        if max(len(path.name.encode()) for path in paths) > LONGEST_NAME:
+            raise RecordingError(
+                f"{recording.path} has a name so long that those of its results would exceed {LONGEST_NAME} bytes; "
+                "rename it"
+            )
+
+    def write_tables(self, recordings: Sequence[Recording], errors: dict[str, str], ending: str = "") -> None:
+        """Writes one table with the events of all recordings in DESED's format, and one with the errors, by recording.
+
+        A recording without events gets a row with empty fields. One whose own table, of an earlier run, cannot be read
+        is added to the errors.
+        """
+
+        def rows() -> Iterator[Sequence[str]]:
+            for recording in recordings:
+                if recording.name in errors:
+                    continue
+                try:
+                    found = [row for _, row in read_rows(self.events(recording))][1:]
+                except (DataError, OSError) as error:
+                    errors[recording.name] = f"its table cannot be read, remove it and run again: {error}"
+                else:
+                    yield from ((recording.name, *row) for row in found or [["", "", ""]])
+
+        write_table(self.root / f"events{ending}.tsv", ("filename", "onset", "offset", "event_label"), rows())
         write_table(self.root / f"errors{ending}.tsv", ("filename", "error"), errors.items())
 
 
-def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Writes a tab-separated table."""
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, delimiter="\t", lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
-
-
 def write_event_table(path: Path, events: Iterable[Event]) -> None:
-    """Writes the events of one recording (onset, offset, event_label), in seconds with three decimals."""
-    rows = ((f"{event.onset:.3f}", f"{event.offset:.3f}", event.label) for event in events)
-    write_table(path, ("onset", "offset", "event_label"), rows)
-
-
-def join_event_tables(path: Path, tables: Mapping[str, Path]) -> None:
-    """Joins the tables of `write_event_table` into one in DESED's format (filename, onset, offset, event_label).
-
-    A recording without events gets a row with empty fields.
-    """
-
-    def rows() -> Iterator[Sequence[str]]:
-        for name, table in tables.items():
-            with table.open(encoding="utf-8", newline="") as file:
-                found = list(csv.reader(file, delimiter="\t"))[1:]
-            yield from ((name, *row) for row in found or [["", "", ""]])
-
-    write_table(path, ("filename", "onset", "offset", "event_label"), rows())
+    """Writes the events of one recording (onset, offset, event_label), with the times of `written_times`."""
+    write_table(path, ("onset", "offset", "event_label"), ((*written_times(each), each.label) for each in events))
 
 
 def write_scores(path: Path, result: Result, labels: Sequence[str], frame_seconds: float) -> None:
     """Writes frame probabilities (onset, offset, one column per class) in the format of sed_scores_eval."""
     edges = frame_edges(len(result.scores), frame_seconds, max(result.seconds, frame_seconds))
-    table = np.column_stack([edges[:-1], edges[1:], result.scores])
-    with replacing(path) as temporary:
-        np.savetxt(
-            temporary, table, fmt="%.6f", delimiter="\t", comments="", header="\t".join(("onset", "offset", *labels))
-        )
+    frames = np.column_stack([edges[:-1], edges[1:], result.scores[: len(edges) - 1]])
+    write_table(path, ("onset", "offset", *labels), ([f"{value:.6f}" for value in frame] for frame in frames))
 
 
 def draw(
@@ -138,7 +141,7 @@ def draw(
         f_max=front_end.f_max,
         estimated=[event for event in result.events if event.onset < seconds],
         threshold=threshold,
-        title=recording.name + (f" (first {minutes:g} min)" if seconds < result.seconds else ""),
+        title=recording.name.replace("$", r"\$") + (f" (first {minutes:g} min)" if seconds < result.seconds else ""),
     )
 
 
@@ -152,7 +155,7 @@ class SourceFiles:
 
     def __init__(self, paths: Mapping[str, Path], sample_rate: int) -> None:
         self._paths = paths
-        self._temporary = {name: path.with_name(f".{path.name}.tmp") for name, path in paths.items()}
+        self._temporary = {name: hidden(path, "tmp") for name, path in paths.items()}
         next(iter(paths.values())).parent.mkdir(parents=True, exist_ok=True)
         self._files = {name: self._open(path, sample_rate) for name, path in self._temporary.items()}
 

@@ -15,9 +15,11 @@ from torch import Tensor, nn
 from task_aware.data.audio import RecordingError, resample
 from task_aware.data.blocks import read_blocks
 from task_aware.data.labels import Event
+from task_aware.data.samples import as_float, check_level
 from task_aware.inference.joining import Join
 from task_aware.inference.runner import Runner
 from task_aware.inference.windows import Window, Windowing
+from task_aware.models.copies import listening_copy
 from task_aware.models.decoding import decode
 from task_aware.models.denoiser import DenoisedDetector
 from task_aware.models.detector import median_frames_of
@@ -55,7 +57,8 @@ class Predictor:
     in other processes.
 
     Args:
-        model: checkpoint of a separator or a detector, or the module itself.
+        model: checkpoint of a separator or a detector, or the module itself, which is not changed: the predictor works
+            on a copy, which shares the weights if they are on its device.
         detector: only for a separator's checkpoint: a detector to use instead of the one in the file, required if the
             file has none; a checkpoint, or `package.module:factory` for your own.
         device: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`, ...
@@ -88,12 +91,13 @@ class Predictor:
     ) -> None:
         self.device = pick_device("auto") if device == "auto" else _device(device)
         if not isinstance(model, nn.Module):
-            model = open_model(model, detector)
-        elif detector is not None:
+            self.model = open_model(model, detector).to(self.device).eval()
+        elif detector is None:
+            self.model = listening_copy(model, self.device)
+        else:
             raise ValueError(
                 "detector can only be passed together with a checkpoint; pass a module that contains its detector"
             )
-        self.model = model.to(self.device).eval()
         self.detector = detector_of(self.model)
         self.separator = self.model if isinstance(self.model, Separator) else None
         if isinstance(self.model, DenoisedDetector):
@@ -134,15 +138,20 @@ class Predictor:
         return self.detector.feature_config.sample_rate
 
     def detect(self, waveform: np.ndarray | Tensor, sample_rate: int) -> list[Event]:
-        """Detects the events in a recording `[N]` or `[channels, N]` (averaged) of any sample rate."""
+        """Detects the events in a recording `[N]` or `[channels, N]` (averaged) of any sample rate.
+
+        Floats have full scale 1; integers of 8, 16 and 32 bits are divided by the full scale of their type. Raises
+        ValueError if the recording is something else, too short, not finite, or more than 40 dB above full scale.
+        """
         return self.analyse_waveform(waveform, sample_rate).events
 
     def separate(self, waveform: Waveform, sample_rate: int) -> Waveform:
         """Separates a recording `[N]` or `[channels, N]` (averaged) into sources `[S, N]` at the same sample rate.
 
-        The masks on mel bands are applied to the mixture's Fourier transform, see `task_aware.models.projection`.
-        Frequencies above half the detector's sample rate are lost. Sources of classes and the rest, which is the last,
-        sum to the recording; a class that is not plausible in the recording is silent.
+        The sources are floats, whatever the recording is. The masks on mel bands are applied to the mixture's Fourier
+        transform, see `task_aware.models.projection`. Frequencies above half the detector's sample rate are lost.
+        Sources of classes and the rest, which is the last, sum to the recording; a class that is not plausible in the
+        recording is silent.
 
         Raises ValueError if the model is a detector alone.
         """
@@ -150,7 +159,7 @@ class Predictor:
         parts: list[np.ndarray] = []
         self.analyse_waveform(waveform, sample_rate, lambda _, sources: parts.append(sources))
         joined = _at_rate(np.concatenate(parts, axis=-1), self.sample_rate, sample_rate)
-        sources, n_samples = torch.from_numpy(joined), waveform.shape[-1]
+        sources, n_samples = torch.from_numpy(joined), np.shape(waveform)[-1]
         sources = nn.functional.pad(sources, (0, max(0, n_samples - sources.shape[-1])))[..., :n_samples]
         return sources.to(waveform.device) if isinstance(waveform, Tensor) else sources.numpy()
 
@@ -172,18 +181,18 @@ class Predictor:
                 f"the batch has the columns {', '.join(batch)}; expected path, or both waveform and sample_rate"
             )
         n_rows = len(batch[source])
+        if source == "waveform" and len(batch["sample_rate"]) != n_rows:
+            raise ValueError(
+                f"the batch has {n_rows} waveforms, but {len(batch['sample_rate'])} sample rates; give as many"
+            )
         events, errors = np.empty(n_rows, dtype=object), [""] * n_rows
 
         def windows() -> Iterator[tuple[int, Window | RecordingError]]:
             for row in range(n_rows):
                 try:
-                    if source == "path":
-                        blocks: Iterable[np.ndarray] = read_blocks(batch["path"][row], self.sample_rate)
-                    else:
-                        blocks = [self._mono(batch["waveform"][row], int(batch["sample_rate"][row]))]
-                    for window in self.windowing.cut(blocks, str(batch.get("path", range(n_rows))[row])):
+                    for window in self._windows_of_row(batch, row):
                         yield row, window
-                except (RecordingError, ValueError) as error:
+                except (OSError, ValueError) as error:
                     yield row, RecordingError(str(error))
 
         for row, result in self.analyse(windows()):
@@ -201,11 +210,13 @@ class Predictor:
     ) -> Result:
         """Computes events and scores of a recording; `sink` is as in `analyse`.
 
-        Raises ValueError if the recording is empty or not finite.
+        Raises ValueError as `detect` does, or if the detector answers NaN.
         """
-        windows = self.windowing.cut([self._mono(waveform, sample_rate)], "the waveform")
+        windows = self.windowing.cut([self._mono(waveform, sample_rate)], "waveform")
         ((_, result),) = self.analyse(((0, window) for window in windows), sink)
-        return cast(Result, result)
+        if isinstance(result, RecordingError):
+            raise result
+        return result
 
     def analyse(
         self,
@@ -238,7 +249,17 @@ class Predictor:
                     del joins[key]
                     yield key, self._result(join.scores(), answer.window.stop / self.sample_rate)
 
-    def _result(self, scores: np.ndarray, seconds: float) -> Result:
+    def _windows_of_row(self, batch: Mapping[str, Any], row: int) -> Iterator[Window]:
+        if "waveform" in batch:
+            return self.windowing.cut([self._mono(batch["waveform"][row], batch["sample_rate"][row])], "waveform")
+        path = batch["path"][row]
+        if not isinstance(path, (str, os.PathLike)):
+            raise RecordingError(f"path is of type {type(path).__name__}; give the path of a recording as a string")
+        return self.windowing.cut(read_blocks(Path(path), self.sample_rate), str(path))
+
+    def _result(self, scores: np.ndarray, seconds: float) -> Result | RecordingError:
+        if np.isnan(scores).any():
+            return RecordingError("the detector answers NaN for this recording; check the recording and the detector")
         events = decode(
             scores,
             self.labels,
@@ -255,13 +276,17 @@ class Predictor:
         return self.separator
 
     def _mono(self, waveform: np.ndarray | Tensor, sample_rate: int) -> np.ndarray:
-        samples = torch.as_tensor(waveform).detach().cpu().float()
-        if samples.dim() not in (1, 2) or not samples.numel():
+        samples = as_float(waveform)
+        if samples.ndim not in (1, 2) or not samples.size:
             raise ValueError(f"waveform has the shape {list(samples.shape)}; expected [N] or [channels, N], not empty")
-        samples = samples if samples.dim() == 1 else samples.mean(0)
-        if not samples.isfinite().all():
-            raise ValueError("waveform must be finite, got NaN or infinity")
-        return _at_rate(samples.numpy(), sample_rate, self.sample_rate)
+        if samples.ndim == 2 and samples.shape[0] > samples.shape[1]:
+            raise ValueError(
+                f"waveform has the shape {list(samples.shape)}, which looks like [N, channels]; transpose it to "
+                "[channels, N] (waveform.T)"
+            )
+        check_level(samples, "waveform")
+        mono = samples if samples.ndim == 1 else samples.mean(0)
+        return _at_rate(mono, _checked_rate(sample_rate), self.sample_rate)
 
 
 def _device(name: str) -> torch.device:
@@ -274,6 +299,16 @@ def _device(name: str) -> torch.device:
             f"the device {name!r} cannot be used ({reason}); choose auto, cpu or an available GPU"
         ) from error
     return device
+
+
+def _checked_rate(value: Any) -> int:
+    """A sample rate as a whole number of Hz."""
+    try:
+        if value == int(value) > 0:
+            return int(value)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise ValueError(f"sample_rate is {value!r}; give a whole number of Hz, such as 16000")
 
 
 def _at_rate(samples: np.ndarray, rate: int, wanted: int) -> np.ndarray:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from task_aware.data.audio import RecordingError
+from task_aware.data.samples import check_level
 from task_aware.models.detector import Detector
 
 
@@ -87,12 +88,14 @@ class Windowing:
     def cut(self, blocks: Iterable[np.ndarray], name: str = "the recording") -> Iterator[Window]:
         """Cuts consecutive blocks of samples into windows; a recording that fits into one has no context.
 
-        Raises RecordingError, which names `name`, if the recording is too short for the transform or the detector.
+        Raises RecordingError, which names `name`, if the recording is too short for the transform or the detector, not
+        finite, or far beyond full scale.
         """
         kept, origin = np.empty(0, dtype=np.float32), 0  # samples from `origin` on
         length, first = 0, 0
         held: Window | None = None  # held back, as a window may be the last until another follows
         for block in blocks:
+            check_level(block, name)
             kept = np.concatenate([kept, block])
             length += len(block)
             while length >= (first + self.n_frames) * self.hop + self.lead:

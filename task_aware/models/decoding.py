@@ -43,14 +43,7 @@ def decode(
     Raises:
         ValueError: the shape is another, a probability is NaN, or an option is out of range.
     """
-    probabilities = _array(frame)
-    if probabilities.ndim != 2 or probabilities.shape[1] != len(labels):
-        raise ValueError(
-            f"frame has the shape {list(probabilities.shape)}, expected [T', {len(labels)}]: "
-            "the frame probabilities of one clip, with a column per label."
-        )
-    if np.isnan(probabilities).any():
-        raise ValueError("frame holds NaN instead of probabilities; check the detector's input and weights.")
+    probabilities = check_probabilities(_array(frame), labels)
     if median_frames < 1:
         raise ValueError(f"median_frames is {median_frames}; it must be 1 (no filter) or more.")
     if not frame_seconds > 0:
@@ -71,9 +64,25 @@ def decode(
     return sorted(events, key=lambda event: (event.onset, event.label))
 
 
+def check_probabilities(frame: np.ndarray, labels: Sequence[str]) -> np.ndarray:
+    """Returns the frame probabilities of one clip.
+
+    Raises ValueError if they are not [T', C] for the C labels, or hold NaN.
+    """
+    if frame.ndim != 2 or frame.shape[1] != len(labels):
+        raise ValueError(
+            f"frame has the shape {list(frame.shape)}, expected [T', {len(labels)}]: "
+            "the frame probabilities of one clip, with a column per label."
+        )
+    if np.isnan(frame).any():
+        raise ValueError("frame holds NaN instead of probabilities; check the detector's input and weights.")
+    return frame
+
+
 def frame_edges(n_frames: int, frame_seconds: float, seconds: float) -> np.ndarray:
-    """Edges of the frames, `[n_frames + 1]` in seconds, limited to the length of the recording."""
-    return np.minimum(np.arange(n_frames + 1) * frame_seconds, seconds)
+    """Edges of the frames in seconds, `[n + 1]`: n is `n_frames` without those that would begin at the end."""
+    edges = np.minimum(np.arange(n_frames + 1) * frame_seconds, seconds)
+    return edges[: 1 + np.count_nonzero(np.diff(edges))]
 
 
 def _array(frame: Any) -> np.ndarray:

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from task_aware import ops
-from task_aware.base.errors import DataError
-from task_aware.data.audio import read_audio
+from task_aware.data.audio import RecordingError, read_audio
 from task_aware.data.desed import Clip, Split
 from task_aware.data.labels import Event
+from task_aware.data.samples import check_level
+from task_aware.models.copies import listening_copy
 from task_aware.models.decoding import decode
 from task_aware.models.denoiser import DenoisedDetector
 from task_aware.models.detector import Detector, median_frames_of
@@ -23,7 +24,7 @@ from task_aware.models.features import FeatureConfig
 from task_aware.models.opening import detector_of
 from task_aware.models.system import Separator, listen
 from task_aware.scoring.metrics import Scores, event_f1, segment_f1
-from task_aware.scoring.psds import psds
+from task_aware.scoring.psds import SCENARIOS, psds, why_no_psds
 
 #: Detected events: system -> filename -> events.
 Detections = dict[str, dict[str, list[Event]]]
@@ -33,9 +34,28 @@ SEPARATED = "separated"
 SOURCE_ONLY = "source_only"
 
 
-def _batches(clips: Sequence[Clip], sample_rate: int, size: int) -> Iterator[list[tuple[Clip, np.ndarray]]]:
+def _readable(
+    clips: Sequence[Clip], front_end: FeatureConfig, unusable: dict[str, str] | None
+) -> Iterator[tuple[Clip, np.ndarray]]:
+    for clip in clips:
+        try:
+            samples = read_audio(clip.path, front_end.sample_rate)
+            check_level(samples, str(clip.path))
+            if len(samples) <= front_end.n_fft // 2:
+                raise RecordingError(
+                    f"{clip.path} has {len(samples)} samples; clips must be longer than half a window of "
+                    f"{front_end.n_fft} samples"
+                )
+        except RecordingError as error:
+            if unusable is None:
+                raise
+            unusable[clip.filename] = str(error)
+        else:
+            yield clip, samples
+
+
+def _batches(recordings: Iterable[tuple[Clip, np.ndarray]], size: int) -> Iterator[list[tuple[Clip, np.ndarray]]]:
     """Batches of at most `size` consecutive clips of one length, so that no clip needs padding."""
-    recordings = ((clip, read_audio(clip.path, sample_rate)) for clip in clips)
     for _, same_length in groupby(recordings, key=lambda item: len(item[1])):
         batch: list[tuple[Clip, np.ndarray]] = []
         for item in same_length:
@@ -48,17 +68,22 @@ def _batches(clips: Sequence[Clip], sample_rate: int, size: int) -> Iterator[lis
 
 
 def batches_of(
-    split: Split, front_end: FeatureConfig, *, device: torch.device, batch_size: int = 8, progress: bool = True
+    split: Split,
+    front_end: FeatureConfig,
+    *,
+    device: torch.device,
+    batch_size: int = 8,
+    progress: bool = True,
+    unusable: dict[str, str] | None = None,
 ) -> Iterator[tuple[list[Clip], Tensor]]:
-    """Yields the clips of a split in batches of one length, with their waveforms `[B, N]` on the device."""
+    """Yields the clips of a split in batches of one length, with their waveforms `[B, N]` on the device.
+
+    Raises RecordingError for a clip that cannot be read, or is too short or far beyond full scale. If the dictionary
+    `unusable` is given, it gets the reason by filename instead, and the clip is left out.
+    """
     with tqdm(total=len(split.clips), desc=f"detecting in {split.name}", unit="clip", disable=not progress) as bar:
-        for batch in _batches(split.clips, front_end.sample_rate, batch_size):
+        for batch in _batches(_readable(split.clips, front_end, unusable), batch_size):
             waveform = torch.from_numpy(np.stack([samples for _, samples in batch])).to(device)
-            if waveform.shape[-1] <= front_end.n_fft // 2:
-                raise DataError(
-                    f"{batch[0][0].path} has {waveform.shape[-1]} samples; clips must be longer than half a window "
-                    f"of {front_end.n_fft} samples"
-                )
             yield [clip for clip, _ in batch], waveform
             bar.update(len(batch))
 
@@ -81,24 +106,28 @@ def hear_split(
     backend: ops.Backend = "auto",
     batch_size: int = 8,
     progress: bool = True,
+    unusable: dict[str, str] | None = None,
 ) -> Iterator[Heard]:
     """Runs a model on every clip of a split.
 
     Args:
-        model: a detector, a `Separator` or a `DenoisedDetector`.
+        model: a detector, a `Separator` or a `DenoisedDetector`; its mode and device stay as they are.
         split: the clips.
         device: where to compute.
         backend: backend of the operators.
         batch_size: clips per batch.
+        progress: whether to show a progress bar.
+        unusable: if given, gets the reason for each clip that cannot be used, which is left out instead of raising.
 
     Yields:
         The frame probabilities of each clip by system: `detector_only`; for a separator also `separated`; for a
         denoiser also `separated` (the average for mixture and foreground) and `source_only` (the foreground).
     """
-    model = model.to(device).eval()
+    model = listening_copy(model, device)
     detector = detector_of(model)
     front_end = detector.feature_config
-    for clips, waveform in batches_of(split, front_end, device=device, batch_size=batch_size, progress=progress):
+    batches = batches_of(split, front_end, device=device, batch_size=batch_size, progress=progress, unusable=unusable)
+    for clips, waveform in batches:
         frames = frame_probabilities(model, waveform, backend)
         arrays = {name: probabilities.float().cpu().numpy() for name, probabilities in frames.items()}
         for index, clip in enumerate(clips):
@@ -140,20 +169,34 @@ def detect_split(
     return decode_all(heard, detector_of(model))
 
 
-def score_psds(split: Split, heard: Sequence[Heard], detector: Detector) -> dict[str, dict[str, float]]:
-    """Computes `psds1` and `psds2` of each system."""
+def score_psds(
+    split: Split, heard: Sequence[Heard], detector: Detector
+) -> tuple[dict[str, dict[str, float]], list[str]]:
+    """Computes `psds1` and `psds2` of each system; what fails is left out and described in the list."""
+    if missing := why_no_psds():
+        return {}, [missing]
     seconds = {clip.filename: clip.seconds for clip in heard}
-    return {
-        name: psds(
-            split.reference,
-            {clip.filename: clip.frames[name] for clip in heard},
-            seconds,
-            detector.labels,
-            detector.frame_seconds,
-            median_frames=median_frames_of(detector),
-        )
-        for name in heard[0].frames
-    }
+    found: dict[str, dict[str, float]] = {}
+    reasons: dict[str, None] = {}  # once each, in order
+    for name in heard[0].frames:
+        found[name] = {}
+        for scenario in SCENARIOS:
+            try:
+                found[name] |= psds(
+                    split.reference,
+                    {clip.filename: clip.frames[name] for clip in heard},
+                    seconds,
+                    detector.labels,
+                    detector.frame_seconds,
+                    median_frames=median_frames_of(detector),
+                    scenarios=(scenario,),
+                )
+            except ValueError as error:
+                reasons[f"PSDS is left out: {error}"] = None
+            except Exception as error:  # an assertion or accident in sed_scores_eval must not cost the other scores
+                reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+                reasons[f"{scenario} of {name} is left out: sed_scores_eval fails ({reason})"] = None
+    return found, list(reasons)
 
 
 def frame_probabilities(model: nn.Module, waveform: Tensor, backend: ops.Backend) -> dict[str, Tensor]:

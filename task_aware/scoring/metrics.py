@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +17,12 @@ from task_aware.data.labels import Event, Events
 
 if TYPE_CHECKING:
     from types import ModuleType
+
+#: Said of segments whose borders are not exact.
+BORDERS = (
+    "segments of {:g} s: an event whose borders should be theirs may count one segment more, as sed_eval rounds; "
+    "0.5 s or 0.125 s are exact"
+)
 
 
 @dataclass(frozen=True)
@@ -28,9 +34,11 @@ class Scores:
     error_rate: (substitutions + deletions + insertions) / reference; NaN if the reference is empty.
     per_class: F1 of each class in `averaged`, in the order of the labels.
     counts: (reference, detected) events, or active segments, of each class that has any.
+    false_alarms: detected events (or segments) of all classes without a counterpart in the reference.
     averaged: the classes with reference events. They are the same for all systems scored on the same files, so that a
         single false alarm cannot add a class with F1 0 to the mean.
     left_out: the other classes. Their detections count as false alarms in micro, precision and error rate.
+    note: what to know about these scores; `table` ends with it.
     """
 
     name: str
@@ -41,8 +49,10 @@ class Scores:
     error_rate: float
     per_class: dict[str, float]
     counts: dict[str, tuple[int, int]]
+    false_alarms: int
     averaged: tuple[str, ...]
     left_out: tuple[str, ...]
+    note: str = ""
 
     def table(self) -> str:
         """Formats the scores as text, F1 in percent."""
@@ -59,6 +69,8 @@ class Scores:
             f"(precision {100 * self.precision:.2f}, recall {100 * self.recall:.2f}, "
             f"error rate {self.error_rate:.2f})"
         )
+        if self.note:
+            rows.append(self.note)
         if self.left_out:
             rows.append(f"not averaged (never in the reference): {', '.join(self.left_out)}")
         return "\n".join(rows)
@@ -112,10 +124,15 @@ def event_counts(
 def segment_f1(reference: Events, estimated: Events, labels: Sequence[str], *, resolution: float = 1.0) -> Scores:
     """Segment-based scores of sed_eval: compares the activity of each class in segments of `resolution` seconds.
 
+    An event is active in all segments that it touches. Where its borders should meet those of segments, sed_eval rounds
+    floating-point quotients, so with a resolution such as 0.1 s, which has no exact binary form, some events (0.3 s to
+    0.4 s) count one segment more than they fill. Whole seconds, halves, quarters, ... are exact.
+
     Arguments and errors are those of `event_f1`.
     """
     metric = _sed_eval().sound_event.SegmentBasedMetrics(list(labels), time_resolution=float(resolution))
-    return _score("segment-based", metric, reference, estimated, labels)
+    scores = _score("segment-based", metric, reference, estimated, labels)
+    return scores if (1024 * float(resolution)).is_integer() else replace(scores, note=BORDERS.format(resolution))
 
 
 def _event_metric(labels: Sequence[str], t_collar: float, percentage_of_length: float) -> Any:
@@ -172,12 +189,14 @@ def _score(name: str, metric: Any, reference: Events, estimated: Events, labels:
         error_rate=float(overall["error_rate"]["error_rate"]) if metric.overall["Nref"] else math.nan,
         per_class=per_class,
         counts={label: both for label, both in counts.items() if any(both)},
+        false_alarms=round(sum(metric.class_wise[label]["Nfp"] for label in labels)),
         averaged=averaged,
         left_out=tuple(label for label in labels if label not in averaged),
     )
 
 
-def _items(name: str, file: str, events: Sequence[Event], labels: Sequence[str]) -> list[dict[str, Any]]:
+def check_events(name: str, file: str, events: Sequence[Event], labels: Sequence[str]) -> None:
+    """Raises ValueError, which names `name` and the file, for an unknown label or impossible times."""
     for event in events:
         if event.label not in labels:
             raise ValueError(
@@ -189,6 +208,10 @@ def _items(name: str, file: str, events: Sequence[Event], labels: Sequence[str])
                 f"{name} has an event from {event.onset} s to {event.offset} s in {file!r}, "
                 "but 0 <= onset <= offset is required; correct its times"
             )
+
+
+def _items(name: str, file: str, events: Sequence[Event], labels: Sequence[str]) -> list[dict[str, Any]]:
+    check_events(name, file, events, labels)
     return [{"event_label": event.label, "onset": event.onset, "offset": event.offset} for event in events]
 
 

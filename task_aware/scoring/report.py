@@ -22,20 +22,26 @@ DISPLAY_NAMES = {
 
 
 def summary(scores: Mapping[str, Scores]) -> dict[str, object]:
-    """The scores of one system, as in `metrics.json`."""
+    """The scores of one system, as in `metrics.json`; None for an F1 of files without any event."""
     event, segment = scores["event"], scores["segment"]
     return {
-        "event_f1_macro": event.macro,
-        "event_f1_micro": event.micro,
-        "segment_f1_macro": segment.macro,
-        "segment_f1_micro": segment.micro,
+        "event_f1_macro": _or_none(event, event.macro),
+        "event_f1_micro": _or_none(event, event.micro),
+        "segment_f1_macro": _or_none(segment, segment.macro),
+        "segment_f1_micro": _or_none(segment, segment.micro),
         "event_f1": event.per_class,
         "classes_averaged": list(event.averaged),
+        "false_alarms": event.false_alarms,
     }
 
 
+def _or_none(scores: Scores, f1: float) -> float | None:
+    """An F1 that says something: without events in the reference it is 0 whatever was detected."""
+    return f1 if scores.averaged else None
+
+
 def table(results: Mapping[str, Mapping[str, Scores]], psds_of: PSDS | None = None) -> str:
-    """Formats a table of all systems: event F1 of each class, then averages and PSDS, in percent."""
+    """Formats a table of all systems: event F1 of each class, averages and PSDS in percent, and false alarms."""
     names = [DISPLAY_NAMES.get(name, name) for name in results]
     classes = sorted({label for scores in results.values() for label in scores["event"].averaged})
     width = max(len(label) for label in (*classes, "segment F1, macro")) + 2
@@ -54,12 +60,25 @@ def table(results: Mapping[str, Mapping[str, Scores]], psds_of: PSDS | None = No
     lines += [row(label, percent([scores["event"].per_class.get(label) for scores in every])) for label in classes]
     lines.append(rule)
     for kind in ("event", "segment"):
-        lines.append(row(f"{kind} F1, macro", percent([scores[kind].macro for scores in every])))
-        lines.append(row(f"{kind} F1, micro", percent([scores[kind].micro for scores in every])))
-    if psds_of is not None:
-        for key in ("psds1", "psds2"):
-            lines.append(row(f"{key[:-1].upper()} {key[-1]}", percent([psds_of[name][key] for name in results])))
+        lines.append(
+            row(f"{kind} F1, macro", percent([_or_none(scores[kind], scores[kind].macro) for scores in every]))
+        )
+        lines.append(
+            row(f"{kind} F1, micro", percent([_or_none(scores[kind], scores[kind].micro) for scores in every]))
+        )
+    for key in ("psds1", "psds2"):
+        values = [(psds_of or {}).get(name, {}).get(key) for name in results]
+        if any(value is not None for value in values):
+            lines.append(row(f"{key[:-1].upper()} {key[-1]}", percent(values)))
+    lines.append(row("false alarms", [str(scores["event"].false_alarms) for scores in every]))
     return "\n".join(lines)
+
+
+def write_detections(out: Path, detections: Detections) -> None:
+    """Writes the detected events of each system as a table in DESED's format."""
+    out.mkdir(parents=True, exist_ok=True)
+    for name, events in detections.items():
+        write_events(out / f"{name}.tsv", events)
 
 
 def write_results(
@@ -70,10 +89,8 @@ def write_results(
     /,
     **more: object,
 ) -> None:
-    """Writes `metrics.json`, and the detected events of each system as a table in DESED's format."""
-    out.mkdir(parents=True, exist_ok=True)
-    for name, events in detections.items():
-        write_events(out / f"{name}.tsv", events)
+    """Writes `metrics.json`, and the detected events of each system."""
+    write_detections(out, detections)
     content = {name: {**summary(scores), **(psds_of or {}).get(name, {})} for name, scores in results.items()} | more
     with replacing(out / "metrics.json") as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n")

@@ -71,6 +71,15 @@ def test_late_offsets_are_kept_where_the_clip_is_longer(root):
     assert read_split(root, "validation").reference["v1.wav"][0].offset == 12.0
 
 
+def test_events_of_a_clip_of_unknown_length_refuse_no_split(root):
+    """One that is missing, and one that cannot be opened, which is said where it is read."""
+    validation_table(root, "v1.wav\t1\t2\tDog", "gone.wav\t0\t400\tSpeech", "v2.wav\t0\t400\tSpeech")
+    (root / "audio/validation/v2.wav").write_bytes(b"RIFF")
+    split = read_split(root, "validation")
+    assert split.missing == ("gone.wav",)
+    assert split.reference == {"v1.wav": (Event(1.0, 2.0, "Dog"),), "v2.wav": (Event(0.0, 400.0, "Speech"),)}
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [
@@ -83,6 +92,8 @@ def test_late_offsets_are_kept_where_the_clip_is_longer(root):
         ("v1.wav\t\t\tDog", "both must be numbers of seconds"),
         ("\t1\t2\tDog", "has no filename"),
         ("v1.wav\t1\t2\tDog\textra", "has 5 fields, but the header has 4"),
+        ('"v"1.wav\t1\t2\tDog', "cannot be split into fields .*put a field that begins with a quote into quotes"),
+        ('"v1.wav\t1\t2\tDog\nv2.wav\t1\t2\tDog', "cannot be split into fields"),
     ],
 )
 def test_a_bad_row_is_named_by_file_and_line(root, row, message):
@@ -140,3 +151,38 @@ def test_write_events(tmp_path: Path):
     write_events(path, {"a.wav": [Event(0.12345, 10.0, "Dog")], "b.wav": []})
     assert path.read_text() == "filename\tonset\toffset\tevent_label\na.wav\t0.123\t10.000\tDog\nb.wav\t\t\t\n"
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_written_events_are_read_again_however_short(tmp_path):
+    """Three decimals leave an event at least 1 ms."""
+    spans = [(1.0, 1.0), (1.2344, 1.2346), (9.9996, 9.99961), (0.0, 1e-9), (0.0004, 0.0006), (2.0, 3.0)]
+    write_events(tmp_path / "a.tsv", {"a.wav": [Event(*span, "Dog") for span in spans]})
+    found = [(event.onset, event.offset) for event in read_events(tmp_path / "a.tsv")["a.wav"]]
+    assert found == [(1.0, 1.001), (1.234, 1.235), (10.0, 10.001), (0.0, 0.001), (0.0, 0.001), (2.0, 3.0)]
+
+
+NAMES = [
+    '"Dog" 1.wav',
+    'a "b" c.wav',
+    '"',
+    "tab\there.wav",
+    "two\nlines.wav",
+    "old\rline.wav",
+    "sep\u2028\x85\x0c.wav",
+    "'q'.wav",
+]
+
+
+def test_names_with_quotes_tabs_and_line_breaks_are_read_as_written(tmp_path):
+    events = {name: (Event(1.0, 2.0, "Dog"),) for name in NAMES} | {"none\t.wav": ()}
+    write_events(tmp_path / "a.tsv", events)
+    assert read_events(tmp_path / "a.tsv") == events
+    pandas = pytest.importorskip("pandas")
+    table = pandas.read_csv(tmp_path / "a.tsv", sep="\t")
+    assert list(table["filename"]) == list(events)
+
+
+def test_a_row_after_a_name_of_two_lines_has_its_own_line(root):
+    validation_table(root, '"v1\n.wav"\t1\t2\tDog', "", "v2.wav\t2\t1\tDog")
+    with pytest.raises(DataError, match=r"validation.tsv:5 has the onset 2 s"):
+        read_split(root, "validation")

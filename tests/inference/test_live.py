@@ -178,7 +178,7 @@ def test_a_model_that_is_not_causal_is_refused(small_separator, causal_separator
 
 def test_chunks_that_are_none(causal_detector):
     live = LiveDetector(causal_detector)
-    with pytest.raises(ValueError, match=r"samples have the shape \[2, 100\]"):
+    with pytest.raises(ValueError, match=r"the chunk has the shape \[2, 100\]"):
         live.push(np.zeros((2, 100)))
     with pytest.raises(ValueError, match="must be finite"):
         live.push(np.full(3, np.nan))
@@ -186,3 +186,37 @@ def test_chunks_that_are_none(causal_detector):
         LiveDetector(causal_detector, median_frames=0)
     samples = signal(20000)
     assert listen(live, [torch.from_numpy(samples)])[0] == listen(live, [samples.astype(np.float64)])[0] != []
+
+
+def test_integer_samples_are_heard_as_floats_are(causal_detector):
+    integers = np.round(signal(20000) * 32767).astype(np.int16)
+    frame = whole(causal_detector, (integers / 32768).astype(np.float32))
+    live = LiveDetector(causal_detector, threshold=0.4)
+    events, _ = listen(live, chunks_of(integers, 3000))
+    assert sorted(events, key=lambda event: (event.onset, event.label)) == decoded(live, frame, integers) != []
+
+
+@pytest.mark.parametrize(
+    ("samples", "message"),
+    [
+        (np.full(100, 3e38), r"the chunk reaches 3e\+38, but full scale is 1"),
+        (np.zeros((100, 2)), r"the chunk has the shape \[100, 2\]; expected \[n\], a single channel: average"),
+        (np.zeros(100, np.int64), "the chunk is of type int64"),
+    ],
+)
+def test_a_chunk_that_is_refused_leaves_the_stream_as_it_was(causal_detector, samples, message):
+    chunks = chunks_of(signal(20000), 5000)
+    expected, _ = listen(LiveDetector(causal_detector, threshold=0.4), chunks)
+    live = LiveDetector(causal_detector, threshold=0.4)
+    events = live.push(chunks[0])
+    with pytest.raises(ValueError, match=message):
+        live.push(samples)
+    rest, _ = listen(live, chunks[1:])
+    assert events + rest == expected != []
+
+
+def test_the_model_of_a_stream_stays_as_it_is(causal_separator):
+    causal_separator.train()
+    modes = [module.training for module in causal_separator.modules()]
+    listen(LiveDetector(causal_separator), [signal(5000)])
+    assert modes == [module.training for module in causal_separator.modules()]

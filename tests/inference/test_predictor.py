@@ -10,6 +10,7 @@ from data.recordings import burst, write
 from task_aware import Predictor
 from task_aware.data.audio import read_audio
 from task_aware.data.desed import Clip, Split, read_split
+from task_aware.models.copies import listening_copy
 from task_aware.models.opening import BUILTIN_SEPARATOR
 from task_aware.scoring.evaluation import DETECTOR_ONLY, SEPARATED, detect_split
 
@@ -131,12 +132,80 @@ def test_sources_sum_to_the_mixture_where_masks_do(predictor, monkeypatch, secon
         (np.zeros((2, 3, 4)), r"waveform has the shape \[2, 3, 4\]"),
         (np.zeros(0), r"waveform has the shape \[0\]"),
         (np.full(16000, np.nan), "must be finite"),
+        (np.full(16000, 3e38), r"reaches 3e\+38, but full scale is 1"),
+        (np.full(16000, 1e300), "must be finite"),
+        (np.array([[1e38], [-1e38]]).repeat(8000, 1), r"reaches 1e\+38"),
+        (np.full(16000, 20000.0, np.float32), "divide samples that were integers"),
+        (np.zeros(16000, np.int64), "waveform is of type int64; give an array of floats"),
+        (np.zeros(16000, bool), "waveform is of type bool"),
+        (np.zeros(16000, complex), "waveform is of type complex128"),
+        (b"RIFF", "waveform is of type bytes"),
+        (None, "waveform is of type NoneType"),
+        (np.zeros((16000, 2)), r"shape \[16000, 2\], which looks like \[N, channels\]; transpose it"),
+        (np.zeros((16000, 1), np.int16), r"looks like \[N, channels\]"),
         (np.zeros(100), "too few for one output frame"),
     ],
 )
 def test_waveforms_that_are_none(predictor, samples, message):
     with pytest.raises(ValueError, match=message):
         predictor.detect(samples, 16000)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", ">i2", "int32"])
+def test_integer_samples_have_the_full_scale_of_their_type(predictor, dtype):
+    limits = np.iinfo(dtype)
+    scale, silence = (limits.max - limits.min + 1) / 2, 128 if limits.min == 0 else 0
+    integers = np.round(waveform(2.5).astype(np.float64) * scale + silence).astype(dtype)
+    floats = ((integers.astype(np.float64) - silence) / scale).astype(np.float32)
+    expected = predictor.analyse_waveform(floats, 16000).scores
+    np.testing.assert_array_equal(predictor.analyse_waveform(integers, 16000).scores, expected)
+    np.testing.assert_array_equal(predictor.analyse_waveform(np.stack([integers] * 2), 16000).scores, expected)
+    if dtype != ">i2":
+        np.testing.assert_array_equal(predictor.analyse_waveform(torch.from_numpy(integers), 16000).scores, expected)
+    sources = predictor.separate(integers, 16000)
+    assert sources.dtype == np.float32 and np.abs(sources).max() < 2
+
+
+@pytest.mark.parametrize("rate", [None, 0, -16000, 16000.5, float("nan"), "16000 Hz"])
+def test_sample_rates_that_are_none(predictor, rate):
+    with pytest.raises(ValueError, match="give a whole number of Hz"):
+        predictor.detect(waveform(1.0), rate)
+
+
+def test_the_model_that_is_given_stays_as_it_is(small_separator):
+    """Its mode, rule of merging, device and weights, which the predictor shares if they need not move."""
+    small_separator.train()
+    modes = {name: module.training for name, module in small_separator.named_modules()}
+    predictor = Predictor(small_separator, device="cpu", merge="max")
+    assert predictor.detect(waveform(2.0), 16000)
+    assert modes == {name: module.training for name, module in small_separator.named_modules()}
+    assert small_separator.merge == "average" and predictor.separator.merge == "max"
+    assert all(a is b for a, b in zip(small_separator.parameters(), predictor.model.parameters(), strict=True))
+    moved = listening_copy(small_separator, torch.device("meta"))
+    assert {x.device.type for x in moved.parameters()} == {"meta"}
+    assert {x.device.type for x in small_separator.parameters()} == {"cpu"}
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_layers_that_compute_their_weights_can_be_copied(device):
+    model = torch.nn.Sequential(torch.nn.utils.weight_norm(torch.nn.Linear(3, 2)), torch.nn.Dropout(0.5))
+    copied = listening_copy(model, torch.device(device))
+    assert not copied.training and model.training
+    answer = copied(torch.ones(1, 3, device=device))
+    assert answer.device.type == device
+    if device == "cpu":
+        torch.testing.assert_close(answer, model[0](torch.ones(1, 3)))
+
+
+def test_a_detector_that_answers_nan_is_a_sentence(small_detector):
+    predictor = Predictor(small_detector, device="cpu")
+    with torch.no_grad():
+        predictor.detector.mean.fill_(float("nan"))
+    with pytest.raises(ValueError, match="the detector answers NaN"):
+        predictor.detect(waveform(1.0), 16000)
+    found = predictor({"waveform": [waveform(1.0)], "sample_rate": [16000]})
+    assert "the detector answers NaN" in found["error"][0]
 
 
 def test_a_detector_separates_nothing(small_detector):
@@ -187,6 +256,22 @@ class TestBatches:
         assert len(found["events"][0]) == len(predictor.detect(rows[0], 16000))
         assert len(found["events"][1]) == len(predictor.detect(rows[1], 8000))
         assert "waveform" not in found and "has the shape" in found["error"][2]
+
+    def test_a_row_that_is_none_ends_no_batch(self, predictor, tmp_path):
+        good = str(write(tmp_path / "a.wav", burst(2.0)))
+        broken = [None, float("nan"), good.encode(), 7, "\0", "x" * 5000, str(write(tmp_path / "b.wav", burst(0.001)))]
+        found = predictor({"path": np.array([good, *broken, good], dtype=object)})
+        assert [bool(error) for error in found["error"]] == [False, *[True] * len(broken), False]
+        assert found["events"][0] == found["events"][-1] != []
+        assert "path is of type NoneType" in found["error"][1]
+
+        rows = [waveform(2.0), None, float("nan"), b"abc", np.full(16000, 3e38), [[0.0], [0.0, 1.0]], waveform(2.0)]
+        found = predictor({"waveform": rows, "sample_rate": [16000] * len(rows)})
+        assert [bool(error) for error in found["error"]] == [False, *[True] * 5, False]
+        found = predictor({"waveform": [waveform(2.0)] * 4, "sample_rate": [16000, None, float("nan"), 0]})
+        assert [bool(error) for error in found["error"]] == [False, True, True, True]
+        with pytest.raises(ValueError, match="the batch has 4 waveforms, but 1 sample rates"):
+            predictor({"waveform": [waveform(2.0)] * 4, "sample_rate": [16000]})
 
     def test_columns_that_are_missing(self, predictor):
         with pytest.raises(ValueError, match="the batch has the columns file; expected path"):

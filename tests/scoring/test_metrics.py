@@ -48,6 +48,7 @@ class TestEventF1:
         false_alarm = event_f1(self.reference, estimated, self.labels)
         for scores in (perfect, false_alarm):
             assert (scores.macro, scores.averaged, scores.left_out) == (1.0, ("Cat", "Dog", "Speech"), ("Frying",))
+        assert (perfect.false_alarms, false_alarm.false_alarms) == (0, 1)
         assert "Frying" not in perfect.counts and false_alarm.counts["Frying"] == (0, 1)
         assert (perfect.precision, false_alarm.precision) == (1.0, 3 / 4)
         assert false_alarm.table().splitlines()[3].split() == ["Frying", "-", "0", "1"]
@@ -96,6 +97,18 @@ def test_segment_f1_by_hand():
     assert scores.counts == {"Cat": (2, 1), "Dog": (4, 2)}
     finer = segment_f1(reference, estimated, ["Cat", "Dog"], resolution=0.5)
     assert finer.counts == {"Cat": (2, 1), "Dog": (8, 4)}
+
+
+def test_segments_with_inexact_borders_come_with_a_note():
+    """0.3 s to 0.4 s fills one segment of 0.1 s, and sed_eval counts two; with borders that are exact it counts one."""
+    reference = {"a": [Event(0.3, 0.4, "Dog")]}
+    tenths = segment_f1(reference, reference, ["Dog"], resolution=0.1)
+    assert tenths.counts == {"Dog": (2, 2)}
+    assert "segments of 0.1 s: an event whose borders" in tenths.table()
+    for resolution in (1, 0.5, 0.125):
+        exact = {"a": [Event(3 * resolution, 4 * resolution, "Dog")]}
+        scores = segment_f1(exact, exact, ["Dog"], resolution=resolution)
+        assert scores.counts == {"Dog": (1, 1)} and "segments of" not in scores.table()
 
 
 @needs_fixtures

@@ -68,12 +68,44 @@ def test_overlapping_events_of_one_class_are_one():
 
 
 @needs_psds
+def test_so_are_events_that_touch():
+    reference, scores, seconds = clips()
+    reference["a"] = (Event(3.5, 5.0, "Dog"), Event(2.0, 3.5, "Dog"))
+    assert psds(reference, scores, seconds, LABELS, 0.1) == pytest.approx({"psds1": 1.0, "psds2": 1.0})
+
+
+@needs_psds
+def test_a_class_alone_has_a_score():
+    """Cross-triggers, for which sed_scores_eval looks at other classes, cost nothing: there are none."""
+    reference, scores, seconds = clips()
+    reference["b"] = ()
+    assert psds(reference, scores, seconds, LABELS, 0.1) == pytest.approx({"psds1": 1.0, "psds2": 1.0})
+    alone = {file: frame[:, 1:2] for file, frame in scores.items()}
+    assert psds(reference, alone, seconds, ("Dog",), 0.1) == pytest.approx({"psds1": 1.0, "psds2": 1.0})
+
+
+@needs_psds
+def test_classes_may_have_any_name():
+    reference, scores, seconds = clips()
+    names = {"Cat": "onset", "Dog": "a\\b"}
+    renamed = {file: [Event(e.onset, e.offset, names[e.label]) for e in of] for file, of in reference.items()}
+    expected = {"psds1": 1.0, "psds2": 1.0}
+    assert psds(renamed, scores, seconds, ("onset", "a\\b", "offset"), 0.1) == pytest.approx(expected)
+
+
+@needs_psds
 def test_mistakes_are_one_sentence():
     reference, scores, seconds = clips()
     with pytest.raises(ValueError, match="name different files"):
         psds(reference, {"a": scores["a"]}, seconds, LABELS, 0.1)
     with pytest.raises(ValueError, match="no event of any label"):
         psds({"c": ()}, {"c": scores["c"]}, {"c": 10.0}, LABELS, 0.1)
+    with pytest.raises(ValueError, match="frame holds NaN instead of probabilities"):
+        psds(reference, {**scores, "b": np.full((100, 3), np.nan)}, seconds, LABELS, 0.1)
+    with pytest.raises(ValueError, match=r"frame has the shape \[100, 2\], expected \[T', 3\]"):
+        psds(reference, {**scores, "b": np.zeros((100, 2))}, seconds, LABELS, 0.1)
+    with pytest.raises(ValueError, match="reference has an event 'Bird' in 'b'"):
+        psds({**reference, "b": (Event(1.0, 2.0, "Bird"),)}, scores, seconds, LABELS, 0.1)
 
 
 def test_without_the_library_it_says_what_to_install(monkeypatch):
