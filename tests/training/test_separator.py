@@ -9,7 +9,7 @@ from task_aware import train
 from task_aware.base.errors import CheckpointError
 from task_aware.models.opening import BUILTIN_DETECTOR
 from task_aware.training.config import LossConfig, OptimiserConfig
-from task_aware.training.loop import read_history
+from task_aware.training.folder import read_history
 from task_aware.training.objectives import split
 from task_aware.training.schedule import update_average, warmup
 from task_aware.training.separator import TaskAwareModule
