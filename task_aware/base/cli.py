@@ -45,8 +45,10 @@ def run(main: Callable[[Sequence[str] | None], None], stopped: str = "stopped") 
     set_up_logging()
     handler = signal.signal(signal.SIGTERM, _terminate)
     try:
-        main(None)
-        sys.stdout.flush()
+        try:
+            main(None)
+        finally:
+            sys.stdout.flush()  # also what --help printed, which ends in SystemExit
     except BrokenPipeError:
         # what is still to be written at the exit of the interpreter goes nowhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
