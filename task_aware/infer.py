@@ -14,12 +14,10 @@ from jsonargparse import ArgumentParser, Namespace
 
 from task_aware.base import cli
 from task_aware.inference.batch import Writer, analyse, seconds_of
-from task_aware.inference.outputs import (
-    Outputs,
-    Wanted,
-)
+from task_aware.inference.outputs import Outputs, Wanted
 from task_aware.inference.predictor import Predictor
-from task_aware.inference.recordings import find_recordings, shard
+from task_aware.inference.recordings import shard
+from task_aware.inference.selection import select_recordings
 from task_aware.models.merging import Merge
 from task_aware.models.opening import BUILTIN_SEPARATOR, Precision
 
@@ -101,12 +99,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = make_parser().parse_args(arguments)
     check_numbers(options)
     predictor, inputs = open_predictor(options)
-    recordings = find_recordings(inputs)
+    outputs = Outputs(options.out, Wanted(options.scores, options.plot, options.audio, predictor.source_names))
+    recordings = select_recordings(inputs, outputs)
     ending = ""
     if options.shard:
         recordings = shard(recordings, options.shard)
         ending = f"-{options.shard.replace('/', '-of-')}"
-    outputs = Outputs(options.out, Wanted(options.scores, options.plot, options.audio, predictor.source_names))
     todo = [each for each in recordings if not (options.skip_existing and outputs.are_complete(each))]
     if options.skip_existing:
         _log.info("skipping %d of %d recordings, which have results", len(recordings) - len(todo), len(recordings))

@@ -17,10 +17,10 @@ from tqdm import tqdm
 
 from task_aware.base import cli
 from task_aware.base.errors import DataError
-from task_aware.base.files import replacing
 from task_aware.data.desed import split_paths, write_events
 from task_aware.data.mixing_config import MixingConfig
-from task_aware.data.soundscapes import BATCH, SAMPLE_RATE, Soundscape, soundscapes, write_soundscape
+from task_aware.data.soundscapes import BATCH, SAMPLE_RATE, Soundscape, own_files, soundscapes, write_soundscape
+from task_aware.data.unfinished import begin
 from task_aware.plots.mixture import draw_soundscape
 from task_aware.synthesis import open_corpus
 from task_aware.training.config import TrainConfig
@@ -71,6 +71,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     mixing = MixingConfig(**vars(options.mixing))
     mixer = corpus.mixer(mixing, n_sources=mixing.n_events[1], seconds=options.seconds, seed=options.seed)
 
+    data = str(options.data or "the built-in corpus")
+    recipe = {"data": data, "number": options.number, "seed": options.seed, "seconds": options.seconds}
+    recipe_path = options.out / "mix.json"
+    begin(
+        recipe_path,
+        {**recipe, "mixing": asdict(mixing)},
+        [folder, folder.parent / "images"],
+        own_files(corpus.encoder.labels),
+    )
+
     def write(name: str, soundscape: Soundscape) -> None:
         write_soundscape(folder.parent, name, soundscape)
         if options.plot:
@@ -93,9 +103,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     bar.update()
     finally:
         threads.shutdown(cancel_futures=True)
-    recipe = {"seed": options.seed, "seconds": options.seconds, "mixing": asdict(mixing)}
-    with replacing(options.out / "mix.json") as temporary:
-        temporary.write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
     write_events(table, labelled)
     if turned_down := [gain for gain in gains if gain < 1]:
         print(
@@ -109,4 +116,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, stopped="stopped; run the same command again to start over")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from task_aware.base.errors import DataError
 from task_aware.data.audio import LARGEST, read_audio, write_audio
 from task_aware.data.desed import Clip, read_split, split_paths, write_events
 from task_aware.data.labels import DESED_CLASSES, Event
+from task_aware.data.unfinished import begin
 from task_aware.synthesis import builtin_corpus
 
 SAMPLE_RATE = 16000
@@ -58,6 +60,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise DataError(f"{options.data} has {len(clips)} validation clip; at least two are needed")
     order = np.random.default_rng(options.seed).permutation(len(clips))
     labelled = {}
+    begin(
+        options.out / "overlay.json",
+        {"data": str(options.data or "the built-in corpus"), "number": len(clips) // 2, "seed": options.seed},
+        [folder],
+        re.compile(r"\.?pair_\d{4,}\.flac(\.\d+\.tmp)?"),
+    )
     pairs = order[: len(order) // 2 * 2].reshape(-1, 2)
     for number, (first, second) in enumerate(tqdm(pairs, desc="overlay", unit="pair")):
         name = f"pair_{number:04d}.flac"
@@ -68,4 +76,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, stopped="stopped; run the same command again to start over")

@@ -25,10 +25,11 @@ from task_aware.scoring.report import table, write_results
 from task_aware.scoring.separation import verdict
 from task_aware.synthesis import open_corpus
 from task_aware.training.config import TrainConfig
+from task_aware.training.folder import is_first_process, read_history
 from task_aware.training.frozen import get_detector
-from task_aware.training.loop import fit, is_first_process, read_history
+from task_aware.training.loop import fit
 from task_aware.training.separator import TaskAwareModule, measure_separation
-from task_aware.training.setup import FAST_STEPS, check_cuda_graph, check_losses, check_sources, make_data
+from task_aware.training.setup import FAST_STEPS, check_train, make_data
 
 #: Separation is measured on the mixtures of this many further steps, as long as clips, which training has not seen.
 MEASURED_STEPS = 8
@@ -45,9 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Without options it trains on the built-in corpus. See docs/training.md and docs/recipes.md.
     """
     config = cli.parse(TrainConfig, main.__doc__ or "", arguments, base="builtin")
-    check_losses(config.losses, config.optimiser)
-    check_sources(config)
-    check_cuda_graph(config)
+    check_train(config)
     schedule = config.optimiser
     if config.fast_dev_run:
         schedule.max_steps = min(schedule.max_steps, FAST_STEPS)
@@ -126,4 +125,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, stopped=cli.RESUMABLE)

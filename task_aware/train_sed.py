@@ -11,8 +11,9 @@ from task_aware.scoring.evaluation import detect_split, score
 from task_aware.scoring.report import table, write_results
 from task_aware.synthesis import open_corpus
 from task_aware.training.config import TrainSedConfig
+from task_aware.training.folder import is_first_process
 from task_aware.training.frozen import train_detector
-from task_aware.training.loop import is_first_process
+from task_aware.training.setup import check_run
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -21,7 +22,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Knows DESED's ten classes only. See docs/training.md.
     """
     config = cli.parse(TrainSedConfig, main.__doc__ or "", arguments, base="detector_builtin")
+    check_run(config)
     options = config.training
+    if options.batch.strong < 1:
+        raise ValueError("--training.batch.strong is 0; give at least 1")
     corpus = open_corpus(config.data, config.rirs, sample_rate=options.features.sample_rate, tiny=config.fast_dev_run)
     if config.fast_dev_run:
         options.max_steps = min(options.max_steps, 4)
@@ -38,4 +42,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, stopped=cli.RESUMABLE)

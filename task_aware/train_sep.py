@@ -19,9 +19,10 @@ from task_aware.scoring.report import table, write_results
 from task_aware.synthesis import open_corpus
 from task_aware.training.config import TrainSepConfig
 from task_aware.training.denoiser import DenoisingModule
+from task_aware.training.folder import is_first_process, read_history
 from task_aware.training.frozen import get_detector
-from task_aware.training.loop import fit, is_first_process, read_history
-from task_aware.training.setup import FAST_STEPS
+from task_aware.training.loop import fit
+from task_aware.training.setup import FAST_STEPS, check_run
 
 
 def batch_sizes(mixtures: int, step: int) -> BatchSizes:
@@ -35,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     See docs/training.md.
     """
     config = cli.parse(TrainSepConfig, main.__doc__ or "", arguments, base="denoiser_builtin")
+    check_run(config)
     options = config.denoiser
     if config.fast_dev_run:
         options.max_steps = min(options.max_steps, FAST_STEPS)
@@ -78,4 +80,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, stopped=cli.RESUMABLE)

@@ -151,6 +151,28 @@ def test_an_interrupted_run_goes_on_to_the_same_files(checkpoint, recordings, tm
     assert len([name for name in unbroken if name.startswith("audio/")]) == 4 * 3
 
 
+def test_results_within_the_input_are_not_taken_for_recordings(checkpoint, recordings, tmp_path, capsys):
+    folder = tmp_path / "in"
+    shutil.copytree(recordings / "deep", folder / "audio")
+    shutil.copy(recordings / "deep" / "b.ogg", folder / "audio" / "b.second.take.ogg")
+    for out in (folder, folder / "results"):
+        for repeated in range(3):
+            assert run(checkpoint, folder, f"--out={out}", "--audio", "--device=cpu") == 0
+            assert "3 recordings, " in capsys.readouterr().out
+            if repeated == 1:  # as after a kill before the table is written
+                next(out.rglob("events/**/b.tsv")).unlink()
+    with pytest.raises(DataError, match=r"all recordings given .* are sources that an earlier run separated"):
+        run(checkpoint, folder / "results" / "audio", f"--out={folder / 'results'}")
+
+
+def test_an_input_without_recordings_is_named_beside_others(checkpoint, recordings, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for nothing in (tmp_path / "empty", recordings / "*.aiff"):
+        with pytest.raises(DataError, match=r"there are no recordings .* in .*(empty|aiff)"):
+            run(checkpoint, recordings / "a.wav", nothing, f"--out={tmp_path / 'out'}")
+    assert not (tmp_path / "out").exists()
+
+
 def test_shards_together_are_the_whole(checkpoint, recordings, tmp_path):
     options = [recordings / "a.wav", recordings / "a.flac", recordings / "deep"]
     assert run(checkpoint, *options, f"--out={tmp_path / 'whole'}") == 0

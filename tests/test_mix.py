@@ -21,6 +21,10 @@ def run(corpus, out, *options: str) -> dict:
     return json.loads((out / "mix.json").read_text())
 
 
+def contents(folder) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
 def test_soundscapes_are_the_sum_of_their_images(tiny_corpus, tmp_path):
     recipe = run(tiny_corpus, tmp_path, "-n=6", "--mixing.n_events=[2,3]", "--seed=3")
     assert recipe["seed"] == 3 and recipe["mixing"]["n_events"] == [2, 3]
@@ -48,6 +52,42 @@ def test_a_seed_gives_the_same_files_and_is_not_overwritten(tiny_corpus, tmp_pat
     assert a == b != c
     with pytest.raises(DataError, match="soundscapes.tsv exists already; give another --out"):
         run(tiny_corpus, tmp_path / "a")
+
+
+def test_a_mix_after_an_interrupted_one_is_what_it_is_alone(tiny_corpus, tmp_path, monkeypatch):
+    out, write, written = tmp_path / "out", mix.write_soundscape, []
+
+    def stop_at_the_fourth(folder, name, soundscape):
+        if len(written) == 3:
+            (folder / "soundscapes" / f".{name}.wav.123.tmp").touch()  # as after a kill
+            raise KeyboardInterrupt
+        written.append(name)
+        write(folder, name, soundscape)
+
+    monkeypatch.setattr(mix, "write_soundscape", stop_at_the_fourth)
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny_corpus, out, "-n=8", "--plot")
+    monkeypatch.setattr(mix, "write_soundscape", write)
+    assert json.loads((out / "mix.json").read_text())["number"] == 8 and list((out / IMAGES).rglob("*.wav"))
+    note = out / IMAGES / "00000" / "note.txt"
+    note.write_text("mine")
+    before = contents(out)
+    with pytest.raises(DataError, match=r"note.txt is there already, but not from an unfinished run; give another"):
+        run(tiny_corpus, out, "-n=2", "--seed=1")
+    assert contents(out) == before
+    note.unlink()
+    run(tiny_corpus, out, "-n=2", "--seed=1")
+    run(tiny_corpus, tmp_path / "alone", "-n=2", "--seed=1")
+    assert contents(out) == contents(tmp_path / "alone")
+
+
+def test_recordings_of_others_are_not_taken_for_an_unfinished_mix(tiny_corpus, tmp_path):
+    own = tmp_path / "audio/train/synthetic20/soundscapes/00000.wav"
+    own.parent.mkdir(parents=True)
+    own.write_text("mine")
+    with pytest.raises(DataError, match=r"00000.wav is there already"):
+        run(tiny_corpus, tmp_path, "-n=2")
+    assert contents(tmp_path) == {own.relative_to(tmp_path).as_posix(): b"mine"}
 
 
 def test_what_is_beyond_full_scale_is_turned_down_with_its_images(tiny_corpus, tmp_path, capsys):

@@ -39,3 +39,18 @@ def test_every_clip_is_in_one_pair(tiny_corpus, tmp_path):
     assert len(set(used)) == len(used)
     with pytest.raises(DataError, match="validation.tsv exists already; give another --out"):
         overlay.main([f"--data={tiny_corpus}", f"--out={tmp_path}"])
+
+
+def test_what_an_unfinished_run_left_does_not_stay_beside_the_pairs_of_another(tiny_corpus, tmp_path, monkeypatch):
+    arguments = [f"--data={tiny_corpus}", f"--out={tmp_path}"]
+    monkeypatch.setattr(overlay, "write_events", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        overlay.main(arguments)
+    monkeypatch.undo()
+    left = tmp_path / "audio/validation/pair_9999.flac"
+    left.touch()
+    overlay.main([*arguments, "--seed=1"])
+    assert not left.exists() and '"seed": 1' in (tmp_path / "overlay.json").read_text()
+    assert {clip.filename for clip in read_split(tmp_path, "validation").clips} == {
+        path.name for path in left.parent.iterdir()
+    }

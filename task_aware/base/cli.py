@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -12,9 +13,12 @@ from typing import TypeVar
 
 from jsonargparse import ActionConfigFile, ActionYesNo, ArgumentParser
 
-from task_aware.base.errors import TaskAwareError
+from task_aware.base.errors import TaskAwareError, Terminated
 
 ConfigType = TypeVar("ConfigType")
+
+#: What a training command says when it is stopped.
+RESUMABLE = "stopped; --resume continues from the last checkpoint"
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 PACKAGED = ", ".join(sorted(path.stem for path in RECIPES.glob("*.yaml")))
@@ -32,24 +36,38 @@ def set_up_logging() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
-def run(
-    main: Callable[[Sequence[str] | None], None], stopped: str = "stopped; --resume continues from the last checkpoint"
-) -> None:
+def run(main: Callable[[Sequence[str] | None], None], stopped: str = "stopped") -> None:
     """Runs a command. An error that the user can fix is printed as one line on stderr, with exit status 2.
 
-    Ctrl-C prints `stopped` and exits with status 130.
+    Ctrl-C prints `stopped` and exits with status 130; SIGTERM does the same with status 143. Where the reader of a
+    pipe has gone (`| head`), the command ends without a word, with the status of a program that SIGPIPE ends.
     """
     set_up_logging()
+    handler = signal.signal(signal.SIGTERM, _terminate)
     try:
-        main(None)
+        try:
+            main(None)
+        finally:
+            sys.stdout.flush()  # also what --help printed, which ends in SystemExit
+    except BrokenPipeError:
+        # what is still to be written at the exit of the interpreter goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
     except (TaskAwareError, ValueError, FileNotFoundError) as error:
         if os.environ.get("TASK_AWARE_TRACEBACK"):
             raise
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         print(stopped, file=sys.stderr)
-        sys.exit(130)
+        sys.exit(128 + (signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT))
+    finally:
+        signal.signal(signal.SIGTERM, handler or signal.SIG_DFL)
+
+
+def _terminate(*_: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # another one would stop what is being cleaned up
+    raise Terminated
 
 
 def add_detector(parser: ArgumentParser) -> None:
@@ -63,8 +81,8 @@ def add_detector(parser: ArgumentParser) -> None:
 FLAGS = {
     "fused": "train with the native operators; --no-fused: with their PyTorch references",
     "cuda_graph": "record each step's losses and gradients as CUDA graphs, to save launch time; on one GPU only",
-    "resume": "continue a stopped run from its last checkpoint in --out; needs the same options as before, --max-steps "
-    "included (only --out, --workers and --cuda-graph may differ)",
+    "resume": "continue a stopped run from its last checkpoint in --out; needs the same options as before, but for "
+    "more --max-steps and another --out, --workers and --cuda-graph",
     "fast_dev_run": "check that everything runs, with a few steps; the scores mean nothing",
 }
 

@@ -15,3 +15,7 @@ class CheckpointError(TaskAwareError, ValueError):
 
 class BackendError(TaskAwareError, RuntimeError):
     """The requested native kernels are not available."""
+
+
+class Terminated(KeyboardInterrupt):
+    """The process was asked to end by SIGTERM; it ends as after Ctrl-C, but with another exit status."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -56,3 +57,9 @@ def write_soundscape(folder: Path, name: str, soundscape: Soundscape) -> None:
     for part, samples in soundscape.parts.items():
         write_audio(folder / "images" / name / f"{part}.wav", samples, SAMPLE_RATE)
     write_audio(folder / "soundscapes" / f"{name}.wav", soundscape.mixture, SAMPLE_RATE)
+
+
+def own_files(labels: Sequence[str]) -> re.Pattern[str]:
+    """The names of what `write_soundscape` writes, and of pictures, below `soundscapes` or `images`; also cut off."""
+    parts = "|".join(map(re.escape, [*labels, "background"]))
+    return re.compile(rf"\.?\d{{5,}}\.wav(\.\d+\.tmp)?|\d{{5,}}/\.?(({parts})\.wav|mixture\.png)(\.\d+\.tmp)?")

@@ -66,8 +66,14 @@ def import_detector(name: str) -> Detector:
 
 
 def pick_device(accelerator: str) -> torch.device:
-    """The GPU if there is one and `accelerator` is not cpu, otherwise the CPU."""
-    return torch.device("cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu")
+    """The GPU if there is one and `accelerator` is not cpu, otherwise the CPU.
+
+    Raises ValueError if `accelerator` is gpu and there is none.
+    """
+    there = torch.cuda.is_available()
+    if accelerator == "gpu" and not there:
+        raise ValueError("--accelerator is gpu, but PyTorch finds no GPU here; give auto or cpu")
+    return torch.device("cuda" if accelerator != "cpu" and there else "cpu")
 
 
 def detector_of(model: nn.Module) -> Detector:

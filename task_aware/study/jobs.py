@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from task_aware.base import cli
-from task_aware.training.loop import last_checkpoint
+from task_aware.base.errors import Terminated
+from task_aware.training.folder import last_checkpoint
 
 #: A server process that has imported everything; each run is forked from it, and may fail without the others.
 PROCESSES = multiprocessing.get_context("forkserver")
@@ -59,6 +60,10 @@ class Job:
         process.start()
         try:
             process.join()
+        except Terminated:
+            process.terminate()
+            process.join()
+            raise
         except KeyboardInterrupt:
             process.join()  # the terminal interrupts it as well
             raise

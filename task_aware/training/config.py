@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from task_aware.data.mixing_config import MixingConfig
 from task_aware.models.crnn import CRNNConfig
@@ -208,9 +208,11 @@ class RunConfig:
         accelerator: device; auto: a GPU if there is one.
         devices: number of devices, with one process each.
         workers: processes that prepare data, per device; 0 prepares them in the training process.
-        resume: continue a stopped run from its last checkpoint in OUT, with the same options.
+        resume: continue a stopped run from its last checkpoint in OUT, with the same options or more steps.
         fast_dev_run: check that everything runs, with a few steps.
     """
+
+    command: ClassVar[str]
 
     data: Path | None = None
     rirs: Path | None = None
@@ -253,6 +255,8 @@ class TrainConfig(FrozenDetectorConfig):
         cuda_graph: record each step's losses and gradients as CUDA graphs, to save launch time; on one GPU only.
     """
 
+    command: ClassVar[str] = "train"
+
     out: Path = Path("runs/separator")
     cuda_graph: bool = False
     separator: SeparatorConfig = field(default_factory=SeparatorConfig)
@@ -277,6 +281,8 @@ class TrainSepConfig(FrozenDetectorConfig):
         denoiser: the denoiser and its training.
     """
 
+    command: ClassVar[str] = "train_sep"
+
     detector: str | None = None
     out: Path = Path("runs/denoiser")
     denoiser: DenoiserTrainingConfig = field(default_factory=DenoiserTrainingConfig)
@@ -294,6 +300,8 @@ class TrainSedConfig(RunConfig):
     Attributes:
         training: the detector and its training.
     """
+
+    command: ClassVar[str] = "train_sed"
 
     out: Path = Path("runs/detector")
     training: DetectorTrainingConfig = field(default_factory=DetectorTrainingConfig)

@@ -24,7 +24,8 @@ from task_aware.training.config import (
     TrainSedConfig,
 )
 from task_aware.training.detector import DetectorModule, fit_scaler
-from task_aware.training.loop import fit, last_checkpoint
+from task_aware.training.folder import check_same_options, last_checkpoint
+from task_aware.training.loop import fit
 from task_aware.training.setup import FAST_STEPS
 
 _log = logging.getLogger(__name__)
@@ -92,6 +93,7 @@ def get_detector(config: FrozenDetectorConfig) -> Detector:
         return load_detector(BUILTIN_DETECTOR)
     out = config.out / "detector"
     if config.resume and (out / "detector.safetensors").is_file():
+        check_same_options(out, config)
         detector = load_detector(out / "detector.safetensors")
     else:
         sed = cli.parse(TrainSedConfig, "", ["--config", config.detector_config], base=config.detector_config)

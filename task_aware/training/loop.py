@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import logging
 import resource
-import shutil
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,24 +13,38 @@ from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_only
 from tqdm import tqdm
 
 from task_aware.base import checkpoint
-from task_aware.base.errors import CheckpointError
+from task_aware.base.errors import CheckpointError, Terminated
 from task_aware.training.config import RunConfig
+from task_aware.training.folder import (
+    LOGS,
+    check_new,
+    check_same_options,
+    clear,
+    is_first_process,
+    last_checkpoint,
+    remove_results,
+    write_options,
+)
 
 _log = logging.getLogger(__name__)
 
 #: Steps between two logged values.
 LOG_EVERY = 10
 
-#: Folder of the logs in a run's folder; each time a run is resumed, it gets another part.
-LOGS = "logs"
-
 
 class SafetensorsCheckpointIO(CheckpointIO):
-    """Writes Lightning's checkpoints (weights, optimiser, loops, callbacks) as one safetensors file each."""
+    """Writes Lightning's checkpoints (weights, optimiser, loops, callbacks) as one safetensors file each.
+
+    Args:
+        max_steps: length of the run in steps; a checkpoint of more steps is refused.
+    """
+
+    def __init__(self, max_steps: int) -> None:
+        super().__init__()
+        self.max_steps = max_steps
 
     def save_checkpoint(self, checkpoint_: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         tensors: dict[str, torch.Tensor] = {}
@@ -43,7 +53,13 @@ class SafetensorsCheckpointIO(CheckpointIO):
 
     def load_checkpoint(self, path: Any, *_: Any, **__: Any) -> dict[str, Any]:
         tensors, content = checkpoint.read(path, "training")
-        return checkpoint.unflatten(content["tree"], tensors)
+        state = checkpoint.unflatten(content["tree"], tensors)
+        if state["global_step"] > self.max_steps:
+            raise CheckpointError(
+                f"{path} has {state['global_step']} steps already, more than the {self.max_steps} of --max-steps; give "
+                "at least as many"
+            )
+        return state
 
     def remove_checkpoint(self, path: Any) -> None:
         Path(path).unlink(missing_ok=True)
@@ -131,57 +147,6 @@ class RunBar(Callback):
         self.on_train_end()
 
 
-def read_history(out: Path) -> dict[str, list[tuple[int, float]]]:
-    """The logged curves of a run, name -> [(step, value)]. Steps logged twice, after resuming, have the later value."""
-    history: dict[str, dict[int, float]] = {}
-    for log in sorted((out / LOGS).glob("part_*/metrics.csv"), key=lambda path: int(path.parent.name[5:])):
-        with log.open(newline="") as file:
-            for row in csv.DictReader(file):
-                for name, value in row.items():
-                    if value and name not in ("step", "epoch"):
-                        history.setdefault(name, {})[int(row["step"])] = float(value)
-    return {name: sorted(curve.items()) for name, curve in history.items()}
-
-
-def last_checkpoint(out: Path) -> Path:
-    """The checkpoint from which `--resume` continues the run in `out`."""
-    return out / "checkpoints" / "last.safetensors"
-
-
-def _options(config: RunConfig) -> dict[str, Any]:
-    """The options that influence the results of a run, JSON-serialisable."""
-    options = json.loads(json.dumps(asdict(config), default=str))
-    for name in ("out", "resume", "workers", "cuda_graph"):
-        options.pop(name, None)
-    return options
-
-
-def write_options(path: Path, config: RunConfig) -> None:
-    """Saves the options of a run."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(_options(config), indent=2) + "\n")
-
-
-def check_same_options(path: Path, config: RunConfig) -> None:
-    """Raises CheckpointError if the options differ from those in `path`, with which the run was started."""
-
-    def differences(old: Any, new: Any, name: str) -> list[str]:
-        if isinstance(old, dict) and isinstance(new, dict):
-            return [x for key in old | new for x in differences(old.get(key), new.get(key), f"{name}.{key}")]
-        return [] if old == new else [f"{name[1:]} was {old} and is {new}"]
-
-    if found := differences(json.loads(path.read_text()), _options(config), ""):
-        raise CheckpointError(
-            f"the run in {path.parent} was started with other options ({'; '.join(found)}); resume it with the same, "
-            "or start a new run in another --out"
-        )
-
-
-def is_first_process() -> bool:
-    """Whether this is the only process of a run, or the one that scores and writes for all."""
-    return getattr(rank_zero_only, "rank", 0) == 0
-
-
 def fit(
     module: LightningModule,
     data: LightningDataModule,
@@ -193,20 +158,23 @@ def fit(
 ) -> StepTimer:
     """Trains `module` for `max_steps` steps, with checkpoints and logs in `out`.
 
+    A resumed run keeps its results and the options that they belong to until it has trained to its end.
+
     Raises:
-        CheckpointError: the run is to be resumed, but `out` has no checkpoint or that of a run with other options.
+        CheckpointError: `out` holds what a new run would replace; or the run is to be resumed, but `out` has no
+            checkpoint, that of a run with other options, or one of more steps.
+        Terminated: the process was asked to end.
     """
     last = last_checkpoint(out)
     if config.resume and not last.is_file():
         raise CheckpointError(f"there is no {last} to resume; start without --resume")
     if config.resume:
-        check_same_options(out / "options.json", config)
+        check_same_options(out, config)
     else:
-        if last.is_file():
-            _log.warning("overwriting the run in %s, its results included; --resume would continue it", out)
-            last.unlink()
-        shutil.rmtree(out / LOGS, ignore_errors=True)
-    write_options(out / "options.json", config)
+        check_new(out)
+        if is_first_process():
+            clear(out)
+            write_options(out, config)
     timer = StepTimer()
     part = f"part_{len(list((out / LOGS).glob('part_*')))}"
     trainer = Trainer(
@@ -221,7 +189,7 @@ def fit(
         gradient_clip_val=gradient_clip,
         callbacks=[LastCheckpoint(last.parent), timer, RunBar()],
         enable_progress_bar=False,
-        plugins=[SafetensorsCheckpointIO()],
+        plugins=[SafetensorsCheckpointIO(max_steps)],
         logger=[TensorBoardLogger(out, name=LOGS, version=part), CSVLogger(out, name=LOGS, version=part)],
         log_every_n_steps=max(1, min(LOG_EVERY, max_steps // 2)),
         num_sanity_val_steps=0,
@@ -230,9 +198,14 @@ def fit(
     )
     try:
         trainer.fit(module, data, ckpt_path=str(last) if config.resume else None, weights_only=True)
-    except SystemExit:  # Lightning's answer to Ctrl-C, with status 1
+    except (SystemExit, KeyboardInterrupt):  # Lightning answers Ctrl-C with status 1, and SIGTERM with status 0
         if not trainer.interrupted:
             raise
+    if trainer.received_sigterm:
+        raise Terminated
     if trainer.interrupted:
         raise KeyboardInterrupt
+    if is_first_process():
+        remove_results(out)
+        write_options(out, config)
     return timer

@@ -260,6 +260,12 @@ def slot_shares(estimates: Tensor) -> Tensor:
     return share.sort(-1, descending=True).values.mean(0)
 
 
+def outside_loudest(sources: Tensor) -> Tensor:
+    """Share of the energy outside the loudest source of each clip: `[B, S, F, T]` -> `[B]`."""
+    energy = sources.detach().float().square().sum((-2, -1))
+    return 1 - energy.amax(-1) / energy.sum(-1).clamp_min(1e-20)
+
+
 def si_sdr(estimates: Tensor, references: Tensor) -> Tensor:
     """Scale-invariant signal-to-distortion ratio in dB (Le Roux et al., 2019), of `[..., N]` each: `[...]`."""
     scale = (estimates * references).sum(-1, keepdim=True) / references.square().sum(-1, keepdim=True).clamp_min(1e-8)

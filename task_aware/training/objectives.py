@@ -189,13 +189,13 @@ class Objectives:
 
     @torch.no_grad()
     def measure(self, batch: StrongBatch) -> dict[str, Tensor]:
-        """Measures how far the sources have separated.
+        """Measures how far the sources have separated, in mixtures of two or more events.
 
         `relative_loss`: the squared error, relative to that of a perfect denoiser, which puts the sum of all events
         into one source and separates nothing. `spread`: the energy outside each mixture's loudest source, relative to
         that of the targets: 0 if one source holds everything (where training may stay on a plateau), 1 for a perfect
-        separation, above 1 if the sources are variants of the mixture. `slot_k_energy`: share of the energy in the k-th
-        loudest source.
+        separation, above 1 if the sources are variants of the mixture. Where there is no such mixture they are 1 and 0:
+        nothing has separated. `slot_k_energy`: share of the energy in the k-th loudest source, in all mixtures.
         """
         mixture, mixture_mel, images = self.images(batch)
         floor = self.system.mask_floor * mixture_mel[:, None]
@@ -205,12 +205,17 @@ class Objectives:
         denoised = floor.expand_as(targets).clone()
         denoised[:, 0] += clean_mel
         loss, plateau = (
-            losses.pit_mse(x, targets, mixture_mel, domain=self.weights.domain, backend=self.backend).loss.mean()
+            losses.pit_mse(x, targets, mixture_mel, domain=self.weights.domain, backend=self.backend).loss
             for x in (estimates, denoised)
         )
-        shares = losses.slot_shares(estimates)
-        outside = 1 - losses.slot_shares(targets)[0]
+        counted = ((batch.labels >= 0).sum(1) > 1).to(loss.dtype)  # in the others, both denominators are almost 0
+        if_none = 1 - counted.amax()
+
+        def total(values: Tensor) -> Tensor:
+            return (values * counted).sum()
+
+        spread = total(losses.outside_loudest(estimates)) / total(losses.outside_loudest(targets)).clamp_min(1e-6)
         return {
-            "relative_loss": loss / plateau.clamp_min(1e-12),
-            "spread": (1 - shares[0]) / outside.clamp_min(1e-6),
-        } | {f"slot_{k + 1}_energy": share for k, share in enumerate(shares)}
+            "relative_loss": total(loss) / total(plateau).clamp_min(1e-12) + if_none,
+            "spread": spread,
+        } | {f"slot_{k + 1}_energy": share for k, share in enumerate(losses.slot_shares(estimates))}

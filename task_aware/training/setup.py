@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from functools import partial
 
+import torch
+
 from task_aware.data.batches import BatchSizes, StepDataModule
 from task_aware.data.corpus import Corpus
 from task_aware.models.detector import Detector
@@ -11,7 +13,9 @@ from task_aware.models.merging import check_merge
 from task_aware.models.opening import pick_device
 from task_aware.models.protocol import output_frames
 from task_aware.ops.pit_loss import EXHAUSTIVE_UP_TO
-from task_aware.training.config import LossConfig, OptimiserConfig, TrainConfig
+from task_aware.training.config import LossConfig, OptimiserConfig, RunConfig, TrainConfig
+from task_aware.training.folder import check_new
+from task_aware.training.ranges import check_ranges
 
 #: Steps of a `--fast-dev-run`, for the separator and for the detector.
 FAST_STEPS = 6
@@ -54,11 +58,54 @@ def make_data(config: TrainConfig, corpus: Corpus, detector: Detector) -> StepDa
     )
 
 
+def check_run(config: RunConfig) -> None:
+    """Checks, before anything is computed, the ranges of all options, the devices, and that `out` is free.
+
+    Raises:
+        ValueError: an option is out of its range, or there are not that many devices.
+        CheckpointError: a new run would replace what is in `out`.
+    """
+    check_ranges(config)
+    on_gpu = pick_device(config.accelerator).type == "cuda"
+    if on_gpu and config.devices > (there := torch.cuda.device_count()):
+        raise ValueError(f"--devices is {config.devices}, but this machine has {there} GPUs; give at most as many")
+    if not config.resume:
+        check_new(config.out)
+
+
+def check_train(config: TrainConfig) -> None:
+    """All checks of the options of `train`, before anything is computed; see the others."""
+    check_run(config)
+    check_losses(config.losses, config.optimiser)
+    check_batch(config)
+    check_sources(config)
+    check_cuda_graph(config)
+
+
+def check_batch(config: TrainConfig) -> None:
+    """Raises ValueError if a step with all losses would have no clip that one of them needs."""
+    weights, sizes = config.losses, batch_sizes(config, config.optimiser.max_steps)
+    needed = {
+        "mse": ("strong", sizes.strong),
+        "deep_feature": ("strong", sizes.strong),
+        "frame": ("strong", sizes.strong),
+        "own": ("strong", sizes.strong),
+        "weak": ("weak", sizes.weak),
+        "teacher": ("weak and batch.unlabelled", sizes.weak + sizes.unlabelled),
+    }
+    for loss, (clips, number) in needed.items():
+        if getattr(weights, loss) and not number:
+            raise ValueError(
+                f"--batch.{clips} is 0, but losses.{loss} is trained on these clips; give at least 1, or set the "
+                "weight of this loss to 0"
+            )
+
+
 def check_losses(weights: LossConfig, schedule: OptimiserConfig) -> None:
     """Raises ValueError if nothing would be trained, in all steps or in those that use the squared error only."""
     values = (weights.mse, weights.deep_feature, weights.weak, weights.teacher, weights.frame, weights.own)
-    if min(values) < 0 or max(values) == 0:
-        raise ValueError(f"the weights of the losses are {values}; give weights of 0 or more, and at least one above 0")
+    if max(values) == 0:
+        raise ValueError(f"the weights of the losses are {values}; give at least one above 0")
     shares = (schedule.separation_share, schedule.anchor_share)
     if weights.mse == 0 and max(shares) > 0:
         raise ValueError(

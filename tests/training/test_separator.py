@@ -9,7 +9,7 @@ from task_aware import train
 from task_aware.base.errors import CheckpointError
 from task_aware.models.opening import BUILTIN_DETECTOR
 from task_aware.training.config import LossConfig, OptimiserConfig
-from task_aware.training.loop import read_history
+from task_aware.training.folder import read_history
 from task_aware.training.objectives import split
 from task_aware.training.schedule import update_average, warmup
 from task_aware.training.separator import TaskAwareModule
@@ -113,6 +113,21 @@ def test_the_relative_loss_is_one_for_a_denoiser(small_separator, make_batch, mo
     measured = module.measure(batch)
     assert float(measured["relative_loss"]) == pytest.approx(1.0, rel=1e-4)
     assert float(measured["slot_1_energy"]) > 0.99
+
+
+def test_separation_is_not_measured_where_there_is_nothing_to_separate(small_separator, make_batch):
+    """A mixture of one event: a denoiser is perfect, and an error relative to its error has no meaning."""
+    module = make_module(small_separator)
+    batch = make_batch().strong
+    both = {name: float(value) for name, value in module.measure(batch).items()}
+    silent = torch.tensor([[1.0], [0.0], [0.0]])
+    alone = batch._replace(sources=batch.sources * silent, labels=torch.tensor([[0, -1, -1]]).expand(2, 3))
+    measured = module.measure(alone)
+    assert float(measured["relative_loss"]) == 1 and float(measured["spread"]) == 0
+    joined = type(batch)(*(torch.cat(pair) for pair in zip(batch, alone, strict=True)))
+    measured = module.measure(joined)
+    assert float(measured["relative_loss"]) == pytest.approx(both["relative_loss"], rel=1e-4)
+    assert float(measured["spread"]) == pytest.approx(both["spread"], rel=1e-4)
 
 
 def test_warmup_is_the_exponential_ramp():

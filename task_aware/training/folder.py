@@ -1,0 +1,176 @@
+"""The folder of a run: whether a run may begin or go on in it, and which of its files belong to which options."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.utilities import rank_zero_only
+
+from task_aware.base.errors import CheckpointError, DataError
+from task_aware.base.files import replacing
+from task_aware.data.audio import find_audio
+from task_aware.training.config import RunConfig
+
+#: Folder of the logs in a run's folder; each time a run is resumed, it gets another part.
+LOGS = "logs"
+
+#: The options of the run, with which it can be resumed.
+OPTIONS = "options.json"
+
+#: What the training commands write once they have trained.
+RESULTS = (
+    "separator.safetensors",
+    "denoiser.safetensors",
+    "detector.safetensors",
+    "separation.png",
+    "training.png",
+    "detector_only.tsv",
+    "source_only.tsv",
+    "separated.tsv",
+    "metrics.json",
+)
+
+#: What the loggers write into a part of the logs.
+_LOG_FILES = ("metrics.csv", "hparams.yaml", "events.out.tfevents.*")
+
+#: Options that do not influence the results.
+_FREE = ("out", "resume", "workers", "cuda_graph")
+
+
+def last_checkpoint(out: Path) -> Path:
+    """The checkpoint from which `--resume` continues the run in `out`."""
+    return out / "checkpoints" / "last.safetensors"
+
+
+def is_first_process() -> bool:
+    """Whether this is the only process of a run, or the one that scores and writes for all."""
+    return getattr(rank_zero_only, "rank", 0) == 0
+
+
+def read_history(out: Path) -> dict[str, list[tuple[int, float]]]:
+    """The logged curves of a run, name -> [(step, value)]. Steps logged twice, after resuming, have the later value."""
+    history: dict[str, dict[int, float]] = {}
+    for log in sorted((out / LOGS).glob("part_*/metrics.csv"), key=lambda path: int(path.parent.name[5:])):
+        with log.open(newline="") as file:
+            for row in csv.DictReader(file):
+                for name, value in row.items():
+                    if value and name not in ("step", "epoch"):
+                        history.setdefault(name, {})[int(row["step"])] = float(value)
+    return {name: sorted(curve.items()) for name, curve in history.items()}
+
+
+def check_new(out: Path) -> None:
+    """Raises CheckpointError if a new run in `out` would replace what is there. Changes nothing."""
+    begun = _options_of(out)
+    if not (begun and begun["fast_dev_run"]):
+        results = [*(out / name for name in RESULTS), last_checkpoint(out)]
+        if found := [path.name for path in results if path.exists()]:
+            raise CheckpointError(
+                f"{out} holds results already ({', '.join(found)}); give another --out, or --resume to continue the "
+                "run that is there, or delete it first"
+            )
+    foreign = [path for path in (out / OPTIONS, *(out / LOGS).glob("part_*")) if path.exists()]
+    if begun is None and foreign:
+        raise CheckpointError(f"{foreign[0]} is there already, but not from a run of this package; give another --out")
+
+
+def clear(out: Path) -> None:
+    """Removes what a run left in `out` that stopped before its first checkpoint, or that had a few steps only.
+
+    Files are known by their names; others, and folders that hold others, stay.
+    """
+    remove_results(out)
+    last_checkpoint(out).unlink(missing_ok=True)
+    for part in (out / LOGS).glob("part_*"):
+        for pattern in _LOG_FILES:
+            for file in part.glob(pattern):
+                file.unlink()
+        if part.is_dir() and not any(part.iterdir()):
+            part.rmdir()
+
+
+def remove_results(out: Path) -> None:
+    """Removes the results of a run, which others are about to replace."""
+    for name in RESULTS:
+        (out / name).unlink(missing_ok=True)
+
+
+def write_options(out: Path, config: RunConfig) -> None:
+    """Saves the options of a run."""
+    with replacing(out / OPTIONS) as temporary:
+        temporary.write_text(json.dumps(_options(config), indent=2) + "\n", encoding="utf-8")
+
+
+def check_same_options(out: Path, config: RunConfig) -> None:
+    """Checks that a run may be resumed: with the options that it was started with, or more steps.
+
+    Data and detectors are compared by what they hold, wherever they lie.
+
+    Raises CheckpointError otherwise.
+    """
+    old, new = _options_of(out), _options(config)
+    if old is None:
+        raise CheckpointError(f"{out / OPTIONS} does not hold the options of a run; start a new one in another --out")
+    if found := _differences(old, new):
+        if old["devices"] != new["devices"]:
+            found.append("each process draws its own clips, so another number changes how many a step has, and which")
+        raise CheckpointError(
+            f"the run in {out} was started with other options ({'; '.join(found)}); resume it with the same (only "
+            "--max-steps may grow), or start a new run in another --out"
+        )
+
+
+def _differences(old: Any, new: Any, name: str = "") -> list[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = [key for key in old | new if key != "path"]
+        return [x for key in keys for x in _differences(old.get(key), new.get(key), f"{name}.{key}")]
+    longer = name.endswith(".max_steps") and isinstance(old, int) and isinstance(new, int) and new > old
+    return [] if old == new or longer else [f"{name[1:]} was {old} and is {new}"]
+
+
+def _options_of(out: Path) -> dict[str, Any] | None:
+    """The saved options of the run in `out`; None if there are none."""
+    try:
+        options = json.loads((out / OPTIONS).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+    return options if isinstance(options, dict) and {"command", "devices", "fast_dev_run"} <= options.keys() else None
+
+
+def _options(config: RunConfig) -> dict[str, Any]:
+    """The options that influence the results of a run, JSON-serialisable."""
+    options = {"command": config.command, **json.loads(json.dumps(asdict(config), default=str))}
+    for name in _FREE:
+        options.pop(name, None)
+    rirs = config.rirs
+    if config.data is not None:
+        options["data"] = _identity(config.data, config.data / "audio", config.data / "metadata")
+        if rirs is None and (config.data / "rirs").is_dir():
+            rirs = config.data / "rirs"
+    options["rirs"] = None if rirs is None else _identity(rirs, rirs)
+    for name in ("detector", "detector_config"):
+        if options.get(name) is not None and (file := Path(options[name])).is_file():
+            content = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+            options[name] = {"path": str(file.absolute()), "content": content}
+    return options
+
+
+def _identity(root: Path, *folders: Path) -> dict[str, str]:
+    """Where data lie, and what they hold: names and sizes of the recordings, names and content of the tables."""
+    if not root.is_dir():
+        raise DataError(f"{root} is not a folder; check the path")
+    digest = hashlib.sha256()
+    count = 0
+    for folder in folders:
+        for name in find_audio(folder, folder):
+            file = folder / name
+            digest.update(f"{name.as_posix()}\t{file.stat().st_size if file.exists() else 'missing'}\n".encode())
+            count += 1
+        for table in sorted(folder.rglob("*.tsv")):
+            digest.update(f"{table.relative_to(folder).as_posix()}\n".encode() + table.read_bytes())
+    return {"path": str(root.absolute()), "content": f"{count} recordings {digest.hexdigest()[:16]}"}
