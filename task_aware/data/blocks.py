@@ -44,9 +44,6 @@ def read_blocks(
     path = Path(path)
     with open_sound(path) as sound:
         blocks = decoded(path, sound, block_seconds, channel)
-        if sound.samplerate == sample_rate:
-            yield from blocks
-            return
         n_block = max(1, round(block_seconds * sample_rate))
         kept = np.empty(0, dtype=np.float32)
         for found in resampled(blocks, sound.samplerate, sample_rate):

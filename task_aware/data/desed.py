@@ -125,7 +125,7 @@ def read_split(
                 path = audio.find(filename)
                 if path is not None and spellings.setdefault(path, filename) != filename:
                     raise DataError(
-                        f"{where} names the recording {path} as {filename}, but other rows name it as {spellings[path]}; "
+                        f"{where} names the recording {path} as {filename}, but a row above as {spellings[path]}; "
                         "use one name, or it would count twice."
                     )
                 paths[filename] = path

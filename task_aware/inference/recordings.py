@@ -95,7 +95,7 @@ def _expand(argument: str) -> list[tuple[Path, str]]:
 
 
 def _matches(pattern: Path) -> Iterable[Path]:
-    """The paths that match a pattern; `**` enters the folders that `walk` enters: glob would follow links in circles."""
+    """The paths that match a pattern; `**` enters what `walk` enters, as glob would follow links in circles."""
     depth = _first(pattern, lambda part: part == "**")
     for start in map(Path, glob.glob(str(Path(*pattern.parts[:depth])))):
         if depth == len(pattern.parts):
