@@ -4,27 +4,19 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import numpy as np
 from jsonargparse import ArgumentParser
 
 from task_aware.base import cli
 from task_aware.data.blocks import read_blocks
 from task_aware.data.labels import Event, written_times
+from task_aware.data.streams import read_stream
 from task_aware.inference.live import LiveDetector
 
 #: Stands for standard input in place of a recording.
 STANDARD_INPUT = "-"
-
-
-def read_standard_input(n_samples: int) -> Iterator[np.ndarray]:
-    """Yields signed 16-bit little-endian mono samples as float32 `[n]`, full scale 1, until they end or Ctrl-C."""
-    with suppress(KeyboardInterrupt):
-        while data := sys.stdin.buffer.read(2 * n_samples):
-            yield np.frombuffer(data, dtype="<i2", count=len(data) // 2).astype(np.float32) / 32768
 
 
 def print_events(name: str, events: Iterable[Event]) -> None:
@@ -46,8 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     add = parser.add_argument
     add("checkpoint", type=Path, metavar="CKPT", help="a causal separator or detector")
-    add("recording", metavar="FILE", help="a recording of any format and rate, or - for standard input: raw 16-bit "
-        "little-endian mono samples at the model's sample rate")  # fmt: skip
+    add("recording", metavar="FILE", help="a recording of any format and rate, or - for standard input: WAV, FLAC or "
+        "Ogg, or raw 16-bit little-endian mono samples at the model's sample rate")  # fmt: skip
     add("--chunk-seconds", type=float, default=0.1, help="length of the pieces that are processed at a time, seconds")
     add("--threshold", type=float, default=0.5, help="probability from which a class is active")
     add("--median", type=int | None, help="length of the median filter in output frames; 1 switches it off; default: "
@@ -63,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
 
     if options.recording == STANDARD_INPUT:
-        chunks = read_standard_input(n_samples)
+        chunks = read_stream(sys.stdin.buffer, live.sample_rate, n_samples)
     else:
         chunks = read_blocks(options.recording, live.sample_rate, block_seconds=options.chunk_seconds)
     name = options.recording if options.recording == STANDARD_INPUT else Path(options.recording).name

@@ -84,7 +84,9 @@ def test_a_recording_is_analysed(tmp_path):
     write(tmp_path / "recording.wav", burst(3.0))
     run(block("infer"), "--device=cpu", cwd=tmp_path)
     assert (tmp_path / "results/events.tsv").is_file()
-    assert (tmp_path / "results/audio/recording.rest.flac").is_file() and list((tmp_path / "results/plots").glob("*.png"))
+    assert (tmp_path / "results/audio/recording.rest.flac").is_file() and list(
+        (tmp_path / "results/plots").glob("*.png")
+    )
 
 
 def test_one_s_own_recordings_are_trained_on(tiny_corpus, tmp_path):

@@ -9,6 +9,10 @@ class DataError(TaskAwareError, ValueError):
     """A recording, a row of a table or a folder is missing, broken or contradictory."""
 
 
+class RecordingError(DataError):
+    """A single recording cannot be used: it is missing, cut off, broken, empty, silent or not finite."""
+
+
 class CheckpointError(TaskAwareError, ValueError):
     """A checkpoint is missing, truncated, of another kind or version, or does not fit the data."""
 

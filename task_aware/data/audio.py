@@ -2,37 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import soundfile
 
-from task_aware.base.errors import DataError
+from task_aware.base.errors import DataError, RecordingError
 from task_aware.base.files import replacing
-
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg")
+from task_aware.data.blocks import BLOCK_SECONDS, decoded, read_blocks, resampled
+from task_aware.data.containers import open_sound
+from task_aware.data.finding import AUDIO_SUFFIXES
 
 #: Largest peak of a mixture written as 16-bit audio; louder mixtures are scaled down to it.
 LARGEST = 0.999
-
-
-class RecordingError(DataError):
-    """A single recording cannot be used: it is missing, broken, empty, silent or not finite."""
-
-
-def is_audio(path: Path) -> bool:
-    """Whether `path` is named like a recording; hidden files (such as macOS's `._x.wav`) are not."""
-    return path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith(".")
-
-
-def find_audio(folder: Path, relative_to: Path) -> list[Path]:
-    """Lists all recordings below `folder` as paths relative to `relative_to`, sorted by name."""
-    # os.walk, because rglob does not follow linked folders, and data sets are often assembled from links
-    walk = os.walk(folder, followlinks=True)
-    found = [Path(parent, name) for parent, _, names in walk for name in names if is_audio(Path(name))]
-    return sorted((path.relative_to(relative_to) for path in found), key=lambda path: path.as_posix())
 
 
 class Header(NamedTuple):
@@ -44,17 +27,31 @@ class Header(NamedTuple):
 
 
 def audio_header(path: Path) -> Header:
-    """Reads the header of a recording without decoding its samples.
+    """Reads the header of a recording without decoding its samples, unless only they tell its length.
 
-    Raises RecordingError if the file cannot be opened or holds no samples.
+    Raises RecordingError if the file cannot be opened, is known to be cut off, or holds no samples.
     """
-    try:
-        header = soundfile.info(path)
-    except (OSError, RuntimeError) as error:
-        raise RecordingError(_unreadable(path, error)) from error
-    if header.frames <= 0:
+    with open_sound(path) as sound:
+        n_frames = sound.expected
+        if n_frames is None:
+            n_frames = sum(map(len, decoded(path, sound, BLOCK_SECONDS)))
+        elif n_frames and sound.format == "FLAC":
+            _check_end(path, n_frames)
+    if not n_frames:
         raise RecordingError(f"{path} holds no samples; replace or remove it.")
-    return Header(header.frames / header.samplerate, header.samplerate, header.channels)
+    return Header(n_frames / sound.samplerate, sound.samplerate, sound.channels)
+
+
+def _check_end(path: Path, n_frames: int) -> None:
+    """Raises RecordingError if the last frame cannot be read."""
+    try:
+        with soundfile.SoundFile(path) as file:
+            file.seek(n_frames - 1)
+            found = len(file.read(1))
+    except soundfile.SoundFileError:
+        found = 0
+    if not found:
+        raise RecordingError(f"{path} is truncated: it ends before the {n_frames} samples it states; copy it again.")
 
 
 def audio_seconds(path: Path) -> float:
@@ -65,33 +62,12 @@ def audio_seconds(path: Path) -> float:
 def read_audio(path: str | Path, sample_rate: int = 16000, *, channel: int | None = None) -> np.ndarray:
     """Reads a recording as float32 [N] at `sample_rate`, with full scale at 1.
 
-    Channels are averaged unless `channel` selects one. The samples are resampled (band-limited sinc) only if the file
-    has another rate.
+    Channels are averaged unless `channel` selects one. The samples are resampled (band-limited) only if the file has
+    another rate.
 
-    Raises:
-        RecordingError: the file is missing, undecodable, empty or not finite, or lacks that channel.
-        DataError: the file has another rate and torchaudio cannot be imported.
+    Raises RecordingError if the file is missing, undecodable, truncated, empty or not finite, or lacks that channel.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise RecordingError(f"{path} is not a file; check the folder and the name.")
-    try:
-        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except (OSError, RuntimeError) as error:
-        raise RecordingError(_unreadable(path, error)) from error
-    if not len(samples):
-        raise RecordingError(f"{path} holds no samples; replace or remove it.")
-    if channel is None:
-        mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
-    elif channel < samples.shape[1]:
-        mono = samples[:, channel]
-    else:
-        raise RecordingError(f"{path} has {samples.shape[1]} channels, but channel {channel} was requested.")
-    if not np.isfinite(mono).all():
-        raise RecordingError(f"{path} holds samples that are not finite; replace or remove it.")
-    if rate != sample_rate:
-        mono = resample(path, mono, rate, sample_rate)
-    return np.ascontiguousarray(mono)
+    return np.concatenate(list(read_blocks(path, sample_rate, channel=channel)))
 
 
 def write_audio(path: str | Path, samples: np.ndarray, sample_rate: int) -> None:
@@ -123,24 +99,15 @@ def write_audio(path: str | Path, samples: np.ndarray, sample_rate: int) -> None
         soundfile.write(temporary, samples, sample_rate, format=suffix[1:].upper(), subtype=subtype)
 
 
-def _unreadable(path: Path, error: Exception) -> str:
-    reason = str(error).rstrip(".").removeprefix(f"Error opening {str(path)!r}: ")
-    return f"{path} cannot be decoded ({reason}); replace or remove it."
-
-
 def resample(path: Path, samples: np.ndarray, rate: int, sample_rate: int) -> np.ndarray:
-    """Resamples `[..., N]` by band-limited sinc interpolation; errors name `path`.
-
-    Raises DataError if torchaudio cannot be imported.
-    """
+    """Resamples float32 `[..., N]`, band-limited, in memory that grows with N alone; errors name `path`."""
     try:
-        import torch
-        import torchaudio.functional
-    except Exception as error:  # a torchaudio built for another torch raises OSError or RuntimeError
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        rows = [
+            np.concatenate(list(resampled([np.ascontiguousarray(row)], rate, sample_rate)))
+            for row in samples.reshape(-1, samples.shape[-1])
+        ]
+    except (RuntimeError, ValueError) as error:
         raise DataError(
-            f"{path} must be resampled from {rate} Hz to {sample_rate} Hz, but torchaudio cannot be imported "
-            f"({reason}); install a torchaudio that matches this torch, or resample the recordings."
+            f"{path} cannot be resampled from {rate} Hz to {sample_rate} Hz ({error}); give its real rate."
         ) from error
-    # a copy: torch.from_numpy warns about read-only arrays, and a single channel is strided
-    return torchaudio.functional.resample(torch.tensor(samples), rate, sample_rate).numpy()
+    return np.stack(rows).reshape(*samples.shape[:-1], -1)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,96 +11,104 @@ from typing import TypeVar
 
 import numpy as np
 import soundfile
+import soxr
 
-from task_aware.data.audio import RecordingError, resample
+from task_aware.base.errors import RecordingError
+from task_aware.data.containers import Sound, open_sound
+from task_aware.data.splicing import ENDLESS
 
 #: Seconds decoded at a time.
 BLOCK_SECONDS = 20.0
 
-#: A recording that ends before this share of the length in its header is truncated (mp3 headers only estimate it).
+#: Samples of all channels that are decoded at a time at most, whatever rate a header states.
+MOST_SAMPLES = 1 << 23
+
+#: An mp3 file that ends before this share of its length is truncated: damaged frames are left out.
 WHOLE_SHARE = 0.99
-
-#: Sizes in a WAV header from here on mean that its writer did not know the size.
-UNKNOWN_SIZE = 0x7FFF0000
-
-#: Largest resampling kernel; that of two rates without a large common divisor would not fit into memory.
-MAX_KERNEL = 1 << 27
 
 Source = TypeVar("Source")
 Item = TypeVar("Item")
 
 
 def read_blocks(
-    path: str | Path, sample_rate: int = 16000, *, block_seconds: float = BLOCK_SECONDS
+    path: str | Path, sample_rate: int = 16000, *, block_seconds: float = BLOCK_SECONDS, channel: int | None = None
 ) -> Iterator[np.ndarray]:
     """Yields a recording as consecutive float32 blocks [n] at `sample_rate`, which join to what `read_audio` returns.
 
     Reads every format that libsndfile decodes (wav, flac, ogg, opus, mp3, aiff, ...), at any rate, with any number of
-    channels.
+    channels, which are averaged unless `channel` selects one.
 
-    Raises:
-        RecordingError: the file is missing, undecodable, truncated, empty or not finite; possibly after some blocks.
-        DataError: the file has another rate and torchaudio cannot be imported.
+    Raises RecordingError if the file is missing, undecodable, truncated, empty or not finite, or lacks that channel;
+    possibly after some blocks.
     """
     path = Path(path)
-    if not path.is_file():
-        raise RecordingError(f"{path} is not a file; check the folder and the name.")
-    try:
-        with soundfile.SoundFile(path) as file:
-            check_whole(path, file)
-            mono = _mono(path, file, block_seconds)
-            yield from mono if file.samplerate == sample_rate else _resampled(path, mono, file.samplerate, sample_rate)
-    except (OSError, soundfile.SoundFileError) as error:
-        reason = str(error).rstrip(".").removeprefix(f"Error opening {str(path)!r}: ")
-        raise RecordingError(f"{path} cannot be decoded ({reason}); replace or remove it.") from error
+    with open_sound(path) as sound:
+        blocks = decoded(path, sound, block_seconds, channel)
+        n_block = max(1, round(block_seconds * sample_rate))
+        kept = np.empty(0, dtype=np.float32)
+        for found in resampled(blocks, sound.samplerate, sample_rate):
+            kept = np.concatenate([kept, found])
+            while len(kept) >= n_block:
+                yield kept[:n_block]
+                kept = kept[n_block:]
+        if len(kept):
+            yield kept
 
 
-def check_whole(path: Path, file: soundfile.SoundFile) -> None:
-    """Raises RecordingError if a WAV file is shorter than its header says, which libsndfile ignores."""
-    sizes = re.search(r"^data : (\d+) \(should be (\d+)\)", file.extra_info, re.MULTILINE)
-    if sizes and int(sizes[2]) < int(sizes[1]) < UNKNOWN_SIZE:
-        raise RecordingError(f"{path} is truncated: it holds {sizes[2]} of {sizes[1]} bytes; copy it again.")
-
-
-def _mono(path: Path, file: soundfile.SoundFile, block_seconds: float) -> Iterator[np.ndarray]:
+def decoded(path: Path, sound: Sound, block_seconds: float, channel: int | None = None) -> Iterator[np.ndarray]:
+    """Yields one channel, or the mean of all, as float32 blocks [n] at the file's own rate. Raises as `read_blocks`."""
+    if channel is not None and channel >= sound.channels:
+        raise RecordingError(f"{path} has {sound.channels} channels, but channel {channel} was requested.")
     n_read = 0
-    n_block = max(1, round(block_seconds * file.samplerate))
-    while len(samples := file.read(n_block, dtype="float32", always_2d=True)):
+    n_block = max(1, min(round(block_seconds * sound.samplerate), MOST_SAMPLES // sound.channels))
+    # not beyond the end that the file states: tags may follow
+    while len(samples := _read(path, sound, min(n_block, (sound.expected or ENDLESS) - n_read), n_read)):
         n_read += len(samples)
-        mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
+        if channel is None:
+            mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
+        else:
+            mono = samples[:, channel]
         if not np.isfinite(mono).all():
             raise RecordingError(f"{path} holds samples that are not finite; replace or remove it.")
         yield np.ascontiguousarray(mono)
     if not n_read:
         raise RecordingError(f"{path} holds no samples; replace or remove it.")
-    if n_read < WHOLE_SHARE * file.frames:
-        rate = file.samplerate
+    if sound.expected is not None and n_read < sound.expected * (WHOLE_SHARE if sound.format == "MP3" else 1):
+        rate = sound.samplerate
         raise RecordingError(
-            f"{path} is truncated: it ends after {n_read / rate:.1f} of {file.frames / rate:.1f} s; copy it again."
+            f"{path} is truncated: it ends after {n_read / rate:.1f} of {sound.expected / rate:.1f} s; copy it again."
         )
 
 
-def _resampled(path: Path, blocks: Iterable[np.ndarray], rate: int, sample_rate: int) -> Iterator[np.ndarray]:
-    """Resamples each block with as much context as torchaudio's kernel spans, so that no seams appear."""
-    divisor = math.gcd(rate, sample_rate)
-    n_in, n_out = rate // divisor, sample_rate // divisor
-    reach = math.ceil(6 * n_in / (0.99 * min(n_in, n_out)))  # lowpass_filter_width and rolloff, torchaudio's defaults
-    if n_out * (n_in + 2 * reach) > MAX_KERNEL:
+def _read(path: Path, sound: Sound, n_frames: int, done: int) -> np.ndarray:
+    try:
+        return sound.read(n_frames, dtype="float32", always_2d=True)
+    except (OSError, soundfile.SoundFileError) as error:
         raise RecordingError(
-            f"{path} has a rate of {rate} Hz, which has no simple ratio to {sample_rate} Hz; resample the file first."
-        )
-    context = math.ceil(reach / n_in) * n_in
-    kept, first, done = np.empty(0, dtype=np.float32), 0, 0  # samples from `first` on; those before `done` are yielded
+            f"{path} is damaged or truncated: it cannot be decoded beyond {done / sound.samplerate:.1f} s ("
+            f"{str(error).rstrip('.')}); copy it again."
+        ) from error
+
+
+def resampled(blocks: Iterable[np.ndarray], rate: int, sample_rate: int) -> Iterator[np.ndarray]:
+    """Yields consecutive blocks [n] at another rate, band-limited; N samples become N * sample_rate / rate, rounded up.
+
+    The filter's delay, some milliseconds, is held back until the last block.
+    """
+    if rate == sample_rate:
+        yield from blocks
+        return
+    stream = soxr.ResampleStream(rate, sample_rate, 1, dtype="float32")
+    n_in = n_out = 0
     for block in blocks:
-        ready = (first + len(kept) - context - done) // n_in
-        if ready > 0:
-            skip = (done - first) // n_in * n_out
-            yield resample(path, kept, rate, sample_rate)[skip : skip + ready * n_out]
-            done += ready * n_in
-            unused = max(0, done - context) - first
-            kept, first = kept[unused:], first + unused
-        kept = np.concatenate([kept, block])
-    yield resample(path, kept, rate, sample_rate)[(done - first) // n_in * n_out :]
+        n_in += len(block)
+        found = stream.resample_chunk(block)
+        n_out += len(found)
+        if len(found):
+            yield found
+    # zeros, as soxr would otherwise round down
+    found = stream.resample_chunk(np.zeros(rate // sample_rate + 2, dtype=np.float32), last=True)
+    yield found[: -(-n_in * sample_rate // rate) - n_out]
 
 
 def read_ahead(

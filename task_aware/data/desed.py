@@ -11,7 +11,8 @@ from pathlib import Path, PurePosixPath
 
 from task_aware.base.errors import DataError
 from task_aware.base.tables import read_rows, write_table
-from task_aware.data.audio import AUDIO_SUFFIXES, RecordingError, audio_seconds, find_audio
+from task_aware.data.audio import RecordingError, audio_seconds
+from task_aware.data.finding import AUDIO_SUFFIXES, find_audio
 from task_aware.data.labels import DESED_CLASSES, Event, Events, written_times
 
 # name: table below metadata/, folder below audio/, columns
@@ -110,6 +111,7 @@ def read_split(
         raise DataError(f"{folder}, the audio folder of {metadata}, is not a folder; check the data folder.")
     audio = _AudioIndex(folder)
     paths: dict[str, Path | None] = {}
+    spellings: dict[Path, str] = {}
     events: dict[str, list[Event]] = {}
     weak: dict[str, list[str]] = {}
     for line, row in rows:
@@ -119,7 +121,13 @@ def read_split(
             if not filename:
                 raise DataError(f"{where} has no filename; correct or remove the row.")
             if filename not in paths:
-                paths[filename] = audio.find(filename)
+                path = audio.find(filename)
+                if path is not None and spellings.setdefault(path, filename) != filename:
+                    raise DataError(
+                        f"{where} names the recording {path} as {filename}, but a row above as {spellings[path]}; "
+                        "use one name, or it would count twice."
+                    )
+                paths[filename] = path
             if len(columns) == 4:
                 found_events = events.setdefault(filename, [])
                 event = _parse_event(row, where, labels)

@@ -21,7 +21,7 @@ from task_aware.data.audio import RecordingError, read_audio
 from task_aware.data.levels import SPECTRUM_BINS, Frames, frame_samples, power_spectrum
 
 #: Version of the cache's file layout; part of its path.
-VERSION = 1
+VERSION = 2
 
 _FULL_SCALE = 32768.0
 
@@ -67,7 +67,7 @@ class Recordings:
     """Recordings below one folder, as 16-bit integers at one sample rate.
 
     On first use they are decoded into one file below `cache_folder()`, specific to this folder, rate, channel and
-    length. Later runs reuse it for every recording whose size and modification time are unchanged. The cache file is
+    length. Later runs reuse it for every recording whose size and times are unchanged. The cache file is
     replaced as a whole, so that processes that have the old one open can continue to read it.
 
     Attributes:
@@ -240,9 +240,13 @@ def to_integers(samples: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def _state(path: Path) -> list[int] | None:
-    """Size and modification time, by which a changed file is detected; None if there is no file."""
+    """Size and times, by which a changed file is detected; None if there is no file.
+
+    The modification time can be copied with a file, or be as coarse as two seconds; the time of the last change of the
+    file system's entry is neither.
+    """
     try:
         found = path.stat()
     except OSError:
         return None
-    return [found.st_size, found.st_mtime_ns]
+    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns]

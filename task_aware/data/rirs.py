@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from task_aware.base.errors import DataError
-from task_aware.data.audio import find_audio
+from task_aware.data.finding import find_audio
 from task_aware.data.recordings import Recording, Recordings
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import csv
+import fnmatch
 import glob
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from task_aware.base.errors import DataError
-from task_aware.data.audio import AUDIO_SUFFIXES
+from task_aware.data.finding import AUDIO_SUFFIXES, find_audio, walk
 
 #: Suffixes that are searched for in folders; other formats that libsndfile reads must be named explicitly.
 SUFFIXES = (*AUDIO_SUFFIXES, ".mp3")
@@ -84,26 +85,40 @@ def _expand(argument: str) -> list[tuple[Path, str]]:
     """Paths and names of the recordings that one argument names."""
     path = Path(argument)
     if path.is_dir():
-        # os.walk, because rglob does not follow linked folders
-        walk = os.walk(path, followlinks=True)
-        found = [Path(parent, name) for parent, _, names in walk for name in names if _is_recording(name)]
-        return [(file, file.relative_to(path).as_posix()) for file in found]
+        return [(path / file, file.as_posix()) for file in find_audio(path, path, SUFFIXES)]
     if glob.has_magic(argument) and not path.exists():
-        fixed = [part for part in path.parts[: _first_pattern(path)]]
-        base = Path(*fixed)
-        matches = [Path(match) for match in glob.glob(argument, recursive=True)]
-        return [(file, file.relative_to(base).as_posix()) for file in matches if file.is_file()]
+        base = Path(*path.parts[: _first(path, glob.has_magic)])
+        return [(file, file.relative_to(base).as_posix()) for file in _matches(path) if file.is_file()]
     if path.suffix.lower() in LIST_SUFFIXES and path.is_file():
         return [_listed(entry, path.parent) for entry in _read_list(path)]
     return [(path, path.name)]
 
 
-def _is_recording(name: str) -> bool:
-    return Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
+def _matches(pattern: Path) -> Iterable[Path]:
+    """The paths that match a pattern; `**` enters what `walk` enters, as glob would follow links in circles."""
+    depth = _first(pattern, lambda part: part == "**")
+    for start in map(Path, glob.glob(str(Path(*pattern.parts[:depth])))):
+        if depth == len(pattern.parts):
+            yield start
+        elif start.is_dir():
+            below = pattern.parts[depth:]
+            yield from (file for file in walk(start) if _fits(file.relative_to(start).parts, below))
 
 
-def _first_pattern(path: Path) -> int:
-    return next(index for index, part in enumerate(path.parts) if glob.has_magic(part))
+def _fits(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+    if not pattern:
+        return not parts
+    if pattern[0] == "**" and _fits(parts, pattern[1:]):
+        return True
+    if not parts:
+        return False
+    rest = pattern if pattern[0] == "**" else pattern[1:]
+    return (pattern[0] == "**" or fnmatch.fnmatch(parts[0], pattern[0])) and _fits(parts[1:], rest)
+
+
+def _first(path: Path, wanted: Callable[[str], object]) -> int:
+    """The position of the first part of that kind; the number of parts if there is none."""
+    return next((index for index, part in enumerate(path.parts) if wanted(part)), len(path.parts))
 
 
 def _read_list(path: Path) -> list[str]:

@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from task_aware.base.errors import CheckpointError, DataError
 from task_aware.base.files import replacing
-from task_aware.data.audio import find_audio
+from task_aware.data.finding import find_audio
 from task_aware.training.config import RunConfig
 
 #: Folder of the logs in a run's folder; each time a run is resumed, it gets another part.

@@ -12,11 +12,9 @@ from task_aware.data.blocks import read_ahead, read_blocks
 from .recordings import burst, write
 
 
-@pytest.mark.parametrize("rate", [16000, 8000, 11025, 44100, 96000])
+@pytest.mark.parametrize("rate", [16000, 8000, 11025, 44100, 44101, 96000])
 @pytest.mark.parametrize("seconds", [0.07, 1.3, 20.0])
 def test_blocks_joined_are_the_recording(tmp_path, rate, seconds):
-    if rate != 16000:
-        pytest.importorskip("torchaudio", exc_type=Exception, reason="torchaudio cannot be imported beside this torch")
     samples = np.random.default_rng(rate).uniform(-0.5, 0.5, (3 * rate + 77, 2))
     path = write(tmp_path / "stereo.wav", samples, rate)
     blocks = list(read_blocks(path, 16000, block_seconds=seconds))
@@ -24,42 +22,18 @@ def test_blocks_joined_are_the_recording(tmp_path, rate, seconds):
     expected = read_audio(path)
     found = np.concatenate(blocks)
     assert found.dtype == np.float32 and found.shape == expected.shape
-    # one block is resampled as `read_audio` does it; of several, the sums are taken in another order
-    assert np.abs(found - expected).max() <= (2e-7 if len(blocks) > 1 and rate != 16000 else 0)
-
-
-@pytest.mark.parametrize(
-    ("suffix", "message"), [(".wav", "truncated: it holds"), (".flac", "decoded"), (".mp3", "truncated: it")]
-)
-def test_a_cut_off_recording_is_an_error(tmp_path, suffix, message):
-    whole = tmp_path / f"whole{suffix}"
-    soundfile.write(whole, burst(4.0), 16000)
-    content = whole.read_bytes()
-    cut = tmp_path / f"cut{suffix}"
-    cut.write_bytes(content[: len(content) // 2])
-    assert len(np.concatenate(list(read_blocks(whole)))) == 64000
-    with pytest.raises(RecordingError, match=message):
-        list(read_blocks(cut))
-
-
-def test_a_header_without_a_length_is_no_cut(tmp_path):
-    path = write(tmp_path / "streamed.wav", burst(1.0))
-    content = bytearray(path.read_bytes())
-    content[40:44] = b"\xff\xff\xff\xff"  # what ffmpeg writes into a pipe
-    path.write_bytes(content)
-    assert len(np.concatenate(list(read_blocks(path)))) == 16000
+    assert len(found) == -(-len(samples) * 16000 // rate)
+    assert np.array_equal(found, expected)
 
 
 def test_other_broken_recordings(tmp_path):
     (tmp_path / "empty.wav").touch()
     write(tmp_path / "none.wav", np.zeros(0))
     soundfile.write(tmp_path / "nan.wav", np.array([0.0, np.nan]), 16000, subtype="FLOAT")
-    write(tmp_path / "odd.wav", burst(0.1), 44101)
     for name, message in {
         "empty.wav": "cannot be decoded",
         "none.wav": "holds no samples",
         "nan.wav": "not finite",
-        "odd.wav": "no simple ratio",
         "absent.wav": "is not a file",
     }.items():
         with pytest.raises(RecordingError, match=message):

@@ -57,6 +57,18 @@ def test_the_exact_name_wins_over_another_suffix(root):
     assert read_split(root, "validation").clips[0].path.name == "v1.wav"
 
 
+def test_one_recording_under_two_names_is_an_error(root):
+    """It would be scored twice."""
+    validation_table(root, "v1.wav\t1\t2\tDog", "./v1.wav\t3\t4\tDog", "v1.flac\t3\t4\tDog")
+    with pytest.raises(
+        DataError, match=r"validation.tsv:3 names the recording .*v1.wav as ./v1.wav, but a row above as"
+    ):
+        read_split(root, "validation")
+    problems: list[str] = []
+    split = read_split(root, "validation", problems=problems)
+    assert [clip.filename for clip in split.clips] == ["v1.wav"] and len(problems) == 2
+
+
 def test_windows_tables_are_read(root):
     path = root / "metadata/train/weak.tsv"
     path.write_bytes(b"\xef\xbb\xbffilename\tevent_labels\r\nb.wav\tFrying, Dog\r\n\r\n")

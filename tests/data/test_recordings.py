@@ -11,7 +11,8 @@ import soundfile
 
 from task_aware.base.errors import DataError
 from task_aware.data import recordings as module
-from task_aware.data.audio import RecordingError, find_audio, read_audio
+from task_aware.data.audio import RecordingError, read_audio
+from task_aware.data.finding import find_audio
 from task_aware.data.levels import Frames, power_spectrum
 from task_aware.data.recordings import Recordings
 
@@ -94,6 +95,18 @@ def test_the_time_of_change_counts_where_the_size_is_the_same(folder, decoded):
     os.utime(folder / "a.wav", ns=(1, 1))
     assert same_as_the_files(opened(folder), folder)
     assert decoded == ["a.wav"]
+
+
+def test_a_file_of_the_same_size_and_time_is_read_anew(folder, decoded):
+    """What `cp -p` and `rsync -t` leave when they replace one take by another."""
+    before = (folder / "b.wav").stat()
+    opened(folder)
+    write(folder / "b.wav", burst(0.5, seed=9))
+    os.utime(folder / "b.wav", ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (folder / "b.wav").stat().st_size == before.st_size
+    del decoded[:]
+    assert same_as_the_files(opened(folder), folder)
+    assert decoded == ["b.wav"]
 
 
 def test_removed_files_are_dropped_and_others_that_are_not_asked_for_kept(folder, decoded):

@@ -75,7 +75,6 @@ def test_a_folder_without_a_bank_says_what_is_wanted(root, tmp_path):
 
 
 def test_rates_other_than_the_recordings_are_met(root):
-    pytest.importorskip("torchaudio", exc_type=Exception, reason="torchaudio cannot be imported beside this torch")
     write(root / "audio/train/soundbank/foreground/Cat/8k.wav", burst(1.0), 8000)
     bank = Soundbank(root, LABELS)
     assert len(bank.read(bank.foreground["Cat"][0]).samples) == 32000

@@ -67,6 +67,17 @@ def test_the_command_prints_it_and_ends_with_its_status(full, fuss, capsys):
     assert out.endswith("training can start\n") and "--decode finds" in out
 
 
+@pytest.mark.parametrize("decode", [False, True])
+def test_cut_off_recordings_are_problems(full, fuss, decode):
+    for name in ("validation/v1.wav", "train/soundbank/foreground/Dog/cut.ogg"):
+        path = write(full / "audio" / name, burst(10.0))
+        path.write_bytes(path.read_bytes()[:2000])
+    report = look(full, fuss, decode=decode)
+    assert not report.can_train and not {"validation", "soundbank"} & report.usable
+    found = "\n".join(report.problems)
+    assert "v1.wav is truncated" in found and "cut.ogg is truncated" in found
+
+
 def test_only_decoding_finds_what_is_silent_or_not_finite(full, fuss):
     foreground = full / "audio/train/soundbank/foreground"
     for number in range(20):

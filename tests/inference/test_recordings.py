@@ -39,6 +39,21 @@ def test_patterns_name_from_where_they_begin(tree):
     assert list(named(bracket)) == ["take[1].wav"]  # a file that is there is no pattern
 
 
+def test_links_in_circles_and_what_systems_leave_are_not_followed(tree):
+    for k in range(3):
+        (tree / f"deep/up{k}").symlink_to(tree)
+    for clutter in (".git/x.wav", "deep/.Trash-1000/x.mp3", "__MACOSX/x.wav"):
+        (tree / clutter).parent.mkdir()
+        (tree / clutter).touch()
+    os.mkfifo(tree / "pipe.wav")
+    everything = ["a.wav", "d.ogg", "deep/b.FLAC", "deep/er/c.mp3"]
+    assert sorted(named(tree)) == everything
+    assert sorted(named(tree / "**" / "*.*")) == sorted([*everything, "notes.doc", "deep/list.csv"])
+    assert sorted(named(tree / "**")) == sorted([*everything, "notes.doc", "deep/list.csv"])
+    assert sorted(named(tree / "d*" / "**" / "er" / "*.mp3")) == ["deep/er/c.mp3"]
+    assert sorted(named(tree / ".git" / "*.wav")) == ["x.wav"]  # named by the user
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [
