@@ -33,8 +33,6 @@ def rows_of(events, name: str) -> list[str]:
 def test_a_recording_of_any_rate_has_the_events_that_infer_finds(
     causal_separator, checkpoint, samples, tmp_path, capsys, rate
 ):
-    if rate != 16000:
-        pytest.importorskip("torchaudio", exc_type=Exception, reason="torchaudio cannot be imported beside this torch")
     path = write(tmp_path / "clip.wav", samples, rate)
     listen.main([str(checkpoint), str(path), "--threshold=0.45", "--chunk-seconds=0.07"])
     printed = capsys.readouterr()
@@ -56,6 +54,21 @@ def test_standard_input_is_raw_samples(checkpoint, samples, tmp_path, monkeypatc
     raw = np.round(32768 * read_audio(path)).astype("<i2").tobytes()
     monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(raw + b"\0")))  # and half of a sample
     listen.main([str(checkpoint), "-", "--chunk-seconds=0.25"])
+    printed = capsys.readouterr()
+    assert printed.out == expected and "\n-\t" in expected
+    assert "3.9 s of audio in" in printed.err
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac"])
+def test_a_format_on_standard_input_is_known_by_its_first_bytes(
+    checkpoint, samples, tmp_path, monkeypatch, capsys, suffix
+):
+    """As raw samples, the header of a WAV stream would be heard, and 48 kHz would last three times as long."""
+    path = write(tmp_path / f"clip.{suffix}", np.repeat(samples, 3), 48000)
+    listen.main([str(checkpoint), str(path)])
+    expected = capsys.readouterr().out.replace(f"clip.{suffix}", "-")
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(path.read_bytes())))
+    listen.main([str(checkpoint), "-"])
     printed = capsys.readouterr()
     assert printed.out == expected and "\n-\t" in expected
     assert "3.9 s of audio in" in printed.err

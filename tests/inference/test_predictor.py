@@ -97,7 +97,6 @@ def test_batches_change_nothing(small_separator):
 
 
 def test_channels_rates_and_tensors(predictor):
-    pytest.importorskip("torchaudio", exc_type=Exception, reason="torchaudio cannot be imported beside this torch")
     samples = waveform(3.0)
     events = predictor.detect(samples, 16000)
     assert events and events[-1].offset <= 3.0
@@ -250,7 +249,6 @@ class TestBatches:
         assert any(found["events"])
 
     def test_waveforms_of_several_rates(self, predictor):
-        pytest.importorskip("torchaudio", exc_type=Exception, reason="torchaudio cannot be imported beside this torch")
         rows = [waveform(2.0), waveform(3.0, 8000), np.zeros((2, 2, 2))]
         found = predictor({"waveform": rows, "sample_rate": np.array([16000, 8000, 16000])})
         assert len(found["events"][0]) == len(predictor.detect(rows[0], 16000))
