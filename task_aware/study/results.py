@@ -5,36 +5,36 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from jsonargparse import Namespace
 
 from task_aware.base.errors import CheckpointError
+from task_aware.base.files import replacing
 from task_aware.data.desed import read_split
 from task_aware.models.crnn import load_detector
 from task_aware.models.opening import open_model, pick_device
 from task_aware.study.jobs import Job
 from task_aware.study.systems import ROWS, RUNS
 from task_aware.study.tables import Result, n_parameters, read_counts, real_time_factor
+from task_aware.training.identity import differences, identified
 
 #: The options that influence the results of a run.
 DECISIVE = ("data", "rirs", "detector", "config", "denoiser_config", "recipe", "max_steps", "fast_dev_run")
 
 
 def check_same(path: Path, options: Namespace) -> None:
-    """Saves the decisive options to `path`; raises CheckpointError if other ones are saved there."""
-    given: dict[str, Any] = {name: options[name] for name in DECISIVE}
-    given = json.loads(json.dumps(given, default=str))
-    if path.is_file():
-        kept = json.loads(path.read_text())
-        other = [f"{name} was {kept.get(name)} and is {given[name]}" for name in given if kept.get(name) != given[name]]
-        if other:
-            raise CheckpointError(
-                f"the runs in {path.parent} were started with other options ({'; '.join(other)}); give the same, "
-                "or another --out"
-            )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(given, indent=2) + "\n")
+    """Saves the decisive options to `path`; raises CheckpointError if other ones are saved there.
+
+    Data, detectors and recipes are compared by what they hold.
+    """
+    given = identified({name: options[name] for name in DECISIVE})
+    if path.is_file() and (other := differences(json.loads(path.read_text()), given)):
+        raise CheckpointError(
+            f"the runs in {path.parent} were started with other options ({'; '.join(other)}); give the same, "
+            "or another --out"
+        )
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(given, indent=2) + "\n", encoding="utf-8")
 
 
 def collect(options: Namespace, jobs: Sequence[Job], detector: Path, data: Path, test: str = "") -> dict[str, Result]:

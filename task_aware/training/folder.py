@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -11,10 +10,10 @@ from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_only
 
-from task_aware.base.errors import CheckpointError, DataError
+from task_aware.base.errors import CheckpointError
 from task_aware.base.files import replacing
-from task_aware.data.finding import find_audio
 from task_aware.training.config import RunConfig
+from task_aware.training.identity import differences, identified
 
 #: Folder of the logs in a run's folder; each time a run is resumed, it gets another part.
 LOGS = "logs"
@@ -116,21 +115,13 @@ def check_same_options(out: Path, config: RunConfig) -> None:
     old, new = _options_of(out), _options(config)
     if old is None:
         raise CheckpointError(f"{out / OPTIONS} does not hold the options of a run; start a new one in another --out")
-    if found := _differences(old, new):
+    if found := differences(old, new):
         if old["devices"] != new["devices"]:
             found.append("each process draws its own clips, so another number changes how many a step has, and which")
         raise CheckpointError(
             f"the run in {out} was started with other options ({'; '.join(found)}); resume it with the same (only "
             "--max-steps may grow), or start a new run in another --out"
         )
-
-
-def _differences(old: Any, new: Any, name: str = "") -> list[str]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        keys = [key for key in old | new if key != "path"]
-        return [x for key in keys for x in _differences(old.get(key), new.get(key), f"{name}.{key}")]
-    longer = name.endswith(".max_steps") and isinstance(old, int) and isinstance(new, int) and new > old
-    return [] if old == new or longer else [f"{name[1:]} was {old} and is {new}"]
 
 
 def _options_of(out: Path) -> dict[str, Any] | None:
@@ -144,33 +135,5 @@ def _options_of(out: Path) -> dict[str, Any] | None:
 
 def _options(config: RunConfig) -> dict[str, Any]:
     """The options that influence the results of a run, JSON-serialisable."""
-    options = {"command": config.command, **json.loads(json.dumps(asdict(config), default=str))}
-    for name in _FREE:
-        options.pop(name, None)
-    rirs = config.rirs
-    if config.data is not None:
-        options["data"] = _identity(config.data, config.data / "audio", config.data / "metadata")
-        if rirs is None and (config.data / "rirs").is_dir():
-            rirs = config.data / "rirs"
-    options["rirs"] = None if rirs is None else _identity(rirs, rirs)
-    for name in ("detector", "detector_config"):
-        if options.get(name) is not None and (file := Path(options[name])).is_file():
-            content = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
-            options[name] = {"path": str(file.absolute()), "content": content}
-    return options
-
-
-def _identity(root: Path, *folders: Path) -> dict[str, str]:
-    """Where data lie, and what they hold: names and sizes of the recordings, names and content of the tables."""
-    if not root.is_dir():
-        raise DataError(f"{root} is not a folder; check the path")
-    digest = hashlib.sha256()
-    count = 0
-    for folder in folders:
-        for name in find_audio(folder, folder):
-            file = folder / name
-            digest.update(f"{name.as_posix()}\t{file.stat().st_size if file.exists() else 'missing'}\n".encode())
-            count += 1
-        for table in sorted(folder.rglob("*.tsv")):
-            digest.update(f"{table.relative_to(folder).as_posix()}\n".encode() + table.read_bytes())
-    return {"path": str(root.absolute()), "content": f"{count} recordings {digest.hexdigest()[:16]}"}
+    options = {"command": config.command, **asdict(config)}
+    return identified({name: value for name, value in options.items() if name not in _FREE})

@@ -15,6 +15,7 @@ from task_aware.base.errors import CheckpointError, DataError
 from task_aware.models.opening import BUILTIN_DETECTOR
 from task_aware.study import jobs as running
 from task_aware.study.plan import make_jobs, shared_detector
+from task_aware.study.results import check_same
 from task_aware.study.systems import ROWS, RUNS, TABLES, TERMS, loss_options
 from task_aware.training.config import LossConfig, TrainConfig, TrainSepConfig
 
@@ -90,6 +91,31 @@ def test_it_runs_goes_on_and_names_what_failed(tiny_corpus, tmp_path, capsys):
         ablation.main([*command, "--recipe=paper"])
     with pytest.raises(ValueError, match="their names must differ"):
         ablation.main([*command, str(tmp_path / "elsewhere/pairs")])
+
+
+def test_a_study_goes_on_with_data_that_have_moved_and_not_with_others(tmp_path):
+    def data(name: str, rows: str) -> Path:
+        table = tmp_path / name / "metadata" / "validation.tsv"
+        table.parent.mkdir(parents=True)
+        table.write_text(rows)
+        return tmp_path / name
+
+    recipe = tmp_path / "small.yaml"
+    recipe.write_text(SMALL)
+
+    def check(folder: Path, max_steps: int = 5) -> None:
+        given = [f"--out={tmp_path}", f"--data={folder}", f"--config={recipe}", f"--max-steps={max_steps}"]
+        check_same(tmp_path / "ablation.json", ablation.make_parser().parse_args(given))
+
+    check(data("data", "filename"))
+    check((tmp_path / "data").rename(tmp_path / "moved"))
+    with pytest.raises(CheckpointError, match="max_steps was 5 and is 6"):  # finished runs would stay as they are
+        check(tmp_path / "moved", 6)
+    with pytest.raises(CheckpointError, match="data.content was"):
+        check(data("other", "filename\na.wav"))
+    recipe.write_text(SMALL + "seed: 1")
+    with pytest.raises(CheckpointError, match="config.content was"):
+        check(tmp_path / "moved")
 
 
 def test_a_process_that_dies_at_once_is_a_failed_run(tmp_path, monkeypatch):
