@@ -71,7 +71,7 @@ def stated_length(data: mmap.mmap, at: int) -> tuple[int, int] | None:
     frame = frame_at(data, at)
     assert frame is not None
     tag = at + 4 + frame.n_side
-    if data[tag : tag + 4] in (b"Xing", b"Info") and data[tag + 7] & 3 == 3:
+    if data[tag : tag + 4] in (b"Xing", b"Info") and int.from_bytes(data[tag + 4 : tag + 8], "big") & 3 == 3:
         return int.from_bytes(data[tag + 8 : tag + 12], "big"), int.from_bytes(data[tag + 12 : tag + 16], "big")
     if data[at + 36 : at + 40] == b"VBRI":
         return int.from_bytes(data[at + 50 : at + 54], "big"), int.from_bytes(data[at + 46 : at + 50], "big")
