@@ -131,7 +131,10 @@ class _Data(NamedTuple):
 
 
 def _chunks(file: BinaryIO, at: int, size: int, order: str, wide: bool = False) -> Iterator[tuple[bytes, int, int]]:
-    """Names, positions and lengths of the chunks from a position on; `wide` ones have 16-byte names (W64)."""
+    """Names, positions and lengths of the chunks from a position on, up to one that is none by its name.
+
+    `wide` ones have 16-byte names (W64).
+    """
     n_header = 24 if wide else 8
     while at + n_header <= size:
         file.seek(at)
@@ -139,6 +142,8 @@ def _chunks(file: BinaryIO, at: int, size: int, order: str, wide: bool = False) 
         length = struct.unpack(f"{order}{'q' if wide else 'I'}", header[16 if wide else 4 :])[0]
         length = max(0, length - n_header) if wide else length
         yield header[:4], at + n_header, length
+        if not _NAME.fullmatch(header[:4]):
+            return
         align = 8 if wide else 2
         at += n_header + -(-length // align) * align
 
@@ -182,7 +187,8 @@ def _check_wav(path: Path, file: BinaryIO, head: bytes, size: int) -> Spliced | 
     end += end % 2
     following = next(_chunks(file, end, size, ">" if head.startswith(b"RIFX") else "<"), None)
     stray = following is not None and (following[2] > size - following[1] or not _NAME.fullmatch(following[0]))
-    if data.unknown and (end > size or stray):
+    # libsndfile reads on to the end of the file itself if the stated length lies beyond it
+    if data.unknown and (stray or data.stated >= UNKNOWN_FRAMES):
         for name, start, length in _chunks(file, 12, data.start, "<"):
             if name == b"fmt " and not head.startswith(b"RIFX"):
                 file.seek(start)

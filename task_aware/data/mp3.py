@@ -71,17 +71,16 @@ def stated_length(data: mmap.mmap, at: int) -> tuple[int, int] | None:
     frame = frame_at(data, at)
     assert frame is not None
     tag = at + 4 + frame.n_side
-    if data[tag : tag + 4] in (b"Xing", b"Info") and data[tag + 7] & 3 == 3:
+    if data[tag : tag + 4] in (b"Xing", b"Info") and int.from_bytes(data[tag + 4 : tag + 8], "big") & 3 == 3:
         return int.from_bytes(data[tag + 8 : tag + 12], "big"), int.from_bytes(data[tag + 12 : tag + 16], "big")
     if data[at + 36 : at + 40] == b"VBRI":
         return int.from_bytes(data[at + 50 : at + 54], "big"), int.from_bytes(data[at + 46 : at + 50], "big")
     return None
 
 
-def count_frames(data: mmap.mmap, at: int) -> tuple[int, int]:
-    """Number of frames from the one at `at` on, and where they end (past the file if the last one is cut off)."""
+def count_frames(data: mmap.mmap, at: int, kind: int) -> tuple[int, int]:
+    """Number of frames of a kind from `at` on, and where they end (past the file if the last one is cut off)."""
     count = 0
-    kind = frame_at(data, at).kind  # type: ignore[union-attr]
     while True:
         frame = frame_at(data, at)
         if frame is None or frame.kind != kind:
@@ -102,6 +101,10 @@ def missing_header(path: object, data: mmap.mmap) -> tuple[bytes, int] | None:
     start = first_frame(data)
     if start is None:
         return None
+    frame = frame_at(data, start)
+    assert frame is not None
+    if start + frame.n_bytes > len(data):
+        raise RecordingError(f"{path} is truncated: it ends within its first frame; copy it again.")
     stated = stated_length(data, start)
     if stated is not None:
         end = start + stated[1]
@@ -111,8 +114,11 @@ def missing_header(path: object, data: mmap.mmap) -> tuple[bytes, int] | None:
             )
         if frame_at(data, end) is None or _next_frame(data, end) != end:
             return None
-        start += frame_at(data, start).n_bytes  # type: ignore[union-attr] # further frames follow those counted
-    count, end = count_frames(data, start)
+        first = _next_frame(data, start + frame.n_bytes)  # further frames follow those counted
+        if first is None:
+            return None
+        start = first
+    count, end = count_frames(data, start, frame.kind)
     if end > len(data):
         raise RecordingError(
             f"{path} is truncated: its last frame is cut off; copy it again, or rewrite what is there with "

@@ -45,6 +45,15 @@ def test_a_file_without_a_stated_length_that_ends_within_a_frame_is_an_error(tmp
             door(tmp_path / "cut.mp3")
 
 
+def test_a_file_that_ends_within_its_header_is_one_sentence(tmp_path):
+    soundfile.write(tmp_path / "whole.mp3", burst(1.0), 16000, format="MP3")
+    content = (tmp_path / "whole.mp3").read_bytes()
+    for length in range(4, 40):
+        (tmp_path / "cut.mp3").write_bytes(content[:length])
+        with pytest.raises(RecordingError, match="cut.mp3"):
+            read_audio(tmp_path / "cut.mp3")
+
+
 def test_files_joined_end_to_end_are_read_to_the_end(tmp_path):
     path = tmp_path / "joined.mp3"
     soundfile.write(path, burst(2.0), 16000, format="MP3")
