@@ -15,6 +15,7 @@ from task_aware.scoring.evaluation import decode_all, hear_split, score, score_p
 from task_aware.scoring.psds import why_no_psds
 from task_aware.scoring.report import table, write_results
 from task_aware.synthesis import builtin_corpus
+from task_aware.training.folder import check_scores, remove_scores
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -35,12 +36,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     text = "device; auto: a GPU if there is one"
     parser.add_argument("--accelerator", choices=("auto", "cpu", "gpu"), default="auto", help=text)
     options = parser.parse_args(arguments)
+    out = options.out or options.checkpoint.parent / f"evaluation-{options.split}"
+    check_scores(out)
+    device = pick_device(options.accelerator)
+    scored = {
+        "checkpoint": str(options.checkpoint),
+        "data": str(options.data or "the built-in corpus"),
+        "split": options.split,
+    }
     model = open_model(options.checkpoint, options.detector)
     detector = detector_of(model)
     split = read_split(options.data or builtin_corpus(), options.split, detector.labels)
     if not split.clips:
         raise DataError(f"none of the clips in {split.metadata} has a recording; there is nothing to score")
-    heard = list(hear_split(model, split, device=pick_device(options.accelerator)))
+    heard = list(hear_split(model, split, device=device))
     detections = decode_all(heard, detector)
     results = score(split, detections, detector.labels)
     missing = why_no_psds()
@@ -48,8 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(table(results, psds_of))
     if missing:
         print(missing)
-    out = options.out or options.checkpoint.parent / f"evaluation-{options.split}"
-    write_results(out, results, detections, psds_of)
+    remove_scores(out)
+    write_results(out, results, detections, psds_of, **scored)
     print(f"written to {out}")
 
 
