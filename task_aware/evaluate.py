@@ -17,6 +17,7 @@ from task_aware.models.opening import detector_of, open_model, pick_device
 from task_aware.scoring.evaluation import decode_all, hear_split, score, score_psds
 from task_aware.scoring.report import table, write_detections, write_results
 from task_aware.synthesis import builtin_corpus
+from task_aware.training.folder import check_scores, remove_scores
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -38,27 +39,35 @@ def main(arguments: Sequence[str] | None = None) -> None:
     text = "device; auto: a GPU if there is one"
     parser.add_argument("--accelerator", choices=("auto", "cpu", "gpu"), default="auto", help=text)
     options = parser.parse_args(arguments)
+    out = options.out or options.checkpoint.parent / f"evaluation-{options.split}"
+    check_scores(out)
+    device = pick_device(options.accelerator)
+    scored = {
+        "checkpoint": str(options.checkpoint),
+        "data": str(options.data or "the built-in corpus"),
+        "split": options.split,
+    }
     model = open_model(options.checkpoint, options.detector)
     detector = detector_of(model)
     split = read_split(options.data or builtin_corpus(), options.split, detector.labels)
     if not split.clips:
         raise DataError(f"none of the clips in {split.metadata} has a recording; there is nothing to score")
     unusable: dict[str, str] = {}
-    heard = list(hear_split(model, split, device=pick_device(options.accelerator), unusable=unusable))
+    heard = list(hear_split(model, split, device=device, unusable=unusable))
     if not heard:
         raise DataError(f"none of the clips in {split.metadata} can be used: {next(iter(unusable.values()))}")
     split = replace(split, clips=tuple(clip for clip in split.clips if clip.filename not in unusable))
-    left_out = [*split.missing, *unusable]
+    scored["left_out"] = [*split.missing, *unusable]
 
     # what there is, is written before anything that could fail
-    out = options.out or options.checkpoint.parent / f"evaluation-{options.split}"
+    remove_scores(out)
     detections = decode_all(heard, detector)
     write_detections(out, detections)
     write_table(out / "errors.tsv", ("filename", "error"), unusable.items())
     results = score(split, detections, detector.labels)
-    write_results(out, results, detections, left_out=left_out)
+    write_results(out, results, detections, **scored)
     psds_of, reasons = score_psds(split, heard, detector)
-    write_results(out, results, detections, psds_of, left_out=left_out)
+    write_results(out, results, detections, psds_of, **scored)
     print("\n".join([table(results, psds_of), *reasons, f"written to {out}"]))
     if unusable:
         print(f"{len(unusable)} of the clips could not be used: see {out / 'errors.tsv'}", file=sys.stderr)

@@ -87,6 +87,21 @@ def test_gradients_are_clipped_in_bfloat16_too(cache, tmp_path):
     assert (tmp_path / "separator.safetensors").is_file()
 
 
+def test_an_evaluation_replaces_another_as_a_whole_and_no_run(cache, tmp_path):
+    out, run_ = tmp_path / "scores", tmp_path / "run"
+    for folder in (out, run_):
+        folder.mkdir()
+        (folder / "separated.tsv").write_text("of another model")
+    (run_ / "options.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="is the folder of a run, whose scores would be replaced"):
+        evaluate.main([str(BUILTIN_DETECTOR), "--accelerator=cpu", f"--out={run_}"])
+    assert (run_ / "separated.tsv").exists() and not (run_ / "metrics.json").exists()
+    evaluate.main([str(BUILTIN_DETECTOR), "--accelerator=cpu", f"--out={out}"])
+    assert {path.name for path in out.iterdir()} == {"metrics.json", "detector_only.tsv", "errors.tsv"}
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert (metrics["checkpoint"], metrics["split"]) == (str(BUILTIN_DETECTOR), "validation")
+
+
 def test_other_data_without_a_detector_trains_one_first(tiny_corpus, tmp_path):
     train.main([f"--data={tiny_corpus}", "--fast-dev-run", f"--out={tmp_path}", "--accelerator=cpu"])
     assert (tmp_path / "detector" / "detector.safetensors").is_file()

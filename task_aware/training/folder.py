@@ -21,6 +21,9 @@ LOGS = "logs"
 #: The options of the run, with which it can be resumed.
 OPTIONS = "options.json"
 
+#: What scoring writes.
+SCORES = ("metrics.json", "detector_only.tsv", "source_only.tsv", "separated.tsv")
+
 #: What the training commands write once they have trained.
 RESULTS = (
     "separator.safetensors",
@@ -28,10 +31,7 @@ RESULTS = (
     "detector.safetensors",
     "separation.png",
     "training.png",
-    "detector_only.tsv",
-    "source_only.tsv",
-    "separated.tsv",
-    "metrics.json",
+    *SCORES,
 )
 
 #: What the loggers write into a part of the logs.
@@ -91,6 +91,18 @@ def clear(out: Path) -> None:
                 file.unlink()
         if part.is_dir() and not any(part.iterdir()):
             part.rmdir()
+
+
+def check_scores(out: Path) -> None:
+    """Raises CheckpointError if scores written to `out` would replace those of a run."""
+    if (out / OPTIONS).exists():
+        raise CheckpointError(f"{out} is the folder of a run, whose scores would be replaced; give another --out")
+
+
+def remove_scores(out: Path) -> None:
+    """Removes scores that others are about to replace, which need not have a table of the same systems."""
+    for name in SCORES:
+        (out / name).unlink(missing_ok=True)
 
 
 def remove_results(out: Path) -> None:

@@ -182,7 +182,7 @@ SMALL = [
 ]
 
 
-ALL_TERMS = [f"--losses.{name}=1" for name in ("mse", "deep_feature", "weak", "teacher", "frame")]
+ALL_TERMS = [f"--losses.{name}=1" for name in ("mse", "deep_feature", "weak", "teacher", "own")]
 
 
 def run(corpus, out, *options: str) -> dict:
