@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     out = options.out or options.checkpoint.parent / f"evaluation-{options.split}"
     check_scores(out)
     device = pick_device(options.accelerator)
-    scored = {
+    scored: dict[str, object] = {
         "checkpoint": str(options.checkpoint),
         "data": str(options.data or "the built-in corpus"),
         "split": options.split,
