@@ -131,7 +131,7 @@ def test_the_commands_take_the_detector_beside_the_checkpoint(checkpoint, seeded
 
     evaluate.main([str(checkpoint), option, f"--data={tiny_corpus}", "--accelerator=cpu"])
     metrics = json.loads((tmp_path / "evaluation-validation" / "metrics.json").read_text())
-    assert set(metrics) == {"detector_only", "separated"}
+    assert {"detector_only", "separated"} <= set(metrics)
 
     plot.main([str(checkpoint), str(recording), option, f"--out={tmp_path / 'a.png'}"])
     assert (tmp_path / "a.png").stat().st_size > 0

@@ -191,6 +191,7 @@ def test_a_stopped_run_says_so_and_has_a_status(tmp_path, number, status, capsys
             return super().training_step(batch, batch_idx)
 
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin with SIGINT ignored
     try:
         with pytest.raises(SystemExit) as exit_:
             cli.run(lambda _: train(config(tmp_path), Stopped()), stopped=cli.RESUMABLE)

@@ -221,6 +221,7 @@ def test_a_recording_needs_one_gpu(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="one GPU, but this run has none"):
         train.main([*command, "--accelerator=cpu"])
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(ValueError, match="one GPU, but devices is 2"):
         train.main([*command, "--devices=2"])
     with pytest.raises(
