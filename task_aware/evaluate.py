@@ -17,7 +17,7 @@ from task_aware.models.opening import detector_of, open_model, pick_device
 from task_aware.scoring.evaluation import decode_all, hear_split, score, score_psds
 from task_aware.scoring.report import table, write_detections, write_results
 from task_aware.synthesis import builtin_corpus
-from task_aware.training.folder import check_scores, remove_scores
+from task_aware.training.folder import SCORES, check_scores, remove
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     scored["left_out"] = [*split.missing, *unusable]
 
     # what there is, is written before anything that could fail
-    remove_scores(out)
+    remove(out, SCORES)
     detections = decode_all(heard, detector)
     write_detections(out, detections)
     write_table(out / "errors.tsv", ("filename", "error"), unusable.items())

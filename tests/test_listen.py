@@ -10,7 +10,8 @@ import pytest
 from data.recordings import burst, write
 
 from task_aware import Predictor, listen
-from task_aware.data.audio import RecordingError, read_audio
+from task_aware.base.errors import RecordingError
+from task_aware.data.audio import read_audio
 
 
 @pytest.fixture

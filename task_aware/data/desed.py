@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from task_aware.base.errors import DataError
+from task_aware.base.errors import DataError, RecordingError
 from task_aware.base.tables import read_rows, write_table
-from task_aware.data.audio import RecordingError, audio_seconds
+from task_aware.data.audio import audio_seconds
 from task_aware.data.finding import AUDIO_SUFFIXES, find_audio
 from task_aware.data.labels import DESED_CLASSES, Event, Events, written_times
 

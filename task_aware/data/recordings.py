@@ -16,8 +16,8 @@ import numpy as np
 from filelock import FileLock
 from tqdm import tqdm
 
-from task_aware.base.errors import DataError
-from task_aware.data.audio import RecordingError, read_audio
+from task_aware.base.errors import DataError, RecordingError
+from task_aware.data.audio import read_audio
 from task_aware.data.levels import SPECTRUM_BINS, Frames, frame_samples, power_spectrum
 
 #: Version of the cache's file layout; part of its path.

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from task_aware.data.audio import RecordingError
+from task_aware.base.errors import RecordingError
 
 #: Types of integer samples: what stands for silence, and how far full scale is from it. 64-bit integers are no audio
 #: format; they come from lists and sums, of which nobody knows the full scale.

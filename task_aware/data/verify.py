@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from task_aware.base.errors import DataError
-from task_aware.data.audio import RecordingError, audio_header, read_audio
+from task_aware.base.errors import DataError, RecordingError
+from task_aware.data.audio import audio_header, read_audio
 from task_aware.data.desed import MAX_MISSING, SPLITS, Split, read_split, split_paths
 from task_aware.data.labels import DESED_CLASSES
 from task_aware.data.recordings import SILENT_PEAK

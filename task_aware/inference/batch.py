@@ -11,8 +11,8 @@ from functools import partial
 import numpy as np
 from tqdm import tqdm
 
-from task_aware.base.errors import DataError
-from task_aware.data.audio import RecordingError, audio_seconds
+from task_aware.base.errors import DataError, RecordingError
+from task_aware.data.audio import audio_seconds
 from task_aware.data.blocks import read_ahead, read_blocks
 from task_aware.inference.outputs import Outputs, SourceFiles, draw, write_event_table, write_scores
 from task_aware.inference.predictor import REST, Predictor, Result

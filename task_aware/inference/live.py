@@ -74,7 +74,8 @@ class FrameStream:
         self.detector = cast(CRNN, detector_of(self.model))
         self.lookahead, self.detector.lookahead = self.detector.lookahead, 0
         self.pooling = self.detector.time_pooling
-        self.condition = StreamedCondition(self.detector, self.lookahead)
+        of_classes = isinstance(self.model, ClassSeparator)
+        self.condition = StreamedCondition(self.detector, self.lookahead) if of_classes else None
         self.n_samples = 0
         self._kept = np.empty(0, dtype=np.float32)  # the samples from feature frame `_origin` on
         self._origin = 0
@@ -129,7 +130,7 @@ class FrameStream:
 
     def _separate(self, mel: Tensor, features: Tensor) -> Tensor:
         """The sources' features `[1, S, F, n]` in the next frames of the mixture, `[1, F, n]` each."""
-        if isinstance(self.model, ClassSeparator):
+        if isinstance(self.model, ClassSeparator) and self.condition is not None:
             condition = self.condition.of_next(features)
             return self.model.separate_classes(mel, condition, self.model.all_sources(mel)).features
         return cast(Separator, self.model).separate(mel).features

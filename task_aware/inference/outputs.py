@@ -13,10 +13,9 @@ import numpy as np
 import soundfile
 import torch
 
-from task_aware.base.errors import DataError
+from task_aware.base.errors import DataError, RecordingError
 from task_aware.base.files import LONGEST_NAME, hidden
 from task_aware.base.tables import read_rows, write_table
-from task_aware.data.audio import RecordingError
 from task_aware.data.blocks import read_blocks
 from task_aware.data.labels import Event, written_times
 from task_aware.inference.predictor import REST, Result

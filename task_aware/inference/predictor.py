@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from task_aware.data.audio import RecordingError, resample
+from task_aware.base.errors import RecordingError
+from task_aware.data.audio import resample
 from task_aware.data.blocks import read_blocks
 from task_aware.data.labels import Event
 from task_aware.data.samples import as_float, check_level

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from task_aware.data.audio import RecordingError
+from task_aware.base.errors import RecordingError
 from task_aware.inference.joining import Answer
 from task_aware.inference.windows import Window, Windowing
 from task_aware.models.opening import Precision, detector_of

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from task_aware.data.audio import RecordingError
+from task_aware.base.errors import RecordingError
 from task_aware.data.samples import check_level
 from task_aware.models.detector import Detector
 

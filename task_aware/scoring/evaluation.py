@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from task_aware import ops
-from task_aware.data.audio import RecordingError, read_audio
+from task_aware.base.errors import RecordingError
+from task_aware.data.audio import read_audio
 from task_aware.data.desed import Clip, Split
 from task_aware.data.labels import Event
 from task_aware.data.samples import check_level

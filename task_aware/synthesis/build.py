@@ -8,10 +8,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from tqdm import tqdm
 
+from task_aware.base.tables import write_table
 from task_aware.data.audio import write_audio
 from task_aware.data.labels import DESED_CLASSES
 from task_aware.synthesis.contents import (
@@ -86,14 +88,14 @@ def build(root: Path, *, seed: int, size: str, progress: bool) -> None:
 
     rows = _run(jobs, progress)
 
-    _write_table(root / "rirs/rirs.tsv", ("filename", "room", "seconds", "t20"), rows[responses:clips])
+    write_table(root / "rirs/rirs.tsv", ("filename", "room", "seconds", "t20"), chain(*rows[responses:clips]))
     first = clips
     for part, planned in plans.items():
         _, _, table, header = _CLIPS[part]
-        _write_table(metadata / table, header, rows[first : first + len(planned)])
+        write_table(metadata / table, header, chain(*rows[first : first + len(planned)]))
         first += len(planned)
-    durations = [[(f"val_{index:03d}.flac", f"{CLIP_SECONDS:.1f}")] for index in range(counts.validation)]
-    _write_table(metadata / "validation/validation_durations.tsv", ("filename", "duration"), durations)
+    durations = [(f"val_{index:03d}.flac", f"{CLIP_SECONDS:.1f}") for index in range(counts.validation)]
+    write_table(metadata / "validation/validation_durations.tsv", ("filename", "duration"), durations)
     (root / "README.txt").write_text(_README.format(seed=seed, version=VERSION, size=size), encoding="utf-8")
     manifest = {**identity(seed, size), "audio_files": len(jobs), "counts": asdict(counts)}
     (root / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
@@ -152,10 +154,3 @@ def _write_clip(root: Path, seed: int, clip: ClipPlan, size: Size) -> list[Row]:
     if not events:
         return [(name, "", "", "")]
     return [(name, f"{event.onset:.3f}", f"{event.offset:.3f}", event.label) for event in events]
-
-
-def _write_table(path: Path, header: Row, rows: Sequence[Sequence[Row]]) -> None:
-    """Writes the header and the rows of each file in turn."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lines = ["\t".join(row) for row in [header, *(row for of_file in rows for row in of_file)]]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -38,8 +38,7 @@ class ClassObjectives(Objectives):
         terms = {} if batch.strong is None else self.mixture_terms(batch.strong, stage)
         if batch.weak is not None or batch.unlabelled is not None:
             terms |= self.clip_terms(batch.weak, batch.unlabelled)
-        weighted = [getattr(self.weights, name) * value for name, value in terms.items()]
-        return StepLoss(torch.stack(weighted).sum(), {name: value.detach() for name, value in terms.items()})
+        return self.weighted(terms)
 
     def mixture_terms(self, batch: StrongBatch, stage: Stage) -> dict[str, Tensor]:
         """Losses on mixtures."""
@@ -50,10 +49,8 @@ class ClassObjectives(Objectives):
         asked = self.asked(batch.labels)
         estimates = self.system.separate_classes(mixture_mel, condition, asked)
         targets = losses.class_images(images, batch.labels, asked) + floor
-        difference = losses.to_domain(estimates.mel, mixture_mel, weights.domain) - losses.to_domain(
-            targets, mixture_mel, weights.domain
-        )
-        terms = {"mse": difference.square().mean()}
+        error = losses.squared_error(estimates.mel, targets, mixture_mel, domain=weights.domain)
+        terms = {"mse": error.mean()}
         if not stage.through_detector or not (weights.own or weights.deep_feature):
             return terms
         student = self.system.detect_own(estimates.features, asked)

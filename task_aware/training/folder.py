@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,7 @@ def clear(out: Path) -> None:
 
     Files are known by their names; others, and folders that hold others, stay.
     """
-    remove_results(out)
+    remove(out, RESULTS)
     last_checkpoint(out).unlink(missing_ok=True)
     for part in (out / LOGS).glob("part_*"):
         for pattern in _LOG_FILES:
@@ -99,15 +100,9 @@ def check_scores(out: Path) -> None:
         raise CheckpointError(f"{out} is the folder of a run, whose scores would be replaced; give another --out")
 
 
-def remove_scores(out: Path) -> None:
-    """Removes scores that others are about to replace, which need not have a table of the same systems."""
-    for name in SCORES:
-        (out / name).unlink(missing_ok=True)
-
-
-def remove_results(out: Path) -> None:
-    """Removes the results of a run, which others are about to replace."""
-    for name in RESULTS:
+def remove(out: Path, names: Sequence[str]) -> None:
+    """Removes results (SCORES or RESULTS) that others are about to replace, which need not be of the same systems."""
+    for name in names:
         (out / name).unlink(missing_ok=True)
 
 

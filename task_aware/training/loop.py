@@ -20,12 +20,13 @@ from task_aware.base.errors import CheckpointError, Terminated
 from task_aware.training.config import RunConfig
 from task_aware.training.folder import (
     LOGS,
+    RESULTS,
     check_new,
     check_same_options,
     clear,
     is_first_process,
     last_checkpoint,
-    remove_results,
+    remove,
     write_options,
 )
 
@@ -206,6 +207,6 @@ def fit(
     if trainer.interrupted:
         raise KeyboardInterrupt
     if is_first_process():
-        remove_results(out)
+        remove(out, RESULTS)
         write_options(out, config)
     return timer

@@ -46,6 +46,12 @@ def to_domain(mel: Tensor, mixture_mel: Tensor, domain: MSEDomain, *, amin: floa
     raise ValueError(f"domain is {domain!r}; choose from linear, linear_normalised, compressed and log")
 
 
+def squared_error(estimates: Tensor, targets: Tensor, mixture_mel: Tensor, *, domain: MSEDomain) -> Tensor:
+    """Mean squared error `[B]` in `domain` of sources whose order is known, linear mel `[B, S, F, T]` both."""
+    difference = to_domain(estimates, mixture_mel, domain) - to_domain(targets, mixture_mel, domain)
+    return difference.square().mean((1, 2, 3))
+
+
 def pit_mse(
     estimates: Tensor,
     targets: Tensor,
@@ -93,8 +99,7 @@ def anchored_mse(
     """
     slots = labels.clamp_min(0) % images.shape[1]
     placed = torch.zeros_like(images).scatter_add_(1, slots[..., None, None].expand_as(images), images)
-    difference = to_domain(estimates, mixture_mel, domain) - to_domain(placed + floor, mixture_mel, domain)
-    return difference.square().mean((1, 2, 3))
+    return squared_error(estimates, placed + floor, mixture_mel, domain=domain)
 
 
 def class_images(images: Tensor, labels: Tensor, asked: Tensor) -> Tensor:

@@ -100,6 +100,10 @@ class Objectives:
         if real:
             terms |= self.real_terms(batch.weak, said["real"], expected.get("teacher"))
 
+        return self.weighted(terms)
+
+    def weighted(self, terms: Mapping[str, Tensor]) -> StepLoss:
+        """Sums the terms by their weights."""
         weighted = [getattr(self.weights, name) * value for name, value in terms.items()]
         return StepLoss(torch.stack(weighted).sum(), {name: value.detach() for name, value in terms.items()})
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from task_aware.data.audio import RecordingError, read_audio
+from task_aware.base.errors import RecordingError
+from task_aware.data.audio import read_audio
 from task_aware.data.blocks import read_ahead, read_blocks
 
 from .recordings import burst, write

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from task_aware.data.audio import RecordingError, audio_header, read_audio
+from task_aware.base.errors import RecordingError
+from task_aware.data.audio import audio_header, read_audio
 from task_aware.data.blocks import read_blocks
 from task_aware.data.verify import probe
 

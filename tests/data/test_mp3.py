@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from task_aware.data.audio import RecordingError, audio_header, read_audio
+from task_aware.base.errors import RecordingError
+from task_aware.data.audio import audio_header, read_audio
 from task_aware.data.mp3 import frame_at
 
 from .recordings import burst

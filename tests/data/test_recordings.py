@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from task_aware.base.errors import DataError
+from task_aware.base.errors import DataError, RecordingError
 from task_aware.data import recordings as module
-from task_aware.data.audio import RecordingError, read_audio
+from task_aware.data.audio import read_audio
 from task_aware.data.finding import find_audio
 from task_aware.data.levels import Frames, power_spectrum
 from task_aware.data.recordings import Recordings

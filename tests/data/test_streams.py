@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from task_aware.data.audio import RecordingError, read_audio
+from task_aware.base.errors import RecordingError
+from task_aware.data.audio import read_audio
 from task_aware.data.streams import read_stream
 
 from .recordings import burst, write

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from task_aware.data.audio import RecordingError
+from task_aware.base.errors import RecordingError
 from task_aware.inference.joining import Answer, Join, OverlapAdd
 from task_aware.inference.windows import Window, Windowing
 

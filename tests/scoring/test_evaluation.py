@@ -3,8 +3,8 @@ import soundfile
 import torch
 from data.recordings import burst
 
+from task_aware.base.errors import RecordingError
 from task_aware.data import Clip, Split
-from task_aware.data.audio import RecordingError
 from task_aware.models.features import FeatureConfig
 from task_aware.scoring.evaluation import batches_of
 
