@@ -197,8 +197,8 @@ def _check_wav(path: Path, file: BinaryIO, head: bytes, size: int) -> Spliced | 
                 return Spliced(header, file, size - data.start)
     elif stray and size - end > max(_STRAY, data.stated // 100):
         raise RecordingError(
-            f"{path} holds {size - data.start} bytes, but its header states {data.stated}, which are all that would be "
-            f"read; write it anew, for instance with `ffmpeg -ignore_length 1 -i {shlex.quote(path.name)} NEW.wav`."
+            f"{path} holds {size - data.start} bytes, but its header states {data.stated}, and only those would be "
+            f"read; rewrite it, for instance with `ffmpeg -ignore_length 1 -i {shlex.quote(path.name)} NEW.wav`."
         )
     return None
 

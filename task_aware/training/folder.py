@@ -124,7 +124,9 @@ def check_same_options(out: Path, config: RunConfig) -> None:
         raise CheckpointError(f"{out / OPTIONS} does not hold the options of a run; start a new one in another --out")
     if found := differences(old, new):
         if old["devices"] != new["devices"]:
-            found.append("each process draws its own clips, so another number changes how many a step has, and which")
+            found.append(
+                "each process draws its own clips, so another number changes how many clips a step has, and which"
+            )
         raise CheckpointError(
             f"the run in {out} was started with other options ({'; '.join(found)}); resume it with the same (only "
             "--max-steps may grow), or start a new run in another --out"
