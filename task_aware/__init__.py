@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 import lazy_loader
 
+from task_aware.base.threads import choose_waiting
 from task_aware.base.version import __version__ as __version__
 
-# For commands (`python -m task_aware.train`, `task-aware train`), and before torch loads OpenMP: idle threads sleep.
-# Spinning threads made training several times slower when other programs shared the cores.
+# For commands (`python -m task_aware.train`, `task-aware train`), and before torch loads OpenMP.
 if os.path.basename(sys.argv[0] if sys.argv else "") in ("-m", "task-aware"):
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    choose_waiting(os.environ)
 
 if TYPE_CHECKING:
     from task_aware import ops as ops
