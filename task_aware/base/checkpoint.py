@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from task_aware.base.errors import CheckpointError
-from task_aware.base.files import replacing
+from task_aware.base.files import cannot_write, replacing
 from task_aware.base.version import __version__
 
 #: Version of the file layout; increased when an older reader would misread a newer file.
@@ -25,11 +25,17 @@ FORMAT = 1
 
 
 def write(path: str | os.PathLike[str], kind: str, tensors: Mapping[str, Tensor], content: Mapping[str, Any]) -> None:
-    """Writes `tensors` and `content`, which must be JSON-serialisable, to one safetensors file, atomically."""
+    """Writes `tensors` and `content`, which must be JSON-serialisable, to one safetensors file, atomically.
+
+    Raises OutputError if it cannot be written.
+    """
     header = {"kind": kind, "format": FORMAT, "task_aware": __version__, "torch": torch.__version__}
     metadata = {"task_aware": json.dumps(header), "content": json.dumps(content)}
     with replacing(Path(path)) as temporary:
-        save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, temporary, metadata)
+        try:
+            save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, temporary, metadata)
+        except SafetensorError as error:
+            raise cannot_write(Path(path), error) from error
         os.chmod(temporary, 0o644)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import signal
@@ -53,16 +54,23 @@ def run(main: Callable[[Sequence[str] | None], None], stopped: str = "stopped") 
         # what is still to be written at the exit of the interpreter goes nowhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
-    except (TaskAwareError, ValueError, FileNotFoundError) as error:
+    except (TaskAwareError, ValueError, OSError) as error:
         if os.environ.get("TASK_AWARE_TRACEBACK"):
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_sentence(error)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt as interrupt:
         print(stopped, file=sys.stderr)
         sys.exit(128 + (signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT))
     finally:
         signal.signal(signal.SIGTERM, handler or signal.SIG_DFL)
+
+
+def _sentence(error: Exception) -> str:
+    if not (isinstance(error, OSError) and error.strerror):
+        return str(error)
+    advice = "; free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+    return f"{error.filename}: {error.strerror}{advice}" if error.filename else f"{error.strerror}{advice}"
 
 
 def _terminate(*_: object) -> None:

@@ -17,6 +17,10 @@ class CheckpointError(TaskAwareError, ValueError):
     """A checkpoint is missing, truncated, of another kind or version, or does not fit the data."""
 
 
+class OutputError(TaskAwareError, OSError):
+    """A result cannot be written: the disk is full, or the folder is not ours to write to."""
+
+
 class BackendError(TaskAwareError, RuntimeError):
     """The requested native kernels are not available."""
 

@@ -39,7 +39,12 @@ def cache_folder() -> Path:
         return Path(chosen).expanduser()
     if base := os.environ.get("XDG_CACHE_HOME"):
         return Path(base) / "task_aware"
-    return Path("~/.cache/task_aware").expanduser()
+    try:
+        return Path.home() / ".cache/task_aware"
+    except RuntimeError as error:
+        raise DataError(
+            "this user has no home folder to cache in; set TASK_AWARE_CACHE to a writable folder"
+        ) from error
 
 
 class Recording(NamedTuple):

@@ -77,7 +77,12 @@ class Writer:
     def discard(self, recording: Recording) -> None:
         """Discards the partial outputs of a recording that failed."""
         if recording in self._sources:
-            self._sources.pop(recording).close([])
+            self._sources.pop(recording).discard()
+
+    def close(self) -> None:
+        """Discards the partial outputs of all recordings that are not finished."""
+        for recording in list(self._sources):
+            self.discard(recording)
 
 
 def windows_of(predictor: Predictor, outputs: Outputs, recording: Recording) -> Iterator[Window]:
@@ -120,12 +125,15 @@ def analyse(predictor: Predictor, recordings: Sequence[Recording], writer: Write
 
         items = read_ahead(recordings, partial(windows_of, predictor, writer.outputs), jobs)
         sink = writer.write_sources if writer.outputs.wanted.audio else None
-        for recording, result in predictor.analyse(heard(items), sink):
-            if isinstance(result, RecordingError):
-                fail(recording, result)
-                continue
-            try:
-                writer.finish(recording, result)
-            except RecordingError as error:  # `draw` reads it again
-                fail(recording, error)
+        try:
+            for recording, result in predictor.analyse(heard(items), sink):
+                if isinstance(result, RecordingError):
+                    fail(recording, result)
+                    continue
+                try:
+                    writer.finish(recording, result)
+                except RecordingError as error:  # `draw` reads it again
+                    fail(recording, error)
+        finally:
+            writer.close()
     return errors

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -14,7 +14,7 @@ import soundfile
 import torch
 
 from task_aware.base.errors import DataError, RecordingError
-from task_aware.base.files import LONGEST_NAME, hidden
+from task_aware.base.files import LONGEST_NAME, cannot_write, hidden
 from task_aware.base.tables import read_rows, write_table
 from task_aware.data.blocks import read_blocks
 from task_aware.data.labels import Event, written_times
@@ -147,6 +147,8 @@ def draw(
 class SourceFiles:
     """Writes the separated sources of one recording piece by piece, as FLAC files with 24 bits.
 
+    Raises OutputError if they cannot be written.
+
     Args:
         paths: where each source goes.
         sample_rate: sample rate in Hz.
@@ -155,40 +157,55 @@ class SourceFiles:
     def __init__(self, paths: Mapping[str, Path], sample_rate: int) -> None:
         self._paths = paths
         self._temporary = {name: hidden(path, "tmp") for name, path in paths.items()}
-        next(iter(paths.values())).parent.mkdir(parents=True, exist_ok=True)
-        self._files = {name: self._open(path, sample_rate) for name, path in self._temporary.items()}
+        self._sum = hidden(next(iter(paths.values())), "sum.tmp")  # of the rest and what is added to it
+        self._files: dict[str, soundfile.SoundFile] = {}
+        with self._writing():
+            next(iter(paths.values())).parent.mkdir(parents=True, exist_ok=True)
+            for name, path in self._temporary.items():
+                self._files[name] = self._open(path, sample_rate)
 
     @staticmethod
     def _open(path: Path, sample_rate: int) -> soundfile.SoundFile:
         return soundfile.SoundFile(path, "w", sample_rate, 1, subtype="PCM_24", format="FLAC")
 
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, soundfile.SoundFileError) as error:
+            self.discard()
+            raise cannot_write(next(iter(self._paths.values())), getattr(error, "strerror", None) or error) from error
+
     def write(self, sources: np.ndarray) -> None:
         """Appends `[S, n]`; what exceeds full scale is clipped."""
-        for file, samples in zip(self._files.values(), sources, strict=True):
-            file.write(samples)
+        with self._writing():
+            for file, samples in zip(self._files.values(), sources, strict=True):
+                file.write(samples)
 
     def close(self, kept: Sequence[str]) -> None:
-        """Moves the files of these sources to their final paths. If `rest` is among them, the others are added to it.
+        """Moves the files of these sources to their final paths. If `rest` is among them, the others are added to it."""
+        with self._writing():
+            for file in self._files.values():
+                file.close()
+            dropped = [name for name in self._paths if name not in kept]
+            if REST in kept and dropped:
+                self._add_to_rest(dropped)
+            for name in kept:
+                os.replace(self._temporary[name], self._paths[name])
+        self.discard()
 
-        Without any, all are removed.
-        """
+    def discard(self) -> None:
+        """Removes what was written and is not at its final path."""
         for file in self._files.values():
-            file.close()
-        dropped = [name for name in self._paths if name not in kept]
-        if REST in kept and dropped:
-            self._add_to_rest(dropped)
-        for name, temporary in self._temporary.items():
-            if name in kept:
-                os.replace(temporary, self._paths[name])
-            else:
-                temporary.unlink()
+            with suppress(soundfile.SoundFileError):  # of what cannot be written any more
+                file.close()
+        for path in (*self._temporary.values(), self._sum):
+            path.unlink(missing_ok=True)
 
     def _add_to_rest(self, names: Sequence[str]) -> None:
-        rest = self._temporary[REST]
-        sum_path = rest.with_name(f"{rest.name}.sum")
         with ExitStack() as stack:
             parts = [stack.enter_context(soundfile.SoundFile(self._temporary[name])) for name in (REST, *names)]
-            total = stack.enter_context(self._open(sum_path, parts[0].samplerate))
+            total = stack.enter_context(self._open(self._sum, parts[0].samplerate))
             while (blocks := np.stack([part.read(BLOCK) for part in parts])).size:
                 total.write(blocks.sum(0))
-        os.replace(sum_path, rest)
+        os.replace(self._sum, self._temporary[REST])
