@@ -13,6 +13,7 @@ from typing import get_args
 from jsonargparse import ArgumentParser, Namespace
 
 from task_aware.base import cli
+from task_aware.base.files import claim
 from task_aware.inference.batch import Writer, analyse, seconds_of
 from task_aware.inference.outputs import Outputs, Wanted
 from task_aware.inference.predictor import Predictor
@@ -101,6 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     predictor, inputs = open_predictor(options)
     outputs = Outputs(options.out, Wanted(options.scores, options.plot, options.audio, predictor.source_names))
     recordings = select_recordings(inputs, outputs)
+    claim(options.out, shared=options.shard is not None)
     ending = ""
     if options.shard:
         recordings = shard(recordings, options.shard)

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from task_aware.base import cli
 from task_aware.base.errors import DataError
+from task_aware.base.files import claim
 from task_aware.data.desed import split_paths, write_events
 from task_aware.data.mixing_config import MixingConfig
 from task_aware.data.soundscapes import BATCH, SAMPLE_RATE, Soundscape, own_files, soundscapes, write_soundscape
@@ -65,6 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     table, folder = split_paths(options.out, "synthetic")
     if options.number < 1:
         raise ValueError(f"--number is {options.number}; give at least 1")
+    claim(options.out)
     if table.exists():
         raise DataError(f"{table} exists already; give another --out, or delete this one")
     corpus = open_corpus(options.data, options.rirs, sample_rate=SAMPLE_RATE)

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from task_aware.base import cli
 from task_aware.base.errors import DataError
+from task_aware.base.files import claim
 from task_aware.data.audio import LARGEST, read_audio, write_audio
 from task_aware.data.desed import Clip, read_split, split_paths, write_events
 from task_aware.data.labels import DESED_CLASSES, Event
@@ -53,6 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="random seed; each gives different pairs")
     options = parser.parse_args(arguments)
     table, folder = split_paths(options.out, "validation")
+    claim(options.out)
     if table.exists():
         raise DataError(f"{table} exists already; give another --out, or delete this one")
     clips = read_split(options.data or builtin_corpus(), "validation", DESED_CLASSES).clips

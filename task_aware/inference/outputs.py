@@ -183,7 +183,7 @@ class SourceFiles:
                 file.write(samples)
 
     def close(self, kept: Sequence[str]) -> None:
-        """Moves the files of these sources to their final paths. The others are added to `rest` if it is one of them."""
+        """Moves the files of these sources to their final paths. The others are added to `rest` if that is one."""
         with self._writing():
             for file in self._files.values():
                 file.close()
