@@ -102,11 +102,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     predictor, inputs = open_predictor(options)
     outputs = Outputs(options.out, Wanted(options.scores, options.plot, options.audio, predictor.source_names))
     recordings = select_recordings(inputs, outputs)
-    claim(options.out, shared=options.shard is not None)
     ending = ""
     if options.shard:
         recordings = shard(recordings, options.shard)
         ending = f"-{options.shard.replace('/', '-of-')}"
+    claim(options.out, shared=options.shard is not None)
     todo = [each for each in recordings if not (options.skip_existing and outputs.are_complete(each))]
     if options.skip_existing:
         _log.info("skipping %d of %d recordings, which have results", len(recordings) - len(todo), len(recordings))
