@@ -27,6 +27,17 @@ def test_blocks_joined_are_the_recording(tmp_path, rate, seconds):
     assert np.array_equal(found, expected)
 
 
+@pytest.mark.parametrize("suffix", [".ogg", ".flac", ".mp3"])
+def test_blocks_of_compressed_recordings_are_the_decoders_own_samples(tmp_path, suffix):
+    """As nothing seeks, which gives other samples (findings/seeking_in_vorbis.sh, findings/blocks_of_mp3.sh)."""
+    tone = 0.3 * np.sin(2 * np.pi * 440 * np.arange(12 * 16000) / 16000)
+    soundfile.write(tmp_path / f"tone{suffix}", tone, 16000)
+    whole, _ = soundfile.read(tmp_path / f"tone{suffix}", dtype="float32")
+    blocks = list(read_blocks(tmp_path / f"tone{suffix}", 16000, block_seconds=0.3))
+    assert len(blocks) > 30
+    assert np.abs(np.concatenate(blocks) - whole).max() < 1e-6
+
+
 def test_other_broken_recordings(tmp_path):
     (tmp_path / "empty.wav").touch()
     write(tmp_path / "none.wav", np.zeros(0))
