@@ -21,6 +21,8 @@ class Range(NamedTuple):
         return math.isfinite(value) and (self.low < value if self.open_ else self.low <= value) and value <= self.high
 
     def __str__(self) -> str:
+        if math.isinf(self.low):
+            return "a finite number"
         low = f"{'a number above' if self.open_ else 'at least'} {self.low:g}"
         return low if math.isinf(self.high) else f"{low} and at most {self.high:g}"
 
@@ -77,4 +79,5 @@ def check_ranges(config: object, name: str = "") -> None:
         if is_dataclass(value):
             check_ranges(value, f"{option}.")
         elif wanted is not None and not isinstance(value, str) and value not in wanted:
-            raise ValueError(f"--{option} is {value}; give {wanted}")
+            finite = "" if math.isfinite(value) or math.isinf(wanted.low) else ", and a finite number"
+            raise ValueError(f"--{option} is {value}; give {wanted}{finite}")
