@@ -146,10 +146,15 @@ class Predictor:
     def read(self, path: Path, *, block_seconds: float = BLOCK_SECONDS) -> Iterator[np.ndarray]:
         """Yields a recording in blocks `[n]` as the detector hears it: one channel, at its rate, without an offset.
 
-        Raises RecordingError as `read_blocks` does.
+        Raises RecordingError as `read_blocks` does, or if the recording is far beyond full scale.
         """
-        blocks = read_blocks(path, self.sample_rate, block_seconds=block_seconds, channel=self.channel)
-        return without_offset(blocks, self.sample_rate)
+
+        def blocks() -> Iterator[np.ndarray]:
+            for block in read_blocks(path, self.sample_rate, block_seconds=block_seconds, channel=self.channel):
+                check_level(block, str(path))
+                yield block
+
+        return without_offset(blocks(), self.sample_rate)
 
     def detect(self, waveform: np.ndarray | Tensor, sample_rate: int) -> list[Event]:
         """Detects the events in a recording `[N]` or `[channels, N]` (averaged, or `channel`) of any sample rate.
