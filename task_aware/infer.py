@@ -52,6 +52,7 @@ def make_parser() -> ArgumentParser:
     add("--batch-size", type=int | None, help="windows per batch; default: 32 on a GPU, 1 on the CPU")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
     add("--precision", choices=get_args(Precision), default="32-true", help="numerical precision of the networks")
+    cli.add_channel(parser)
     add("--jobs", type=int, default=min(4, os.cpu_count() or 1), help="threads that decode recordings")
     add("--skip-existing", action="store_true", help="skip recordings that have results, to continue a stopped run")
     add("--shard", help="process only part i of n, such as 1/4; writes events-1-of-4.tsv instead of events.tsv")
@@ -73,6 +74,7 @@ def open_predictor(options: Namespace) -> tuple[Predictor, list[str]]:
         median_frames=options.median,
         window_seconds=options.window,
         overlap_seconds=options.overlap,
+        channel=options.channel,
         batch_size=options.batch_size,
     )
     if options.audio and predictor.separator is None:

@@ -31,7 +31,7 @@ def _own_options(path: Path) -> str:
     """A recipe as JSON, without the options that only the training commands have."""
     if not path.is_file():
         return str(path)
-    trained = {field.name for field in fields(TrainConfig)} - {"data", "rirs", "out", "seed", "mixing"}
+    trained = {field.name for field in fields(TrainConfig)} - {"data", "rirs", "channel", "out", "seed", "mixing"}
     content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     return json.dumps({name: value for name, value in content.items() if name not in trained})
 
@@ -51,6 +51,7 @@ def make_parser() -> ArgumentParser:
     parser.add_argument("--seconds", type=float, default=10.0, help="length of a mixture in seconds")
     parser.add_argument("--seed", type=int, default=0, help="random seed; each gives different mixtures")
     parser.add_argument("--plot", action="store_true", help="also draw each mixture")
+    cli.add_channel(parser)
     parser.add_class_arguments(MixingConfig, "mixing")
     return parser
 
@@ -69,12 +70,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     claim(options.out)
     if table.exists():
         raise DataError(f"{table} exists already; give another --out, or delete this one")
-    corpus = open_corpus(options.data, options.rirs, sample_rate=SAMPLE_RATE)
+    corpus = open_corpus(options.data, options.rirs, sample_rate=SAMPLE_RATE, channel=options.channel)
     mixing = MixingConfig(**vars(options.mixing))
     mixer = corpus.mixer(mixing, n_sources=mixing.n_events[1], seconds=options.seconds, seed=options.seed)
 
     data = str(options.data or "the built-in corpus")
     recipe = {"data": data, "number": options.number, "seed": options.seed, "seconds": options.seconds}
+    recipe |= {"channel": options.channel} if options.channel is not None else {}
     recipe_path = options.out / "mix.json"
     begin(
         recipe_path,

@@ -12,8 +12,8 @@ from torch import nn
 
 from task_aware import ops
 from task_aware.base import cli
-from task_aware.data.audio import read_audio
 from task_aware.data.desed import Clip, Split
+from task_aware.data.offset import remove_offset
 from task_aware.models.condition import condition_size
 from task_aware.models.opening import pick_device
 from task_aware.models.separator import MaskNetwork, preset
@@ -57,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         config.rirs,
         sample_rate=detector.feature_config.sample_rate,
         labels=detector.labels,
+        channel=config.channel,
         tiny=config.fast_dev_run,
     )
     validation = corpus.split("validation")
@@ -103,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     draw_separation(
         config.out / "separation.png",
         system,
-        read_audio(shown.path, corpus.sample_rate),
+        remove_offset(shown.read(corpus.sample_rate), corpus.sample_rate),
         reference=shown.events,
         estimated=detections[SEPARATED][shown.filename],
         title=shown.filename,

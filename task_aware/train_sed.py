@@ -26,7 +26,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = config.training
     if options.batch.strong < 1:
         raise ValueError("--training.batch.strong is 0; give at least 1")
-    corpus = open_corpus(config.data, config.rirs, sample_rate=options.features.sample_rate, tiny=config.fast_dev_run)
+    corpus = open_corpus(
+        config.data,
+        config.rirs,
+        sample_rate=options.features.sample_rate,
+        channel=config.channel,
+        tiny=config.fast_dev_run,
+    )
     if config.fast_dev_run:
         options.max_steps = min(options.max_steps, 4)
     detector = train_detector(config, options, corpus, config.out)

@@ -48,7 +48,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
     sample_rate = detector.feature_config.sample_rate
     corpus = open_corpus(
-        config.data, config.rirs, sample_rate=sample_rate, labels=detector.labels, tiny=config.fast_dev_run
+        config.data,
+        config.rirs,
+        sample_rate=sample_rate,
+        labels=detector.labels,
+        channel=config.channel,
+        tiny=config.fast_dev_run,
     )
     validation = corpus.split("validation")
     seed_everything(config.seed, verbose=False)

@@ -75,8 +75,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--decode", action="store_true", help="decode all recordings completely, to find broken and silent ones"
     )
+    cli.add_channel(parser)
     options = parser.parse_args(arguments)
-    report = verify(options.data, options.rirs, decode=options.decode)
+    report = verify(options.data, options.rirs, channel=options.channel, decode=options.decode)
     print(f"{splits_table(report)}\n\n{classes_table(report)}\n")
     if report.rirs is not None:
         print(f"rooms: {len(report.rirs.rooms):,} with {sum(map(len, report.rirs.rooms.values())):,} responses")

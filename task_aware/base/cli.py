@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from jsonargparse import ActionConfigFile, ActionYesNo, ArgumentParser
+from jsonargparse.typing import NonNegativeInt
 
 from task_aware.base.errors import TaskAwareError, Terminated
 
@@ -83,6 +84,13 @@ def add_detector(parser: ArgumentParser) -> None:
     text = "for a separator: the detector to use in place of its own, a checkpoint or package.module:factory; needed "
     text += "if it was trained through a detector of your own (docs/detectors.md)"
     parser.add_argument("--detector", type=str | None, help=text)
+
+
+def add_channel(parser: ArgumentParser) -> None:
+    """Adds the option `--channel` of the commands that read recordings."""
+    text = "channel of the recordings to take, counted from 0; default: the mean of all, or W where a header says "
+    text += "Ambisonic"
+    parser.add_argument("--channel", type=NonNegativeInt | None, help=text)
 
 
 #: Options that are on or off, with their help. A command has those that its config class has.

@@ -62,8 +62,8 @@ def audio_seconds(path: Path) -> float:
 def read_audio(path: str | Path, sample_rate: int = 16000, *, channel: int | None = None) -> np.ndarray:
     """Reads a recording as float32 [N] at `sample_rate`, with full scale at 1.
 
-    Channels are averaged unless `channel` selects one. The samples are resampled (band-limited) only if the file has
-    another rate.
+    Channels are averaged unless `channel` selects one; of an Ambisonic file, W is taken (see `read_blocks`). The
+    samples are resampled (band-limited) only if the file has another rate.
 
     Raises RecordingError if the file is missing, undecodable, truncated, empty or not finite, or lacks that channel.
     """

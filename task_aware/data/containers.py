@@ -53,6 +53,11 @@ class Sound(soundfile.SoundFile):
     def seekable(self) -> bool:
         return False
 
+    @property
+    def is_ambisonic(self) -> bool:
+        """Whether a WAV header says that the channels are W, X, Y, ...; only libsndfile's log tells."""
+        return "(Ambisonic B)" in self.extra_info
+
     def close(self) -> None:
         super().close()
         if self.body is not None:

@@ -26,6 +26,7 @@ class Corpus:
         rirs: folder of room impulse responses; by default `root/rirs`. Without either, mixtures are dry.
         labels: the classes.
         sample_rate: sample rate that all recordings are read at, Hz.
+        channel: the channel of all recordings to read, counted from 0; None reads the mean.
 
     Raises:
         DataError: the folder is missing.
@@ -38,19 +39,21 @@ class Corpus:
         *,
         labels: tuple[str, ...] = DESED_CLASSES,
         sample_rate: int = 16000,
+        channel: int | None = None,
     ) -> None:
         if not root.is_dir():
             raise DataError(f"{root} is not a folder; expected one in DESED's layout, with audio/ and metadata/ in it")
         self.root = root
         self.encoder = LabelEncoder(labels)
         self.sample_rate = sample_rate
+        self.channel = channel
         if rirs is None and (root / "rirs").is_dir():
             rirs = root / "rirs"
         self.rirs_folder = rirs
 
     def split(self, name: str) -> Split:
         """Reads a split: weak, unlabelled, synthetic, validation or public. Raises DataError if it has no clips."""
-        split = read_split(self.root, name, self.encoder.labels)
+        split = read_split(self.root, name, self.encoder.labels, channel=self.channel)
         if not split.clips:
             raise DataError(f"{split.metadata} names no clip whose recording exists; the {name} clips are needed")
         if split.missing:
@@ -64,7 +67,7 @@ class Corpus:
 
     def mixer(self, config: MixingConfig, *, n_sources: int, seconds: float, seed: int) -> DynamicMixer:
         """Opens dynamic mixing from the corpus's soundbank and rooms."""
-        bank = Soundbank(self.root, self.encoder.labels, sample_rate=self.sample_rate)
+        bank = Soundbank(self.root, self.encoder.labels, sample_rate=self.sample_rate, channel=self.channel)
         _log.info("%s", bank.describe())
         rooms = None
         if config.reverb:

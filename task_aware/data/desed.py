@@ -9,9 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+import numpy as np
+
 from task_aware.base.errors import DataError, RecordingError
 from task_aware.base.tables import read_rows, write_table
-from task_aware.data.audio import audio_seconds
+from task_aware.data.audio import audio_seconds, read_audio
 from task_aware.data.finding import AUDIO_SUFFIXES, find_audio
 from task_aware.data.labels import DESED_CLASSES, Event, Events, written_times
 
@@ -43,13 +45,19 @@ class Clip:
     """A recording with its labels.
 
     `events` holds strong labels and `labels` weak ones; both are None for an unlabelled clip. `filename` is the name
-    in the table, by which detections are scored; the file at `path` may have another suffix.
+    in the table, by which detections are scored; the file at `path` may have another suffix. `channel` is the channel
+    to read, counted from 0; None reads the mean.
     """
 
     path: Path
     events: tuple[Event, ...] | None
     labels: tuple[str, ...] | None
     filename: str = ""
+    channel: int | None = None
+
+    def read(self, sample_rate: int) -> np.ndarray:
+        """Reads the recording as `read_audio` does, float32 [N] at `sample_rate`."""
+        return read_audio(self.path, sample_rate, channel=self.channel)
 
 
 @dataclass(frozen=True)
@@ -82,6 +90,7 @@ def read_split(
     *,
     max_missing: float = MAX_MISSING,
     clip_seconds: float = 10.0,
+    channel: int | None = None,
     problems: list[str] | None = None,
 ) -> Split:
     """Reads one split: "weak", "unlabelled", "synthetic", "validation" or "public".
@@ -96,6 +105,7 @@ def read_split(
         labels: the classes.
         max_missing: share of the clips that may lack audio.
         clip_seconds: nominal length of a clip.
+        channel: the channel of the clips to read, counted from 0; None reads the mean.
         problems: if given, rows that cannot be used are skipped and described in this list instead of raising, and
             missing audio is not logged.
 
@@ -150,7 +160,7 @@ def read_split(
             continue
         clip_events = tuple(events[filename]) if filename in events else None
         clip_labels = tuple(sorted(weak[filename], key=list(labels).index)) if filename in weak else None
-        clips.append(Clip(path, clip_events, clip_labels, filename))
+        clips.append(Clip(path, clip_events, clip_labels, filename, channel))
     if len(missing) > max_missing * len(paths) or not clips:
         raise DataError(
             f"{len(missing)} of the {len(paths)} clips of {metadata} have no audio in {folder} (such as "

@@ -65,6 +65,7 @@ class Soundbank:
         root: the folder.
         labels: the classes.
         sample_rate: sample rate to decode to, Hz.
+        channel: the channel to take, counted from 0; None takes the mean.
         max_broken: share of the recordings that may be unusable.
 
     Raises:
@@ -78,6 +79,7 @@ class Soundbank:
         labels: Sequence[str] = DESED_CLASSES,
         *,
         sample_rate: int = 16000,
+        channel: int | None = None,
         max_broken: float = 0.1,
     ) -> None:
         self.labels = tuple(labels)
@@ -87,6 +89,7 @@ class Soundbank:
             self.folder,
             [*(path for paths in recordings.values() for path in paths), *background],
             sample_rate=sample_rate,
+            channel=channel,
             max_broken=max_broken,
         )
         usable = {label: self._recordings.usable(paths) for label, paths in recordings.items()}

@@ -16,6 +16,7 @@ from task_aware.base.errors import DataError, RecordingError
 from task_aware.data.audio import audio_header, read_audio
 from task_aware.data.desed import MAX_MISSING, SPLITS, Split, read_split, split_paths
 from task_aware.data.labels import DESED_CLASSES
+from task_aware.data.levels import constant_offset
 from task_aware.data.recordings import SILENT_PEAK
 from task_aware.data.rirs import RirFiles, list_rirs
 from task_aware.data.soundbank import SoundbankFiles, list_soundbank
@@ -29,23 +30,25 @@ _LATE_SECONDS = 0.001
 
 
 class Probe(NamedTuple):
-    """A recording's header and, if it was decoded, its peak; `error` says why it cannot be used."""
+    """A recording's header and, if it was decoded, its peak and constant offset; `error` says why it is unusable."""
 
     seconds: float = 0.0
     sample_rate: int = 0
     channels: int = 0
     peak: float | None = None
+    offset: float = 0.0
     error: str = ""
 
 
-def probe(path: Path, *, decode: bool, channel: int | None = None) -> Probe:
-    """Reads a recording's header; with `decode`, the whole recording."""
+def probe(path: Path, *, decode: bool, channel: int | None = None, response: bool = False) -> Probe:
+    """Reads a recording's header; with `decode`, the whole recording. A room impulse `response` has no offset."""
     try:
         header = audio_header(path)
-        peak = None
-        if decode:
-            peak = float(np.abs(read_audio(path, header.sample_rate, channel=channel)).max())
-        return Probe(*header, peak)
+        if not decode:
+            return Probe(*header)
+        samples = read_audio(path, header.sample_rate, channel=channel)
+        offset = 0.0 if response else constant_offset(samples, header.sample_rate)
+        return Probe(*header, float(np.abs(samples - np.float32(offset)).max()), offset)
     except RecordingError as error:
         return Probe(error=str(error))
 
@@ -87,6 +90,7 @@ def verify(
     rirs: Path | None = None,
     *,
     labels: Sequence[str] = DESED_CLASSES,
+    channel: int | None = None,
     decode: bool = False,
     progress: bool = True,
 ) -> Report:
@@ -96,7 +100,9 @@ def verify(
         root: the folder.
         rirs: folder of room impulse responses; by default `root/rirs`, if it exists.
         labels: the classes.
-        decode: decode every recording to find broken, silent and non-finite ones; otherwise only read the headers.
+        channel: the channel of the recordings to read, counted from 0; None reads the mean.
+        decode: decode every recording to find broken, silent and non-finite ones, and constant offsets; otherwise only
+            read the headers.
         progress: show a progress bar.
 
     Raises:
@@ -123,7 +129,7 @@ def verify(
             groups["rirs"] = [report.rirs.folder / path for path in paths]
         except DataError as error:
             report.problems.append(str(error))
-    _probe_all(report, groups, decode, progress)
+    _probe_all(report, groups, channel, decode, progress)
     for name, paths in groups.items():
         _judge(report, name, paths)
     _check_contents(report)
@@ -154,13 +160,20 @@ def _list_split(report: Report, root: Path, name: str, labels: Sequence[str]) ->
     return {name: [clip.path for clip in split.clips]}
 
 
-def _probe_all(report: Report, groups: dict[str, list[Path]], decode: bool, progress: bool) -> None:
-    tasks = [(path, 0 if name == "rirs" else None) for name, paths in groups.items() for path in paths]
+def _probe_all(
+    report: Report, groups: dict[str, list[Path]], channel: int | None, decode: bool, progress: bool
+) -> None:
+    tasks = [(path, name == "rirs") for name, paths in groups.items() for path in paths]
+
+    def look(task: tuple[Path, bool]) -> Probe:
+        path, response = task
+        return probe(path, decode=decode, channel=0 if response else channel, response=response)
+
     with (
         ThreadPoolExecutor(os.cpu_count() or 1) as pool,
         tqdm(total=len(tasks), desc="decode" if decode else "read headers", unit="file", disable=not progress) as bar,
     ):
-        found = pool.map(lambda task: probe(task[0], decode=decode, channel=task[1]), tasks)
+        found = pool.map(look, tasks)
         for (path, _), result in zip(tasks, found, strict=True):
             report.probes[path] = result
             bar.update()
@@ -182,6 +195,12 @@ def _judge(report: Report, name: str, paths: Sequence[Path]) -> None:
                 errors.append(f"{path} is silent; replace or remove it.")
     if silent:
         report.notes.append(f"{len(silent)} of the {len(paths)} clips of {name} are silent (the first: {silent[0]})")
+    if biased := [path for path in paths if report.probes[path].offset]:
+        most = max(biased, key=lambda path: abs(report.probes[path].offset))
+        report.notes.append(
+            f"{len(biased)} of the {len(paths)} recordings of {name} have a constant offset, which is taken out "
+            f"(the largest: {report.probes[most].offset:.2g} in {most})"
+        )
     allowed = 0.0 if name in _SCORED else _MAX_BROKEN
     if len(errors) > allowed * len(paths):
         count = f"{len(errors)} of the {len(paths)} recordings of {name}"

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from task_aware.base.errors import DataError, RecordingError
 from task_aware.data.audio import audio_seconds
-from task_aware.data.blocks import read_ahead, read_blocks
+from task_aware.data.blocks import read_ahead
 from task_aware.inference.outputs import Outputs, SourceFiles, draw, write_event_table, write_scores
 from task_aware.inference.predictor import REST, Predictor, Result
 from task_aware.inference.recordings import Recording
@@ -61,8 +61,7 @@ class Writer:
         if wanted.scores:
             write_scores(self.outputs.scores(recording), result, detector.labels, detector.frame_seconds)
         if wanted.plot:
-            path, threshold = self.outputs.plot(recording), self.predictor.threshold
-            draw(path, recording, result, detector, threshold, self.plot_minutes)
+            draw(self.outputs.plot(recording), recording, result, self.predictor, self.plot_minutes)
         if wanted.audio:
             self._sources.pop(recording).close(self._kept_sources(result))
         write_event_table(self.outputs.events(recording), result.events)
@@ -92,7 +91,7 @@ def windows_of(predictor: Predictor, outputs: Outputs, recording: Recording) -> 
     """
     try:
         outputs.check_names(recording)
-        yield from predictor.windowing.cut(read_blocks(recording.path, predictor.sample_rate), str(recording.path))
+        yield from predictor.windowing.cut(predictor.read(recording.path), str(recording.path))
     except DataError:
         raise
     except (OSError, ValueError) as error:

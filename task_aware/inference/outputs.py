@@ -16,12 +16,10 @@ import torch
 from task_aware.base.errors import DataError, RecordingError
 from task_aware.base.files import LONGEST_NAME, cannot_write, hidden
 from task_aware.base.tables import read_rows, write_table
-from task_aware.data.blocks import read_blocks
 from task_aware.data.labels import Event, written_times
-from task_aware.inference.predictor import REST, Result
+from task_aware.inference.predictor import REST, Predictor, Result
 from task_aware.inference.recordings import Recording
 from task_aware.models.decoding import frame_edges
-from task_aware.models.detector import Detector
 from task_aware.plots import plot_separation
 
 #: Samples that are added to the rest at once.
@@ -117,14 +115,13 @@ def write_scores(path: Path, result: Result, labels: Sequence[str], frame_second
     write_table(path, ("onset", "offset", *labels), ([f"{value:.6f}" for value in frame] for frame in frames))
 
 
-def draw(
-    path: Path, recording: Recording, result: Result, detector: Detector, threshold: float, minutes: float
-) -> None:
+def draw(path: Path, recording: Recording, result: Result, predictor: Predictor, minutes: float) -> None:
     """Plots the beginning of a recording: mel-spectrogram, frame probabilities and detected events."""
+    detector = predictor.detector
     front_end = detector.feature_config
     seconds = min(60 * minutes, result.seconds)
     n_samples = round(seconds * front_end.sample_rate)
-    blocks = read_blocks(recording.path, front_end.sample_rate, block_seconds=seconds)
+    blocks = predictor.read(recording.path, block_seconds=seconds)
     samples = np.concatenate(list(islice(blocks, 2)))[:n_samples]
     mel = front_end.mel(torch.from_numpy(samples))
     frames = result.scores[: round(seconds / detector.frame_seconds)]
@@ -139,7 +136,7 @@ def draw(
         output_frame_seconds=detector.frame_seconds,
         f_max=front_end.f_max,
         estimated=[event for event in result.events if event.onset < seconds],
-        threshold=threshold,
+        threshold=predictor.threshold,
         title=recording.name.replace("$", r"\$") + (f" (first {minutes:g} min)" if seconds < result.seconds else ""),
     )
 

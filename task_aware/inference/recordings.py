@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import fnmatch
 import glob
 import os
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from task_aware.base.errors import DataError
+from task_aware.base.tables import read_rows
 from task_aware.data.finding import AUDIO_SUFFIXES, find_audio, walk
 
 #: Suffixes that are searched for in folders; other formats that libsndfile reads must be named explicitly.
@@ -122,12 +122,7 @@ def _first(path: Path, wanted: Callable[[str], object]) -> int:
 
 
 def _read_list(path: Path) -> list[str]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            column = [row[0].strip() for row in csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE) if row]
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from error
-    entries = [entry for entry in column if entry]
+    entries = [entry for _, row in read_rows(path) if (entry := row[0].strip())]
     return entries[1:] if entries[:1] == ["filename"] else entries
 
 

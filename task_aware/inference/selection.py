@@ -28,7 +28,9 @@ def select_recordings(inputs: Sequence[str], outputs: Outputs) -> list[Recording
             "analysed; copy them to another folder to do so"
         )
     if len(kept) < len(found):
-        _log.info("leaving out %d files, sources that earlier runs separated", len(found) - len(kept))
+        n_left = len(found) - len(kept)
+        files = "1 file, a source" if n_left == 1 else f"{n_left} files, sources"
+        _log.info("leaving out %s that earlier runs separated", files)
     return kept
 
 

@@ -122,8 +122,9 @@ def open_corpus(
     *,
     sample_rate: int,
     labels: tuple[str, ...] = DESED_CLASSES,
+    channel: int | None = None,
     tiny: bool = False,
 ) -> Corpus:
     """Opens the corpus in `data`, by default the built-in one (in its smallest size if `tiny`)."""
     root = data or builtin_corpus(size="tiny" if tiny else "full")
-    return Corpus(root, rirs, labels=labels, sample_rate=sample_rate)
+    return Corpus(root, rirs, labels=labels, sample_rate=sample_rate, channel=channel)

@@ -201,6 +201,8 @@ class RunConfig:
     Attributes:
         data: data folder in DESED's layout; default: the built-in corpus.
         rirs: folder of room impulse responses; default: DATA/rirs if it exists, otherwise no reverberation.
+        channel: channel of the recordings to take, counted from 0; default: the mean of all, or W where a header says
+            Ambisonic.
         out: output folder.
         seed: random seed of weights and data.
         fused: train with the native operators; `--no-fused`: with their PyTorch references.
@@ -216,6 +218,7 @@ class RunConfig:
 
     data: Path | None = None
     rirs: Path | None = None
+    channel: int | None = None
     out: Path = Path("runs/separator")
     seed: int = 0
     fused: bool = True

@@ -102,7 +102,11 @@ def get_detector(config: FrozenDetectorConfig) -> Detector:
         data, steps = config.data or "the built-in corpus", sed.training.max_steps
         _log.info("no --detector given; training one on %s first (%d steps)", data, steps)
         corpus = open_corpus(
-            config.data, config.rirs, sample_rate=sed.training.features.sample_rate, tiny=config.fast_dev_run
+            config.data,
+            config.rirs,
+            sample_rate=sed.training.features.sample_rate,
+            channel=config.channel,
+            tiny=config.fast_dev_run,
         )
         detector = train_detector(config, sed.training, corpus, out)
     if config.resume and not last_checkpoint(config.out).is_file():

@@ -13,7 +13,7 @@ from task_aware.base.errors import DataError, RecordingError
 from task_aware.data import recordings as module
 from task_aware.data.audio import read_audio
 from task_aware.data.finding import find_audio
-from task_aware.data.levels import Frames, power_spectrum
+from task_aware.data.levels import Frames, audible, power_spectrum
 from task_aware.data.recordings import Recordings
 
 from .recordings import burst, write
@@ -58,7 +58,7 @@ def same_as_the_files(bank: Recordings, folder: Path, names: str = "abc") -> boo
 def test_16_bit_recordings_are_kept_without_loss_and_with_their_measures(folder):
     bank = opened(folder)
     assert same_as_the_files(bank, folder)
-    samples = read_audio(folder / "a.wav")
+    samples = audible(read_audio(folder / "a.wav"), 16000)
     recording = bank.read(Path("a.wav"))
     assert recording.frames.energies == pytest.approx(Frames.of(samples, 16000).energies, rel=1e-6)
     exact = power_spectrum(samples)

@@ -51,6 +51,15 @@ def test_a_data_set_as_real_ones_are(full, fuss):
     assert report.seconds(clip.path for clip in report.splits["validation"].clips) == pytest.approx(20.0)
 
 
+def test_recordings_with_an_offset_are_named(full, fuss):
+    write(full / "audio/train/soundbank/foreground/Dog/bark.flac", burst(0.3, lead=1.0) + np.float32(0.005))
+    write(full / "audio/validation/v1.wav", burst(10.0) - 0.2)
+    notes = "\n".join(look(full, fuss, decode=True).notes)
+    assert "1 of the 7 recordings of soundbank have a constant offset, which is taken out" in notes
+    assert "1 of the 2 recordings of validation have a constant offset" in notes
+    assert "Dog/bark.flac" in notes and "validation/v1.wav" in notes and "recordings of rirs" not in notes
+
+
 def test_the_command_prints_it_and_ends_with_its_status(full, fuss, capsys):
     write(full / "audio/train/weak/b.wav", np.zeros((800, 2)), 8000)
     verify_data.main([str(full), f"--rirs={fuss}"])

@@ -25,7 +25,7 @@ def nothing_is_computed(monkeypatch):
     [
         (train, "batch.strong=0", "losses.mse is trained on these clips"),
         (train, "batch.strong=-1", "give at least 0 and at most 4096"),
-        (train, "batch.strong_seconds=.nan", "give at least 0.1"),
+        (train, "batch.strong_seconds=.nan", "give at least 0.1 and at most 3600, and a finite number"),
         (train, "separator.n_sources=40", "give at least 1 and at most 32"),
         (train, "separator.n_sources=0", "give at least 1 and at most 32"),
         (train, "optimiser.learning_rate=0", "give a number above 0"),
