@@ -104,10 +104,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     predictor, inputs = open_predictor(options)
     outputs = Outputs(options.out, Wanted(options.scores, options.plot, options.audio, predictor.source_names))
     recordings = select_recordings(inputs, outputs)
-    ending = ""
-    if options.shard:
-        recordings = shard(recordings, options.shard)
-        ending = f"-{options.shard.replace('/', '-of-')}"
+    recordings = shard(recordings, options.shard) if options.shard else recordings
+    ending = f"-{options.shard.replace('/', '-of-')}" if options.shard else ""
     claim(options.out, shared=options.shard is not None)
     todo = [each for each in recordings if not (options.skip_existing and outputs.are_complete(each))]
     if options.skip_existing:
@@ -117,10 +115,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     errors = analyse(predictor, todo, Writer(outputs, predictor, seconds, options.plot_minutes), options.jobs)
     elapsed = time.perf_counter() - start
     outputs.write_tables(recordings, errors, ending)
-    n_done = sum(each.name not in errors for each in todo)
-    heard = sum(length for name, length in seconds.items() if name not in errors)
+    done = [each.name for each in todo if each.name not in errors]
+    heard = sum(seconds[name] for name in done)
     print(
-        f"{n_done} recording{'s' * (n_done != 1)}, {heard / 60:.1f} min of audio in {elapsed:.1f} s "
+        f"{len(done)} recording{'s' * (len(done) != 1)}, {heard / 60:.1f} min of audio in {elapsed:.1f} s "
         f"({heard / elapsed:.0f} times real time); written to {options.out}"
     )
     if errors:
