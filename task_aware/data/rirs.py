@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from task_aware.base.errors import DataError
+from task_aware.base.tables import read_rows
 from task_aware.data.finding import find_audio
 from task_aware.data.recordings import Recording, Recordings
 
@@ -111,16 +112,13 @@ class RirBank:
 
 def _read_rooms(table: Path) -> dict[str, str]:
     """Reads rirs.tsv as a room for each filename."""
-    lines = table.read_text(encoding="utf-8-sig").splitlines()
-    header = lines[0].split("\t") if lines else []
+    rows = list(read_rows(table))
+    header = [field.strip() for field in rows[0][1]] if rows else []
     if "filename" not in header or "room" not in header:
         raise DataError(f"{table}:1 must hold the tab-separated column names filename and room, got {header}.")
     filename, room = header.index("filename"), header.index("room")
     rooms = {}
-    for number, line in enumerate(lines[1:], start=2):
-        fields = line.split("\t")
-        if not line.strip():
-            continue
+    for number, fields in rows[1:]:
         if len(fields) <= max(filename, room):
             raise DataError(f"{table}:{number} lacks a filename or a room; correct the row.")
         rooms[fields[filename].strip()] = fields[room].strip()
