@@ -95,7 +95,7 @@ def describing(what: str, path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def config_of(config_class: type[Config], values: Mapping[str, Any]) -> Config:
-    """Makes a dataclass of sizes and options from JSON. Raises TypeError or ValueError if a value is not of its type."""
+    """Makes a dataclass of sizes and options from JSON. Raises TypeError if a value is not of its type."""
     for name, wanted in get_type_hints(config_class).items():
         value = values.get(name)
         if get_origin(wanted) is Literal:

@@ -28,6 +28,9 @@ _FULL_SCALE = 32768.0
 #: A recording whose peak is below this, one 16-bit step, is silent.
 SILENT_PEAK = 1.0 / _FULL_SCALE
 
+#: Peaks between which energies have a value in 32 bits; no recording is near either.
+QUIETEST_PEAK, LOUDEST_PEAK = 1e-15, 1e12
+
 _AT_ONCE = 256  # files decoded as one batch, which bounds memory
 
 _log = logging.getLogger(__name__)
@@ -213,9 +216,11 @@ class Recordings:
         try:
             samples = read_audio(path, self.sample_rate, channel=self._channel)[: self._max_samples]
             peak = float(np.abs(samples).max())
-            if peak == 0.0 or peak < self._silent_peak:
+            if peak < max(self._silent_peak, QUIETEST_PEAK):
                 cut = f" in its first {len(samples) / self.sample_rate:g} s" if self._max_samples else ""
                 raise RecordingError(f"{path} is silent{cut}; replace or remove it.")
+            if peak > LOUDEST_PEAK:
+                raise RecordingError(f"{path} reaches {peak:.3g}, but full scale is 1; replace or remove it.")
         except RecordingError as error:
             return entry | {"reason": str(error)}, b""
         integers, scale = to_integers(samples)

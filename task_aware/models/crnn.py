@@ -18,7 +18,6 @@ from task_aware.models.causal import CausalGRU, LeftContext
 from task_aware.models.detector import MEDIAN_FRAMES, Detection, keep_precision
 from task_aware.models.features import FeatureConfig
 
-
 #: The largest sizes of a recurrent network that is still worth waiting for.
 LARGEST = {"rnn_cells": 1 << 14, "rnn_layers": 64}
 

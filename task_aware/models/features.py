@@ -9,7 +9,6 @@ from torch import Tensor
 
 from task_aware import ops
 
-
 #: The largest sizes, with which a matrix of mel bands still takes no more than a few hundred megabytes.
 LARGEST = {"sample_rate": 1 << 20, "n_fft": 1 << 16, "hop": 1 << 16, "n_mels": 1 << 10}
 

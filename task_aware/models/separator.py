@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from task_aware import ops
 from task_aware.models.causal import LeftContext
 
-
 #: The largest numbers of blocks (the dilation doubles with each) and of repeats, and of everything else.
 LARGEST = {"blocks": 24, "repeats": 64}
 LARGEST_WIDTH = 1 << 20

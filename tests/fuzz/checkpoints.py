@@ -116,7 +116,25 @@ def mutate_tree(random: Random, tree: Any) -> Any:
         old = container[key]
         change = random.randrange(8)
         if change <= 2:
-            container[key] = random.choice([None, True, 0.5, -0.5, float("nan"), float("inf"), [], {}, [old], {"a": old}, 10**4, 10**6, 10**9, *INTEGERS, *WORDS])
+            container[key] = random.choice(
+                [
+                    None,
+                    True,
+                    0.5,
+                    -0.5,
+                    float("nan"),
+                    float("inf"),
+                    [],
+                    {},
+                    [old],
+                    {"a": old},
+                    10**4,
+                    10**6,
+                    10**9,
+                    *INTEGERS,
+                    *WORDS,
+                ]
+            )
         elif change == 3 and isinstance(old, int):
             container[key] = old + random.choice([-1, 1, 2, 100])
         elif change == 4:

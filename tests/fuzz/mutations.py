@@ -5,14 +5,19 @@ from __future__ import annotations
 from random import Random
 
 #: Numbers at which programs err: borders of types, what stands for "unknown", and their neighbours.
-INTEGERS = sorted({sign * (1 << k) + d for k in (0, 7, 8, 15, 16, 24, 31, 32, 62, 63, 64) for d in (-1, 0, 1) for sign in (1, -1)})
+INTEGERS = sorted(
+    {sign * (1 << k) + d for k in (0, 7, 8, 15, 16, 24, 31, 32, 62, 63, 64) for d in (-1, 0, 1) for sign in (1, -1)}
+)
 
 #: What stands where a number or a name is expected.
 WORDS = [
     "", " ", "0", "-0", "1", "-1", "0.0001", "1e-320", "1e308", "1e309", "-1e309", "nan", "inf", "-inf", "NaN", "1,5",
-    "1_0", "0x10", "١٢", "１", "1e", "--1", "9" * 30, "9" * 5000, "true", "null", "None", "~", "[]", "{}", "[1, 2", "{a: b",
+    "1_0",
+    "0x10", "١٢", "１", "1e", "--1", "9" * 30, "9" * 5000, "true", "null", "None", "~", "[]", "{}", "[1, 2",
+    "{a: b",
     "[1, 2]", "[.nan, .inf]", "1:30", "2001-01-01", "*", "**", "[", "?", "!x", "&a", "%", "#", "'", '"', '""', '"a', 'a"b',
-    "a\tb", "a\nb", "a\rb", "\r", "\0", "\x1a", "\u2028", "\ufeff", "\U0001f600", "é", "e\u0301", "-", "--", "-x", "=", "@", "/", ".", "..",
+    "a\tb", "a\nb", "a\rb", "\r", "\0", "\x1a",
+    "\u2028", "\ufeff", "\U0001f600", "é", "e\u0301", "-", "--", "-x", "=", "@", "/", ".", "..",
     "../..", "/dev/null", "/", "C:\\a", "\\", "a" * 256, "ß" * 150, "x/" * 2000, "b" * 140000, "$HOME", "~/x", "%s%n",
     "{0}", "<x>", ";", ",", ",,", "Speech", "Dog", "Speech,Dog", "speech", "Cat ",
 ]  # fmt: skip

@@ -52,7 +52,9 @@ def prepare(folder: Path) -> Callable[[Random, Path], None]:
     for name, command in commands().items():
         main = importlib.import_module(command.module).main
         parsers[name] = capture_parser(main, [])
-    options = {name: [action for action in parser._actions if action.option_strings] for name, parser in parsers.items()}
+    options = {
+        name: [action for action in parser._actions if action.option_strings] for name, parser in parsers.items()
+    }
 
     def case(random: Random, own: Path) -> None:
         name = random.choice(["train", "train_sed", "train_sep", "mix", "infer", *parsers])

@@ -50,7 +50,9 @@ def whole_files() -> dict[str, list[bytes]]:
     """Small recordings by format."""
     found: dict[str, list[bytes]] = {}
     for container in soundfile.available_formats():
-        for subtype in SUBTYPES.get(container, [soundfile.default_subtype(container)] if container not in LEFT_OUT else []):
+        for subtype in SUBTYPES.get(
+            container, [soundfile.default_subtype(container)] if container not in LEFT_OUT else []
+        ):
             for rate, channels, seconds in ((16000, 1, 0.1), (44100, 2, 0.03), (8000, 1, 0.3)):
                 samples = np.random.default_rng(0).uniform(-0.5, 0.5, (round(rate * seconds), channels))
                 file = io.BytesIO()

@@ -45,7 +45,9 @@ class Outcome(NamedTuple):
     growth: int = 0
 
 
-def run(kind: str, cases: Iterable[int], *, seed: int = 0, limit: float = 10.0, keep: Path | None = None) -> Iterator[Outcome]:
+def run(
+    kind: str, cases: Iterable[int], *, seed: int = 0, limit: float = 10.0, keep: Path | None = None
+) -> Iterator[Outcome]:
     """Yields the outcome of each case. One that takes longer than `limit` seconds is a failure.
 
     Args:
@@ -71,7 +73,9 @@ def run(kind: str, cases: Iterable[int], *, seed: int = 0, limit: float = 10.0, 
                     if receiver.poll(limit):
                         yield receiver.recv()
                     else:
-                        yield Outcome(todo[0], FAILURE, limit, f"takes longer than {limit:g} s\n{_stacks(process, said.name)}")
+                        yield Outcome(
+                            todo[0], FAILURE, limit, f"takes longer than {limit:g} s\n{_stacks(process, said.name)}"
+                        )
                         del todo[0]
                         break
                     del todo[0]
@@ -80,7 +84,9 @@ def run(kind: str, cases: Iterable[int], *, seed: int = 0, limit: float = 10.0, 
                 text = Path(said.name).read_text(errors="replace")
                 if not todo:
                     raise
-                yield Outcome(todo[0], FAILURE, 0.0, f"ended the process with status {process.exitcode}\n{text[-3000:]}")
+                yield Outcome(
+                    todo[0], FAILURE, 0.0, f"ended the process with status {process.exitcode}\n{text[-3000:]}"
+                )
                 del todo[0]
             finally:
                 process.kill()

@@ -22,7 +22,10 @@ from task_aware.inference.recordings import Recording, find_recordings, shard
 
 from .mutations import mutate_table
 
-STRONG = "filename\tonset\toffset\tevent_label\na.wav\t0.5\t1.5\tDog\na.wav\t0\t10.115\tSpeech\nb.wav\t\t\t\nsub/c.wav\t1\t2\tCat\n"
+STRONG = (
+    "filename\tonset\toffset\tevent_label\n"
+    "a.wav\t0.5\t1.5\tDog\na.wav\t0\t10.115\tSpeech\nb.wav\t\t\t\nsub/c.wav\t1\t2\tCat\n"
+)
 WEAK = 'filename\tevent_labels\na.wav\tSpeech,Dog\n"b.wav"\tFrying\ngone.wav\tSpeech\n'
 UNLABELLED = "filename\na.wav\nb.wav\nsub/c.wav\n"
 ROOMS = "filename\troom\na.wav\tkitchen\nb.wav\tkitchen\nsub/c.wav\t2\n"
