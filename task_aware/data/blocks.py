@@ -65,7 +65,8 @@ def decoded(path: Path, sound: Sound, block_seconds: float, channel: int | None 
     while len(samples := _read(path, sound, min(n_block, (sound.expected or ENDLESS) - n_read), n_read)):
         n_read += len(samples)
         if channel is None:
-            mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
+            with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused below
+                mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
         else:
             mono = samples[:, channel]
         if not np.isfinite(mono).all():
