@@ -2,7 +2,13 @@
 
 
 class TaskAwareError(Exception):
-    """Base class of the errors that a user can fix."""
+    """Base class of the errors that a user can fix.
+
+    Its text is one line, whatever names or texts of other libraries are in it.
+    """
+
+    def __str__(self) -> str:
+        return " ".join(super().__str__().split("\n")).replace("\r", " ")
 
 
 class DataError(TaskAwareError, ValueError):

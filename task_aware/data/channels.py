@@ -44,10 +44,11 @@ class Mixdown:
         """Samples `[n, channels]` as one channel `[n]`."""
         if self.channel is not None:
             return np.ascontiguousarray(samples[:, self.channel])
-        mean = samples.mean(axis=1)
-        signals = np.column_stack([samples, mean]).astype(np.float64)
-        self._n_samples += len(samples)
-        self._sums += [signals.sum(0), np.square(signals).sum(0)]
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused by those who read it
+            mean = samples.mean(axis=1)
+            signals = np.column_stack([samples, mean]).astype(np.float64)
+            self._n_samples += len(samples)
+            self._sums += [signals.sum(0), np.square(signals).sum(0)]
         return mean
 
     def check(self) -> None:

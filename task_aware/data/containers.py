@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import os
 import re
 import shlex
 import struct
@@ -70,7 +71,7 @@ def open_sound(path: Path) -> Sound:
     Raises RecordingError if it is missing, not a regular file, of an unknown format, or known to be cut off.
     """
     # opening a named pipe or a device would wait for ever
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise RecordingError(f"{path} is not a file; check the folder and the name.")
     head = b""
     with ExitStack() as stack:

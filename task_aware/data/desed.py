@@ -161,6 +161,8 @@ def read_split(
         clip_events = tuple(events[filename]) if filename in events else None
         clip_labels = tuple(sorted(weak[filename], key=list(labels).index)) if filename in weak else None
         clips.append(Clip(path, clip_events, clip_labels, filename, channel))
+    if not paths:
+        raise DataError(f"{metadata} has no row that can be used; correct its rows.")
     if len(missing) > max_missing * len(paths) or not clips:
         raise DataError(
             f"{len(missing)} of the {len(paths)} clips of {metadata} have no audio in {folder} (such as "

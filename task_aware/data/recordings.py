@@ -39,6 +39,9 @@ SILENT_PEAK = 1.0 / _FULL_SCALE
 #: What is kept of a room impulse response before its direct sound, seconds.
 LEAD_SECONDS = 0.001
 
+#: Peaks between which energies have a value in 32 bits; no recording is near either.
+QUIETEST_PEAK, LOUDEST_PEAK = 1e-15, 1e12
+
 _AT_ONCE = 256  # files decoded as one batch, which bounds memory
 
 _log = logging.getLogger(__name__)
@@ -245,6 +248,9 @@ class Recordings:
         entry: dict[str, Any] = {"state": _state(path)}
         try:
             samples = read_audio(path, self.sample_rate, channel=self._channel)
+            peak = float(np.abs(samples).max())
+            if peak > LOUDEST_PEAK:
+                raise RecordingError(f"{path} reaches {peak:.3g}, but full scale is 1; replace or remove it.")
             offset = 0.0
             if self._responses:
                 start = max(0, direct_sound(samples) - round(LEAD_SECONDS * self.sample_rate))
@@ -255,7 +261,7 @@ class Recordings:
                 samples = samples[: self._max_samples] - np.float32(offset)
                 sound = audible(samples, self.sample_rate)
             peak = float(np.abs(sound).max())
-            if peak == 0.0 or peak < self._silent_peak:
+            if peak < max(self._silent_peak, QUIETEST_PEAK):
                 raise RecordingError(f"{path} is silent; replace or remove it.")
         except RecordingError as error:
             return entry | {"reason": str(error)}, b""

@@ -20,6 +20,9 @@ from task_aware.data.splicing import ENDLESS, Spliced
 #: Stands for the file in messages.
 NAME = Path("standard input")
 
+# Bytes of a chunk that are read at a time: a damaged header may state gigabytes, for which Python takes memory at once.
+_LONGEST = 1 << 16
+
 # Formats that need the whole file, which would otherwise pass for raw samples.
 _REFUSED = (b"RIFX", b"BW64", b"riff", b"FORM", b".snd", b"caff", b"ID3\2", b"ID3\3", b"ID3\4", b"\x1aE\xdf\xa3")
 
@@ -79,11 +82,15 @@ def _wav(stream: BinaryIO) -> Spliced:
             length = real if length == 0xFFFFFFFF else length
             n_bytes = ENDLESS if is_unknown(length) else length
             return Spliced(wav_header(form, n_bytes), stream, n_bytes)
-        content = stream.read(length + length % 2)
+        length += length % 2
+        content = stream.read(min(length, _LONGEST))
         if name == b"fmt ":
             form = content
         elif name == b"ds64":
             real = int.from_bytes(content[8:16], "little")
+        rest = length - len(content)
+        while rest and (skipped := stream.read(min(rest, _LONGEST))):
+            rest -= len(skipped)
     raise RecordingError(f"{NAME} is a WAV stream that ends before its first sample; check the program that sends it.")
 
 

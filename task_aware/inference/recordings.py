@@ -84,12 +84,12 @@ def _stem(name: str) -> str:
 def _expand(argument: str) -> list[tuple[Path, str]]:
     """Paths and names of the recordings that one argument names."""
     path = Path(argument)
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike `Path.is_dir`, no error for a name that is too long
         return [(path / file, file.as_posix()) for file in find_audio(path, path, SUFFIXES)]
-    if glob.has_magic(argument) and not path.exists():
+    if glob.has_magic(argument) and not os.path.exists(path):
         base = Path(*path.parts[: _first(path, glob.has_magic)])
-        return [(file, file.relative_to(base).as_posix()) for file in _matches(path) if file.is_file()]
-    if path.suffix.lower() in LIST_SUFFIXES and path.is_file():
+        return [(file, file.relative_to(base).as_posix()) for file in _matches(path) if os.path.isfile(file)]
+    if path.suffix.lower() in LIST_SUFFIXES and os.path.isfile(path):
         return [_listed(entry, path.parent) for entry in _read_list(path)]
     return [(path, path.name)]
 
@@ -128,7 +128,7 @@ def _read_list(path: Path) -> list[str]:
 
 def _listed(entry: str, folder: Path) -> tuple[Path, str]:
     path = folder / entry
-    if not path.exists() and Path(entry).exists():
+    if not os.path.exists(path) and os.path.exists(entry):
         path = Path(entry)
     name = os.path.normpath(entry)
     inside = not os.path.isabs(name) and not name.startswith("..")

@@ -55,8 +55,10 @@ class SafetensorsCheckpointIO(CheckpointIO):
 
     def load_checkpoint(self, path: Any, *_: Any, **__: Any) -> dict[str, Any]:
         tensors, content = checkpoint.read(path, "training")
-        state = checkpoint.unflatten(content["tree"], tensors)
-        if state["global_step"] > self.max_steps:
+        with checkpoint.describing("run", path):
+            state = checkpoint.unflatten(content["tree"], tensors)
+            ahead = state["global_step"] > self.max_steps
+        if ahead:
             raise CheckpointError(
                 f"{path} has {state['global_step']} steps already, more than the {self.max_steps} of --max-steps; give "
                 "at least as many"

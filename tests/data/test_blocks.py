@@ -100,3 +100,11 @@ class TestReadAhead:
         sources = [source for source, _ in made]
         assert set(sources) <= set(range(5)) and all(b - a <= 4 for a, b in pairwise(sorted(sources)))
         reader.close()
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+@pytest.mark.parametrize("values", [(np.inf, -np.inf), (3e38, 3e38), (np.nan, 0.0)])
+def test_channels_that_are_not_finite_are_refused_in_one_sentence_alone(tmp_path, values):
+    soundfile.write(tmp_path / "x.wav", np.tile(np.float32(values), (100, 1)), 16000, subtype="FLOAT")
+    with pytest.raises(RecordingError, match="not finite"):
+        list(read_blocks(tmp_path / "x.wav"))

@@ -198,3 +198,11 @@ def test_a_row_after_a_name_of_two_lines_has_its_own_line(root):
     validation_table(root, '"v1\n.wav"\t1\t2\tDog', "", "v2.wav\t2\t1\tDog")
     with pytest.raises(DataError, match=r"validation.tsv:5 has the onset 2 s"):
         read_split(root, "validation")
+
+
+def test_a_table_without_a_usable_row_is_one_sentence(root):
+    write_table(root / "metadata/train/weak.tsv", "filename\tevent_labels", "\tSpeech")
+    problems: list[str] = []
+    with pytest.raises(DataError, match="has no row that can be used"):
+        read_split(root, "weak", problems=problems)
+    assert "has no filename" in problems[0]

@@ -214,3 +214,10 @@ def test_processes_that_open_it_at_once_read_the_same(folder):
         assert process.exitcode == 0
     exact = sum(total(np.rint(read_audio(path) * 32768)) for path in folder.iterdir())
     assert found == {exact}
+
+
+@pytest.mark.parametrize(("level", "reason"), [(1e30, "reaches 1e[+]30"), (1e-30, "is silent")])
+def test_sound_whose_energy_has_no_value_is_rejected(tmp_path, level, reason):
+    soundfile.write(tmp_path / "x.wav", np.full(1600, level), 16000, subtype="FLOAT")
+    with pytest.raises(DataError, match=reason):
+        Recordings(tmp_path, [Path("x.wav")], sample_rate=16000, max_broken=0.0, silent_peak=0.0)

@@ -6,7 +6,7 @@ from task_aware.base.errors import DataError
 from task_aware.data import RirBank, read_audio
 from task_aware.data.rirs import list_rirs
 
-from .recordings import write, write_table
+from .recordings import burst, write, write_table
 
 
 def rooms(bank):
@@ -121,3 +121,10 @@ def test_real_rooms(minidesed):
     bank = RirBank(minidesed / "rirs")
     assert sorted(map(len, bank.rooms)) == [4, 74]
     assert not bank.rejected
+
+
+def test_a_table_of_rooms_that_is_no_text_is_one_sentence(tmp_path):
+    write(tmp_path / "a.wav", burst(0.1))
+    (tmp_path / "rirs.tsv").write_bytes(b"filename\troom\na.wav\t\xe9\n")
+    with pytest.raises(DataError, match="rirs.tsv is not UTF-8 text"):
+        list_rirs(tmp_path)
