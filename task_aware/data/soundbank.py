@@ -111,6 +111,11 @@ class Soundbank:
         """Reads a recording; `path` is one of those in `foreground` or `background`."""
         return self._recordings.read(path)
 
+    def drop_cache(self) -> None:
+        """Removes the decoded recordings from the cache, for a bank that is not opened again."""
+        for file in (self._recordings.file, self._recordings.file.with_suffix(".lock")):
+            file.unlink(missing_ok=True)
+
     def seconds(self) -> dict[str, float]:
         """Total duration of each label and of "background", seconds."""
         groups = {**self.foreground, "background": self.background}

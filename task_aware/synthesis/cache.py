@@ -124,6 +124,6 @@ def open_corpus(
     labels: Sequence[str] | None = None,
     tiny: bool = False,
 ) -> Corpus:
-    """Opens the corpus in `data`, by default the built-in one (its smallest size if `tiny`); classes: `labels`, or its own."""
+    """Opens the corpus in `data`, by default the built-in one (the tiny size if `tiny`), with `labels` or its own."""
     root = data or builtin_corpus(size="tiny" if tiny else "full")
     return Corpus(root, rirs, labels=labels, sample_rate=sample_rate)
