@@ -104,7 +104,7 @@ def _split(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """The header, and the other rows with the lines on which they begin."""
     text = read_text(path)
     first = text.partition("\n")[0]
-    delimiter = max("\t,;", key=first.count)
+    delimiter = "\t" if "\t" in first else max(",;", key=first.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     rows: list[tuple[int, list[str]]] = []
     line = 1
