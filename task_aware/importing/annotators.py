@@ -56,7 +56,8 @@ def read_elan(path: Path, audio: str, problems: Problems) -> Iterator[Row]:
     """
     elan = _read(path, lambda: _library("pympi").Elan.Eaf(str(path)))
     seconds = _interpolated(list(elan.timeslots.items()))
-    origin = max((float(each.get("TIME_ORIGIN", 0)) / 1000 for each in elan.media_descriptors), default=0.0)
+    media = sorted(elan.media_descriptors, key=lambda each: Path(each.get("MEDIA_URL", "")).name != Path(audio).name)
+    origin = float(media[0].get("TIME_ORIGIN", 0)) / 1000 if media else 0.0  # of this recording, not of a video
     for name, (aligned, dependent, *_) in elan.tiers.items():
         for first, last, text, *_ in aligned.values():
             if not text.strip():

@@ -2,11 +2,10 @@ from pathlib import Path
 
 import pytest
 
-from task_aware.base.errors import DataError
 from task_aware.base import tables as base_tables
+from task_aware.base.errors import DataError
 from task_aware.data import DESED_CLASSES, SPLITS, Event, read_events, read_split
 from task_aware.data.desed import write_events
-
 from task_aware.data.labels import join_labels
 
 from .recordings import burst, write, write_table

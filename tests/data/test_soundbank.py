@@ -3,7 +3,6 @@ import pytest
 
 from task_aware.base.errors import DataError
 from task_aware.data import DESED_CLASSES, Soundbank, read_audio
-
 from task_aware.data.classes import classes_of
 from task_aware.data.labels import safe_name
 
