@@ -59,7 +59,7 @@ def make_parser() -> ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Writes mixtures as training makes them, with their parts and labels: a data folder for other commands.
 
-    Knows DESED's ten classes only. See docs/data.md.
+    Its classes are those of the data. See docs/data.md.
     """
     parser = make_parser()
     given = list(sys.argv[1:] if arguments is None else arguments)
@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     recipe_path = options.out / "mix.json"
     begin(
         recipe_path,
-        {**recipe, "mixing": asdict(mixing)},
+        {**recipe, "mixing": asdict(mixer.config)},
         [folder, folder.parent / "images"],
         own_files(corpus.encoder.labels),
     )

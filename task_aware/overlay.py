@@ -15,7 +15,7 @@ from task_aware.base.errors import DataError
 from task_aware.base.files import claim
 from task_aware.data.audio import LARGEST, write_audio
 from task_aware.data.desed import Clip, read_split, split_paths, write_events
-from task_aware.data.labels import DESED_CLASSES, Event
+from task_aware.data.labels import Event
 from task_aware.data.unfinished import begin
 from task_aware.synthesis import builtin_corpus
 
@@ -46,7 +46,7 @@ def overlay(first: Clip, second: Clip) -> tuple[np.ndarray, list[Event]]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Overlays validation clips in pairs, each clip in one pair at most: a new data folder to score on.
 
-    Knows DESED's ten classes only. See docs/data.md.
+    Its classes are those of the data. See docs/data.md.
     """
     parser = ArgumentParser(prog="python -m task_aware.overlay", description=main.__doc__)
     parser.add_argument("--out", type=Path, required=True, help="output folder, in DESED's layout")
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     claim(options.out)
     if table.exists():
         raise DataError(f"{table} exists already; give another --out, or delete this one")
-    clips = read_split(options.data or builtin_corpus(), "validation", DESED_CLASSES, channel=options.channel).clips
+    clips = read_split(options.data or builtin_corpus(), "validation", channel=options.channel).clips
     if len(clips) < 2:
         raise DataError(f"{options.data} has {len(clips)} validation clip; at least two are needed")
     order = np.random.default_rng(options.seed).permutation(len(clips))

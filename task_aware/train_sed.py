@@ -19,7 +19,7 @@ from task_aware.training.setup import check_run
 def main(arguments: Sequence[str] | None = None) -> None:
     """Trains a detector as the DCASE 2020 task 4 baseline does (a CRNN with a mean teacher), and scores it.
 
-    Knows DESED's ten classes only. See docs/training.md.
+    Its classes are those of the data, or --classes. See docs/training.md.
     """
     config = cli.parse(TrainSedConfig, main.__doc__ or "", arguments, base="detector_builtin")
     check_run(config)
@@ -31,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         config.rirs,
         sample_rate=options.features.sample_rate,
         channel=config.channel,
+        labels=config.classes,
         tiny=config.fast_dev_run,
     )
     if config.fast_dev_run:

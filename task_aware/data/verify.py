@@ -14,8 +14,9 @@ from tqdm import tqdm
 
 from task_aware.base.errors import DataError, RecordingError
 from task_aware.data.audio import audio_header, read_audio
+from task_aware.data.classes import classes_of
 from task_aware.data.desed import MAX_MISSING, SPLITS, Split, read_split, split_paths
-from task_aware.data.labels import DESED_CLASSES
+from task_aware.data.labels import listed
 from task_aware.data.levels import constant_offset
 from task_aware.data.recordings import SILENT_PEAK
 from task_aware.data.rirs import RirFiles, list_rirs
@@ -58,6 +59,7 @@ class Report:
     """The result of `verify`.
 
     Attributes:
+        labels: the classes.
         splits: the splits that have a table and audio, without the rows that cannot be used.
         soundbank: the soundbank's recordings; None if there is no soundbank.
         rirs: the room impulse responses; None if there are none.
@@ -67,6 +69,7 @@ class Report:
         notes: sentences on what training and scoring tolerate.
     """
 
+    labels: tuple[str, ...] = ()
     splits: dict[str, Split] = field(default_factory=dict)
     soundbank: SoundbankFiles | None = None
     rirs: RirFiles | None = None
@@ -89,7 +92,7 @@ def verify(
     root: Path,
     rirs: Path | None = None,
     *,
-    labels: Sequence[str] = DESED_CLASSES,
+    labels: Sequence[str] | None = None,
     channel: int | None = None,
     decode: bool = False,
     progress: bool = True,
@@ -99,7 +102,7 @@ def verify(
     Args:
         root: the folder.
         rirs: folder of room impulse responses; by default `root/rirs`, if it exists.
-        labels: the classes.
+        labels: the classes; by default those of the data.
         channel: the channel of the recordings to read, counted from 0; None reads the mean.
         decode: decode every recording to find broken, silent and non-finite ones, and constant offsets; otherwise only
             read the headers.
@@ -110,7 +113,9 @@ def verify(
     """
     if not root.is_dir():
         raise DataError(f"{root} is not a folder; expected one in DESED's layout, with audio/ and metadata/ in it")
-    report = Report()
+    if labels is None:
+        labels = classes_of(root, needed=False)
+    report = Report(tuple(labels))
     groups: dict[str, list[Path]] = {}
     for name in SPLITS:
         metadata, folder = split_paths(root, name)
@@ -229,10 +234,10 @@ def _check_contents(report: Report) -> None:
             )
             report.usable.discard("soundbank")
         elif absent:
-            report.notes.append(f"the soundbank has no recordings of {', '.join(absent)}")
+            report.notes.append(f"the soundbank has no recordings of {listed(absent)}")
         if bank.unknown:
             report.notes.append(
-                f"the soundbank's folders {', '.join(bank.unknown)} match none of the classes; they are ignored"
+                f"the soundbank's folders {listed(bank.unknown)} match none of the classes; they are ignored"
             )
         if not bank.background:
             report.notes.append("the soundbank has no backgrounds; mixtures are made without them")

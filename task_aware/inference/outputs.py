@@ -16,7 +16,7 @@ import torch
 from task_aware.base.errors import DataError, RecordingError
 from task_aware.base.files import LONGEST_NAME, cannot_write, hidden
 from task_aware.base.tables import read_rows, write_table
-from task_aware.data.labels import Event, written_times
+from task_aware.data.labels import Event, safe_name, written_times
 from task_aware.inference.predictor import REST, Predictor, Result
 from task_aware.inference.recordings import Recording
 from task_aware.models.decoding import frame_edges
@@ -53,9 +53,9 @@ class Outputs:
         return self.root / "plots" / f"{recording.stem}.png"
 
     def sources(self, recording: Recording) -> dict[str, Path]:
-        """A file for each source."""
+        """A file for each source; the sources are those of classes, by their names, and others."""
         stem = self.root / "audio" / recording.stem
-        return {name: stem.with_name(f"{stem.name}.{name}.flac") for name in self.wanted.sources}
+        return {name: stem.with_name(f"{stem.name}.{source_file(name)}.flac") for name in self.wanted.sources}
 
     def are_complete(self, recording: Recording) -> bool:
         """Whether all requested outputs of a recording exist; the events are written last."""
@@ -137,8 +137,13 @@ def draw(path: Path, recording: Recording, result: Result, predictor: Predictor,
         f_max=front_end.f_max,
         estimated=[event for event in result.events if event.onset < seconds],
         threshold=predictor.threshold,
-        title=recording.name.replace("$", r"\$") + (f" (first {minutes:g} min)" if seconds < result.seconds else ""),
+        title=recording.name + (f" (first {minutes:g} min)" if seconds < result.seconds else ""),
     )
+
+
+def source_file(name: str) -> str:
+    """The name of a source in files."""
+    return name if name == REST else safe_name(name)
 
 
 class SourceFiles:

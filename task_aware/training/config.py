@@ -301,12 +301,14 @@ class TrainSedConfig(RunConfig):
     """Options of `python -m task_aware.train_sed`.
 
     Attributes:
+        classes: the classes to detect; default: those of the data, sorted. Other labels in the data are an error.
         training: the detector and its training.
     """
 
     command: ClassVar[str] = "train_sed"
 
     out: Path = Path("runs/detector")
+    classes: list[str] | None = None
     training: DetectorTrainingConfig = field(default_factory=DetectorTrainingConfig)
 
     @property

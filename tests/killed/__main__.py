@@ -45,14 +45,18 @@ def kill_and_compare(name: str, command: Command, folder: Path, kills: int, seed
     faults: list[str] = []
     while killed < kills:
         out = folder / f"{name}{ended}" / "out"
+        begin, is_fresh = time.monotonic(), not out.exists()
         process = start(command, out)
         try:
-            status = process.wait(chance.uniform(0.3, 1.4) * seconds)
+            status = process.wait(chance.uniform(0.5, 1.1) * seconds)  # before that it only imports
+            if is_fresh:
+                seconds = time.monotonic() - begin  # other programs come and go
         except subprocess.TimeoutExpired:
             # half of the time only the process that the user sees, as the kernel does where memory ends
             (os.kill if chance.random() < 0.5 else os.killpg)(process.pid, signal.SIGKILL)
             process.wait()
             killed += 1
+            print(f"{name}: killed {killed} times, {ended} runs came to their end", flush=True)
             faults += [f"after kill {killed}, {fault}" for fault in half_written(out)]
             if digests(command, out) != wanted:
                 continue
