@@ -11,7 +11,6 @@ from dataclasses import asdict, fields
 from pathlib import Path
 
 import numpy as np
-import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser
 from tqdm import tqdm
 
@@ -29,11 +28,12 @@ from task_aware.training.config import TrainConfig
 
 def _own_options(path: Path) -> str:
     """A recipe as JSON, without the options that only the training commands have."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         return str(path)
     trained = {field.name for field in fields(TrainConfig)} - {"data", "rirs", "channel", "out", "seed", "mixing"}
-    content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    return json.dumps({name: value for name, value in content.items() if name not in trained})
+    return json.dumps(
+        {name: value for name, value in cli.read_recipe(path).items() if name not in trained}, default=str
+    )
 
 
 def make_parser() -> ArgumentParser:

@@ -10,12 +10,13 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import yaml
 from jsonargparse import ActionConfigFile, ActionYesNo, ArgumentParser
 from jsonargparse.typing import NonNegativeInt
 
-from task_aware.base.errors import TaskAwareError, Terminated
+from task_aware.base.errors import DataError, TaskAwareError, Terminated
 
 ConfigType = TypeVar("ConfigType")
 
@@ -141,6 +142,17 @@ def parse(
     return config
 
 
+def read_recipe(path: Path) -> dict[str, Any]:
+    """The options in a recipe. Raises DataError if it is not a YAML file of options."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, RecursionError, ValueError, yaml.YAMLError) as error:
+        raise DataError(f"{path} cannot be read as a recipe ({error}); correct this YAML file") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path} holds no options but {type(content).__name__}; write lines such as `seed: 1`")
+    return content
+
+
 def packaged_configs(arguments: list[str], base: str, read: Callable[[Path], str] = str) -> list[str]:
     """Replaces the names of packaged recipes in `--config` by their paths, and adds `base` if there is no `--config`.
 
@@ -153,8 +165,10 @@ def packaged_configs(arguments: list[str], base: str, read: Callable[[Path], str
         if flag == "--config" or (resolved and resolved[-1] == "--config"):
             named = True
             path = Path(value if equals else argument)
-            if not path.exists() and (RECIPES / f"{path}.yaml").is_file():
+            if not os.path.exists(path) and os.path.isfile(RECIPES / f"{path}.yaml"):
                 path = RECIPES / f"{path}.yaml"
+            if os.path.isfile(path):
+                read_recipe(path)  # what is wrong with it is said here, in one sentence
             argument = f"--config={read(path)}" if equals else read(path)
         resolved.append(argument)
     return resolved if named else ["--config", read(RECIPES / f"{base}.yaml"), *resolved]
