@@ -23,13 +23,12 @@ from task_aware.plots.separation import draw_separation
 from task_aware.scoring.evaluation import SEPARATED, detect_split, score
 from task_aware.scoring.report import table, write_results
 from task_aware.scoring.separation import verdict
-from task_aware.synthesis import open_corpus
 from task_aware.training.config import TrainConfig
 from task_aware.training.folder import is_first_process, read_history
 from task_aware.training.frozen import get_detector
 from task_aware.training.loop import fit
 from task_aware.training.separator import TaskAwareModule, measure_separation
-from task_aware.training.setup import FAST_STEPS, check_train, make_data
+from task_aware.training.setup import FAST_STEPS, check_train, corpus_of, make_data
 
 #: Separation is measured on the mixtures of this many further steps, as long as clips, which training has not seen.
 MEASURED_STEPS = 8
@@ -52,14 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         schedule.max_steps = min(schedule.max_steps, FAST_STEPS)
     backend: ops.Backend = "native" if config.fused else "reference"
     detector = get_detector(config)
-    corpus = open_corpus(
-        config.data,
-        config.rirs,
-        sample_rate=detector.feature_config.sample_rate,
-        labels=detector.labels,
-        channel=config.channel,
-        tiny=config.fast_dev_run,
-    )
+    corpus = corpus_of(config, sample_rate=detector.feature_config.sample_rate, labels=detector.labels)
     validation = corpus.split("validation")
     seed_everything(config.seed, verbose=False)
     of_classes = config.separator.sources == "classes"

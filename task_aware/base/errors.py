@@ -8,7 +8,7 @@ class TaskAwareError(Exception):
     """
 
     def __str__(self) -> str:
-        return " ".join(super().__str__().split("\n")).replace("\r", " ")
+        return super().__str__().replace("\n", " ").replace("\r", " ")
 
 
 class DataError(TaskAwareError, ValueError):

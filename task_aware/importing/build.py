@@ -15,6 +15,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from task_aware.base.errors import DataError
+from task_aware.base.files import cannot_write
 from task_aware.base.tables import write_table
 from task_aware.data.corpus import stated_levels
 from task_aware.importing.collection import read_collection
@@ -71,9 +72,7 @@ def import_collection(wanted: Wanted, out: Path, *, progress: bool = True) -> Co
         finally:
             shutil.rmtree(root, ignore_errors=True)
     except OSError as error:
-        raise DataError(
-            f"{out} cannot be written ({error.strerror or error}); free some space, or choose another"
-        ) from error
+        raise cannot_write(out, error.strerror or error) from error
     return contents
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from task_aware.base.errors import DataError
+from task_aware.base.tables import split_rows
 from task_aware.data.labels import split_labels
 from task_aware.importing.items import Row
 
@@ -105,16 +104,7 @@ def _split(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     text = read_text(path)
     first = text.partition("\n")[0]
     delimiter = "\t" if "\t" in first else max(",;", key=first.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    rows: list[tuple[int, list[str]]] = []
-    line = 1
-    try:
-        for row in reader:
-            if any(cell.strip() for cell in row):
-                rows.append((line, row))
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise DataError(f"{path}:{line} cannot be split into fields ({error}); correct its quotes") from error
+    rows = list(split_rows(text, path, delimiter))
     if not rows:
         raise DataError(f"{path} is empty; give a table whose first line names the columns")
     return rows[0][1], rows[1:]

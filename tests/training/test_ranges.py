@@ -16,7 +16,7 @@ def nothing_is_computed(monkeypatch):
     def opened(*_: object, **__: object) -> None:
         raise AssertionError("the options were not checked first")
 
-    for name in ("train.open_corpus", "train.get_detector", "train_sed.open_corpus", "train_sep.get_detector"):
+    for name in ("train.corpus_of", "train.get_detector", "train_sed.corpus_of", "train_sep.get_detector"):
         monkeypatch.setattr(f"task_aware.{name}", opened)
 
 
