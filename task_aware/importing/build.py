@@ -24,7 +24,7 @@ from task_aware.importing.mixtures import average_level, write_mixtures
 from task_aware.importing.report import Contents, write_levels
 from task_aware.importing.splitting import classes, hold_out
 from task_aware.importing.tables import Columns
-from task_aware.importing.writing import Writer, Written, file_stems
+from task_aware.importing.writing import HELD, Writer, Written, file_stems
 
 _AT_ONCE = 256  # recordings handed to the threads at a time, which bounds memory
 
@@ -95,6 +95,8 @@ def _build(root: Path, items: Sequence[Item], wanted: Wanted, problems: Problems
     if weak:
         write_table(metadata / "train/weak.tsv", ("filename", "event_labels"), weak)
     write_levels(metadata / "levels.tsv", contents)
+    if (root / HELD).is_dir():  # what `mix --data` makes of the held-out events is at the levels of the training
+        write_levels(root / HELD / "metadata/levels.tsv", contents)
     if strong:
         write_table(metadata / "validation/validation.tsv", ("filename", "onset", "offset", "event_label"), strong)
         contents.validation = f"{len({row[0] for row in strong}):,} recordings with their own labels"

@@ -49,6 +49,7 @@ def test_a_folder_of_folders_becomes_a_data_set(tmp_path, capsys):
     assert classes_of(out) == ("Cats, two", "dog", "\u96e8 100%")
     bank, weak = Soundbank(out), read_split(out, "weak")
     held = Soundbank(out / "audio/heldout")
+    assert stated_levels(out / "audio/heldout") == stated_levels(out)  # further mixtures of it are as loud
     assert all(clip.path.is_symlink() for clip in weak.clips)
     assert ("Cats, two",) in {clip.labels for clip in weak.clips}
     of_two = [path for paths in (*bank.foreground.values(), *held.foreground.values()) for path in paths
