@@ -182,7 +182,8 @@ def test_groups_are_stored_by_one_instruction(library: Path, kernels: list[Kerne
 
 
 def test_pair_costs_reads_ahead_and_scatters_its_sums(library: Path, kernels: list[Kernel]) -> None:
-    chosen = [kernel for kernel in kernels if re.match(r"pair_costs_kernel<\d, float, 5, 4>", kernel.name)]
+    # snr has mse's; si_sdr (4) sums in float64.
+    chosen = [kernel for kernel in kernels if re.match(r"pair_costs_kernel<[0-2], float, 5, 4>", kernel.name)]
     assert len(chosen) == 3
     for name, code in instructions(library, chosen).items():
         first_use = next(k for k, operation in enumerate(code) if operation.startswith(("FADD", "FMUL", "FFMA")))
