@@ -117,9 +117,7 @@ __global__ void __launch_bounds__(kThreads, 2) pair_costs_kernel(ForwardParams p
   const auto chunks = static_cast<uint32_t>(p.chunks());
   const uint32_t item = blockIdx.x / chunks, chunk = blockIdx.x % chunks;
   const int first_estimate = blockIdx.y * kTile, first_target = blockIdx.z * kTile;
-  const int rows = p.rows(), estimates_here = min(kTile, rows - first_estimate),
-            targets_here = min(kTile, rows - first_target);
-  const int read_estimates = min(kTile, p.S - first_estimate), read_targets = min(kTile, p.S - first_target);
+  const int estimates_here = min(kTile, p.S - first_estimate), targets_here = min(kTile, p.S - first_target);
   const int64_t estimates = (int64_t{item} * p.S + first_estimate) * p.N;
   const int64_t targets = (int64_t{item} * p.S + first_target) * p.N;
   const int64_t end = min(p.N, (int64_t{chunk} + 1) * kChunk);
@@ -131,8 +129,8 @@ __global__ void __launch_bounds__(kThreads, 2) pair_costs_kernel(ForwardParams p
     int64_t at_estimate = estimates + n, at_target = targets + n;
 #pragma unroll
     for (int k = 0; k < kTile; ++k) {
-      if (k < read_estimates) estimate[k] = load_packed<T, kCount>(p.estimates, at_estimate);
-      if (k < read_targets) target[k] = load_packed<T, kCount>(p.targets, at_target);
+      if (k < estimates_here) estimate[k] = load_packed<T, kCount>(p.estimates, at_estimate);
+      if (k < targets_here) target[k] = load_packed<T, kCount>(p.targets, at_target);
       at_estimate += p.N;
       at_target += p.N;
     }
@@ -157,11 +155,12 @@ __global__ void __launch_bounds__(kThreads, 2) pair_costs_kernel(ForwardParams p
   const double of_warp = warp_sums<16>(sums, pair, pairs);
   if (pair < pairs) shared[threadIdx.x / 32][pair] = of_warp;
   __syncthreads();
-  const int i = threadIdx.x / kTile, j = threadIdx.x % kTile;
-  if (i < estimates_here && j < targets_here) {
+  const int i = threadIdx.x / kTile, row = first_target + threadIdx.x % kTile, column = first_estimate + i;
+  const int rows = p.rows();
+  if (i < kTile && row < rows && column < rows) {
     double sum = 0;
     for (int warp = 0; warp < kWarps; ++warp) sum += shared[warp][threadIdx.x];
-    p.partial[(blockIdx.x * int64_t{rows} + first_target + j) * rows + first_estimate + i] = sum;
+    p.partial[(blockIdx.x * int64_t{rows} + row) * rows + column] = sum;
   }
 }
 
