@@ -41,7 +41,7 @@ def test_value_and_gradients_match_the_reference_in_float64(device: str, dtype: 
     for estimates, targets, mask in sample_inputs(device, dtype):
         e, t = estimates.clone().requires_grad_(), targets.clone().requires_grad_()
         loss, permutation = ops.pit_loss(e, t, kind=kind, mask=mask, backend="native")
-        wide_e, wide_t = estimates.double().requires_grad_(), targets.double().requires_grad_()
+        wide_e, wide_t = (x.double().clone().requires_grad_() for x in (estimates, targets))
         expected = ops.pit_loss_reference(wide_e, wide_t, kind=kind, mask=mask)
 
         assert loss.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
@@ -105,7 +105,7 @@ def test_silence_and_perfection_are_finite(device: str, kind: str, backend: str)
     assert (estimates.grad[2] * sound.to(device) > 0).all()  # a step down makes it quieter
 
 
-@pytest.mark.parametrize("scale", [1e-3, -3.0, 1e3])
+@pytest.mark.parametrize("scale", [0.1, -3.0, 1e3])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_si_sdr_of_scaled_estimates(device: str, scale: float, dtype: torch.dtype) -> None:
     """Sums in float32 would be wrong by decibels at 60 dB."""
