@@ -10,6 +10,7 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 
 from task_aware.base import cli
+from task_aware.base.files import claim
 from task_aware.models.opening import pick_device
 from task_aware.scoring.separation import has_separated
 from task_aware.study.jobs import Job, run_all
@@ -74,6 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     configs = [f"--config={name}" for name in options.config or ["builtin"]]
     configs += ["--config=paper"] if options.recipe == "paper" else []
     data = options.data or builtin_corpus(size="tiny" if options.fast_dev_run else "full")
+    claim(options.out)
     check_same(options.out / "ablation.json", options)
     fast = ["--fast-dev-run"] if options.fast_dev_run else []
     detector = shared_detector(options, train_config(configs).detector_config, [*common_options(options, data), *fast])

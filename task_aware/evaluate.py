@@ -36,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--split", choices=("validation", "public", "synthetic"), default="validation", help="clips to score on"
     )
     parser.add_argument("--out", type=Path | None, help="output folder; default: evaluation-SPLIT beside CHECKPOINT")
+    cli.add_channel(parser)
     text = "device; auto: a GPU if there is one"
     parser.add_argument("--accelerator", choices=("auto", "cpu", "gpu"), default="auto", help=text)
     options = parser.parse_args(arguments)
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     model = open_model(options.checkpoint, options.detector)
     detector = detector_of(model)
-    split = read_split(options.data or builtin_corpus(), options.split, detector.labels)
+    split = read_split(options.data or builtin_corpus(), options.split, detector.labels, channel=options.channel)
     if not split.clips:
         raise DataError(f"none of the clips in {split.metadata} has a recording; there is nothing to score")
     unusable: dict[str, str] = {}

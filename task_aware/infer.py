@@ -13,6 +13,7 @@ from typing import get_args
 from jsonargparse import ArgumentParser, Namespace
 
 from task_aware.base import cli
+from task_aware.base.files import claim
 from task_aware.inference.batch import Writer, analyse, seconds_of
 from task_aware.inference.outputs import Outputs, Wanted
 from task_aware.inference.predictor import Predictor
@@ -51,6 +52,7 @@ def make_parser() -> ArgumentParser:
     add("--batch-size", type=int | None, help="windows per batch; default: 32 on a GPU, 1 on the CPU")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
     add("--precision", choices=get_args(Precision), default="32-true", help="numerical precision of the networks")
+    cli.add_channel(parser)
     add("--jobs", type=int, default=min(4, os.cpu_count() or 1), help="threads that decode recordings")
     add("--skip-existing", action="store_true", help="skip recordings that have results, to continue a stopped run")
     add("--shard", help="process only part i of n, such as 1/4; writes events-1-of-4.tsv instead of events.tsv")
@@ -72,6 +74,7 @@ def open_predictor(options: Namespace) -> tuple[Predictor, list[str]]:
         median_frames=options.median,
         window_seconds=options.window,
         overlap_seconds=options.overlap,
+        channel=options.channel,
         batch_size=options.batch_size,
     )
     if options.audio and predictor.separator is None:
@@ -101,10 +104,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     predictor, inputs = open_predictor(options)
     outputs = Outputs(options.out, Wanted(options.scores, options.plot, options.audio, predictor.source_names))
     recordings = select_recordings(inputs, outputs)
-    ending = ""
-    if options.shard:
-        recordings = shard(recordings, options.shard)
-        ending = f"-{options.shard.replace('/', '-of-')}"
+    recordings = shard(recordings, options.shard) if options.shard else recordings
+    ending = f"-{options.shard.replace('/', '-of-')}" if options.shard else ""
+    claim(options.out, shared=options.shard is not None)
     todo = [each for each in recordings if not (options.skip_existing and outputs.are_complete(each))]
     if options.skip_existing:
         _log.info("skipping %d of %d recordings, which have results", len(recordings) - len(todo), len(recordings))
@@ -113,10 +115,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     errors = analyse(predictor, todo, Writer(outputs, predictor, seconds, options.plot_minutes), options.jobs)
     elapsed = time.perf_counter() - start
     outputs.write_tables(recordings, errors, ending)
-    n_done = sum(each.name not in errors for each in todo)
-    heard = sum(length for name, length in seconds.items() if name not in errors)
+    done = [each.name for each in todo if each.name not in errors]
+    heard = sum(seconds[name] for name in done)
     print(
-        f"{n_done} recording{'s' * (n_done != 1)}, {heard / 60:.1f} min of audio in {elapsed:.1f} s "
+        f"{len(done)} recording{'s' * (len(done) != 1)}, {heard / 60:.1f} min of audio in {elapsed:.1f} s "
         f"({heard / elapsed:.0f} times real time); written to {options.out}"
     )
     if errors:

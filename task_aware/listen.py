@@ -44,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--threshold", type=float, default=0.5, help="probability from which a class is active")
     add("--median", type=int | None, help="length of the median filter in output frames; 1 switches it off; default: "
         "the detector's own")  # fmt: skip
+    cli.add_channel(parser)
     options = parser.parse_args(arguments)
     if not 0 < options.threshold <= 1:
         raise ValueError(f"--threshold is {options.threshold}; give a probability above 0 and at most 1")
@@ -55,9 +56,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
 
     if options.recording == STANDARD_INPUT:
-        chunks = read_stream(sys.stdin.buffer, live.sample_rate, n_samples)
+        chunks = read_stream(sys.stdin.buffer, live.sample_rate, n_samples, options.channel)
     else:
-        chunks = read_blocks(options.recording, live.sample_rate, block_seconds=options.chunk_seconds)
+        seconds = options.chunk_seconds
+        chunks = read_blocks(options.recording, live.sample_rate, block_seconds=seconds, channel=options.channel)
     name = options.recording if options.recording == STANDARD_INPUT else Path(options.recording).name
     print("filename", "onset", "offset", "event_label", sep="\t", flush=True)
     elapsed = 0.0

@@ -11,12 +11,12 @@ from dataclasses import asdict, fields
 from pathlib import Path
 
 import numpy as np
-import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser
 from tqdm import tqdm
 
 from task_aware.base import cli
 from task_aware.base.errors import DataError
+from task_aware.base.files import claim
 from task_aware.data.desed import split_paths, write_events
 from task_aware.data.mixing_config import MixingConfig
 from task_aware.data.soundscapes import BATCH, SAMPLE_RATE, Soundscape, own_files, soundscapes, write_soundscape
@@ -28,11 +28,12 @@ from task_aware.training.config import TrainConfig
 
 def _own_options(path: Path) -> str:
     """A recipe as JSON, without the options that only the training commands have."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         return str(path)
-    trained = {field.name for field in fields(TrainConfig)} - {"data", "rirs", "out", "seed", "mixing"}
-    content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    return json.dumps({name: value for name, value in content.items() if name not in trained})
+    trained = {field.name for field in fields(TrainConfig)} - {"data", "rirs", "channel", "out", "seed", "mixing"}
+    return json.dumps(
+        {name: value for name, value in cli.read_recipe(path).items() if name not in trained}, default=str
+    )
 
 
 def make_parser() -> ArgumentParser:
@@ -50,6 +51,7 @@ def make_parser() -> ArgumentParser:
     parser.add_argument("--seconds", type=float, default=10.0, help="length of a mixture in seconds")
     parser.add_argument("--seed", type=int, default=0, help="random seed; each gives different mixtures")
     parser.add_argument("--plot", action="store_true", help="also draw each mixture")
+    cli.add_channel(parser)
     parser.add_class_arguments(MixingConfig, "mixing")
     return parser
 
@@ -57,7 +59,7 @@ def make_parser() -> ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Writes mixtures as training makes them, with their parts and labels: a data folder for other commands.
 
-    Knows DESED's ten classes only. See docs/data.md.
+    Its classes are those of the data. See docs/data.md.
     """
     parser = make_parser()
     given = list(sys.argv[1:] if arguments is None else arguments)
@@ -65,18 +67,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     table, folder = split_paths(options.out, "synthetic")
     if options.number < 1:
         raise ValueError(f"--number is {options.number}; give at least 1")
+    claim(options.out)
     if table.exists():
         raise DataError(f"{table} exists already; give another --out, or delete this one")
-    corpus = open_corpus(options.data, options.rirs, sample_rate=SAMPLE_RATE)
+    corpus = open_corpus(options.data, options.rirs, sample_rate=SAMPLE_RATE, channel=options.channel)
     mixing = MixingConfig(**vars(options.mixing))
     mixer = corpus.mixer(mixing, n_sources=mixing.n_events[1], seconds=options.seconds, seed=options.seed)
 
     data = str(options.data or "the built-in corpus")
     recipe = {"data": data, "number": options.number, "seed": options.seed, "seconds": options.seconds}
+    recipe |= {"channel": options.channel} if options.channel is not None else {}
     recipe_path = options.out / "mix.json"
     begin(
         recipe_path,
-        {**recipe, "mixing": asdict(mixing)},
+        {**recipe, "mixing": asdict(mixer.config)},
         [folder, folder.parent / "images"],
         own_files(corpus.encoder.labels),
     )

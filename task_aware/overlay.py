@@ -12,9 +12,10 @@ from tqdm import tqdm
 
 from task_aware.base import cli
 from task_aware.base.errors import DataError
-from task_aware.data.audio import LARGEST, read_audio, write_audio
+from task_aware.base.files import claim
+from task_aware.data.audio import LARGEST, write_audio
 from task_aware.data.desed import Clip, read_split, split_paths, write_events
-from task_aware.data.labels import DESED_CLASSES, Event
+from task_aware.data.labels import Event
 from task_aware.data.unfinished import begin
 from task_aware.synthesis import builtin_corpus
 
@@ -34,7 +35,7 @@ def union(events: Iterable[Event]) -> list[Event]:
 
 def overlay(first: Clip, second: Clip) -> tuple[np.ndarray, list[Event]]:
     """The sum of two strongly labelled clips, `[N]` as long as the longer one, and its events."""
-    samples = [read_audio(clip.path, SAMPLE_RATE) for clip in (first, second)]
+    samples = [clip.read(SAMPLE_RATE) for clip in (first, second)]
     total = np.zeros(max(map(len, samples)), np.float32)
     for part in samples:
         total[: len(part)] += part
@@ -45,17 +46,19 @@ def overlay(first: Clip, second: Clip) -> tuple[np.ndarray, list[Event]]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Overlays validation clips in pairs, each clip in one pair at most: a new data folder to score on.
 
-    Knows DESED's ten classes only. See docs/data.md.
+    Its classes are those of the data. See docs/data.md.
     """
     parser = ArgumentParser(prog="python -m task_aware.overlay", description=main.__doc__)
     parser.add_argument("--out", type=Path, required=True, help="output folder, in DESED's layout")
     parser.add_argument("--data", type=Path | None, help="data folder in DESED's layout; default: the built-in corpus")
     parser.add_argument("--seed", type=int, default=0, help="random seed; each gives different pairs")
+    cli.add_channel(parser)
     options = parser.parse_args(arguments)
     table, folder = split_paths(options.out, "validation")
+    claim(options.out)
     if table.exists():
         raise DataError(f"{table} exists already; give another --out, or delete this one")
-    clips = read_split(options.data or builtin_corpus(), "validation", DESED_CLASSES).clips
+    clips = read_split(options.data or builtin_corpus(), "validation", channel=options.channel).clips
     if len(clips) < 2:
         raise DataError(f"{options.data} has {len(clips)} validation clip; at least two are needed")
     order = np.random.default_rng(options.seed).permutation(len(clips))

@@ -14,6 +14,7 @@ from task_aware.base.errors import DataError
 from task_aware.data.blocks import read_blocks
 from task_aware.data.desed import read_events
 from task_aware.data.labels import Event
+from task_aware.data.offset import remove_offset
 from task_aware.inference.predictor import Predictor
 from task_aware.plots.separation import draw_separation
 
@@ -43,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--seconds", type=float, default=20.0, help="how many seconds of the recording to draw, from its start"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    cli.add_channel(parser)
     options = parser.parse_args(arguments)
     if options.seconds <= 0:
         raise ValueError(f"--seconds is {options.seconds}; give more than 0")
@@ -51,13 +53,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         detector=options.detector,
         device=options.device,
         window_seconds=max(20.0, options.seconds),
+        channel=options.channel,
     )
     if predictor.separator is None:
         raise ValueError(
             f"{options.checkpoint} is a detector, but plot needs a separator; use infer --plot to draw detections"
         )
     rate = predictor.sample_rate
-    blocks = read_blocks(options.recording, rate, block_seconds=options.seconds)
+    blocks = read_blocks(options.recording, rate, block_seconds=options.seconds, channel=options.channel)
     samples = np.concatenate(list(islice(blocks, 2)))[: round(options.seconds * rate)]
     reference = None
     if options.events is not None:
@@ -65,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     draw_separation(
         options.out,
         predictor.separator,
-        samples,
+        remove_offset(samples, rate),
         reference=reference,
         estimated=predictor.detect(samples, rate),
         title=options.recording.name,

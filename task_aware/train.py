@@ -12,8 +12,8 @@ from torch import nn
 
 from task_aware import ops
 from task_aware.base import cli
-from task_aware.data.audio import read_audio
 from task_aware.data.desed import Clip, Split
+from task_aware.data.offset import remove_offset
 from task_aware.models.condition import condition_size
 from task_aware.models.opening import pick_device
 from task_aware.models.separator import MaskNetwork, preset
@@ -23,13 +23,12 @@ from task_aware.plots.separation import draw_separation
 from task_aware.scoring.evaluation import SEPARATED, detect_split, score
 from task_aware.scoring.report import table, write_results
 from task_aware.scoring.separation import verdict
-from task_aware.synthesis import open_corpus
 from task_aware.training.config import TrainConfig
 from task_aware.training.folder import is_first_process, read_history
 from task_aware.training.frozen import get_detector
 from task_aware.training.loop import fit
 from task_aware.training.separator import TaskAwareModule, measure_separation
-from task_aware.training.setup import FAST_STEPS, check_train, make_data
+from task_aware.training.setup import FAST_STEPS, check_train, corpus_of, make_data
 
 #: Separation is measured on the mixtures of this many further steps, as long as clips, which training has not seen.
 MEASURED_STEPS = 8
@@ -52,13 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         schedule.max_steps = min(schedule.max_steps, FAST_STEPS)
     backend: ops.Backend = "native" if config.fused else "reference"
     detector = get_detector(config)
-    corpus = open_corpus(
-        config.data,
-        config.rirs,
-        sample_rate=detector.feature_config.sample_rate,
-        labels=detector.labels,
-        tiny=config.fast_dev_run,
-    )
+    corpus = corpus_of(config, sample_rate=detector.feature_config.sample_rate, labels=detector.labels)
     validation = corpus.split("validation")
     seed_everything(config.seed, verbose=False)
     of_classes = config.separator.sources == "classes"
@@ -103,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     draw_separation(
         config.out / "separation.png",
         system,
-        read_audio(shown.path, corpus.sample_rate),
+        remove_offset(shown.read(corpus.sample_rate), corpus.sample_rate),
         reference=shown.events,
         estimated=detections[SEPARATED][shown.filename],
         title=shown.filename,

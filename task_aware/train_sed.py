@@ -9,24 +9,23 @@ from task_aware.base import cli
 from task_aware.models.opening import pick_device
 from task_aware.scoring.evaluation import detect_split, score
 from task_aware.scoring.report import table, write_results
-from task_aware.synthesis import open_corpus
 from task_aware.training.config import TrainSedConfig
 from task_aware.training.folder import is_first_process
 from task_aware.training.frozen import train_detector
-from task_aware.training.setup import check_run
+from task_aware.training.setup import check_run, corpus_of
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Trains a detector as the DCASE 2020 task 4 baseline does (a CRNN with a mean teacher), and scores it.
 
-    Knows DESED's ten classes only. See docs/training.md.
+    Its classes are those of the data, or --classes. See docs/training.md.
     """
     config = cli.parse(TrainSedConfig, main.__doc__ or "", arguments, base="detector_builtin")
     check_run(config)
     options = config.training
     if options.batch.strong < 1:
         raise ValueError("--training.batch.strong is 0; give at least 1")
-    corpus = open_corpus(config.data, config.rirs, sample_rate=options.features.sample_rate, tiny=config.fast_dev_run)
+    corpus = corpus_of(config, sample_rate=options.features.sample_rate, labels=config.classes)
     if config.fast_dev_run:
         options.max_steps = min(options.max_steps, 4)
     detector = train_detector(config, options, corpus, config.out)

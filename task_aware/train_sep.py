@@ -16,13 +16,12 @@ from task_aware.models.opening import pick_device
 from task_aware.plots import plot_training
 from task_aware.scoring.evaluation import detect_split, score
 from task_aware.scoring.report import table, write_results
-from task_aware.synthesis import open_corpus
 from task_aware.training.config import TrainSepConfig
 from task_aware.training.denoiser import DenoisingModule
 from task_aware.training.folder import is_first_process, read_history
 from task_aware.training.frozen import get_detector
 from task_aware.training.loop import fit
-from task_aware.training.setup import FAST_STEPS, check_run
+from task_aware.training.setup import FAST_STEPS, check_run, corpus_of
 
 
 def batch_sizes(mixtures: int, step: int) -> BatchSizes:
@@ -47,9 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"--detector is {config.detector}; give a checkpoint here, because it is saved with the denoiser"
         )
     sample_rate = detector.feature_config.sample_rate
-    corpus = open_corpus(
-        config.data, config.rirs, sample_rate=sample_rate, labels=detector.labels, tiny=config.fast_dev_run
-    )
+    corpus = corpus_of(config, sample_rate=sample_rate, labels=detector.labels)
     validation = corpus.split("validation")
     seed_everything(config.seed, verbose=False)
     denoiser = Denoiser(DenoiserConfig(sample_rate=sample_rate, **PRESETS[options.preset]))

@@ -64,8 +64,8 @@ def recipes(usable: set[str]) -> list[tuple[str, str]]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Checks a data set: what is there, missing or broken, and which commands can run with it.
 
-    Knows DESED's ten classes only. Exit status: 0 if training can start (there are a soundbank and validation clips,
-    and no "problems"), 1 if it cannot, 2 if the command line is wrong. See docs/data.md.
+    Exit status: 0 if training can start (there are a soundbank and validation clips, and no "problems"), 1 if it
+    cannot, 2 if the command line is wrong. See docs/data.md.
     """
     parser = ArgumentParser(prog="python -m task_aware.verify_data", description=main.__doc__)
     parser.add_argument("data", type=Path, help="data folder in DESED's layout")
@@ -75,8 +75,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--decode", action="store_true", help="decode all recordings completely, to find broken and silent ones"
     )
+    cli.add_channel(parser)
+    text = "the classes that there should be; other labels are then problems; default: those of the data"
+    parser.add_argument("--classes", nargs="+", type=str | None, help=text)
     options = parser.parse_args(arguments)
-    report = verify(options.data, options.rirs, decode=options.decode)
+    report = verify(options.data, options.rirs, labels=options.classes, channel=options.channel, decode=options.decode)
     print(f"{splits_table(report)}\n\n{classes_table(report)}\n")
     if report.rirs is not None:
         print(f"rooms: {len(report.rirs.rooms):,} with {sum(map(len, report.rirs.rooms.values())):,} responses")

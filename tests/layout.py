@@ -16,6 +16,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "ops": {"base"},
     "data": {"base", "ops"},
     "synthesis": {"base", "data"},
+    "importing": {"base", "data"},
     "models": {"base", "ops", "data"},
     "plots": {"base", "data", "models"},
     "training": {"base", "ops", "data", "synthesis", "models"},

@@ -144,7 +144,7 @@ def test_the_detector_s_training_is_reproducible(cache, tmp_path):
 
 def test_recipes_by_name():
     builtin, causal = parse(), parse("--config=causal_builtin")
-    assert builtin.mixing.n_events == (1, 4) and builtin.mixing.reference_db == -32.0
+    assert builtin.mixing.n_events == (1, 4) and builtin.mixing.reference_db is None
     assert builtin.separator.sources == "classes" and builtin.separator.merging_rule == "own_average"
     for name in ("mixing", "losses", "optimiser", "batch"):
         assert getattr(causal, name) == getattr(builtin, name)

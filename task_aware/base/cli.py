@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import signal
@@ -9,11 +10,13 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import yaml
 from jsonargparse import ActionConfigFile, ActionYesNo, ArgumentParser
+from jsonargparse.typing import NonNegativeInt
 
-from task_aware.base.errors import TaskAwareError, Terminated
+from task_aware.base.errors import DataError, TaskAwareError, Terminated
 
 ConfigType = TypeVar("ConfigType")
 
@@ -53,16 +56,23 @@ def run(main: Callable[[Sequence[str] | None], None], stopped: str = "stopped") 
         # what is still to be written at the exit of the interpreter goes nowhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
-    except (TaskAwareError, ValueError, FileNotFoundError) as error:
+    except (TaskAwareError, ValueError, OSError) as error:
         if os.environ.get("TASK_AWARE_TRACEBACK"):
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_sentence(error)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt as interrupt:
         print(stopped, file=sys.stderr)
         sys.exit(128 + (signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT))
     finally:
         signal.signal(signal.SIGTERM, handler or signal.SIG_DFL)
+
+
+def _sentence(error: Exception) -> str:
+    if not (isinstance(error, OSError) and error.strerror):
+        return str(error)
+    advice = "; free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+    return f"{error.filename}: {error.strerror}{advice}" if error.filename else f"{error.strerror}{advice}"
 
 
 def _terminate(*_: object) -> None:
@@ -75,6 +85,13 @@ def add_detector(parser: ArgumentParser) -> None:
     text = "for a separator: the detector to use in place of its own, a checkpoint or package.module:factory; needed "
     text += "if it was trained through a detector of your own (docs/detectors.md)"
     parser.add_argument("--detector", type=str | None, help=text)
+
+
+def add_channel(parser: ArgumentParser) -> None:
+    """Adds the option `--channel` of the commands that read recordings."""
+    text = "channel of the recordings to take, counted from 0; default: the mean of all, or W where a header says "
+    text += "Ambisonic"
+    parser.add_argument("--channel", type=NonNegativeInt | None, help=text)
 
 
 #: Options that are on or off, with their help. A command has those that its config class has.
@@ -125,6 +142,17 @@ def parse(
     return config
 
 
+def read_recipe(path: Path) -> dict[str, Any]:
+    """The options in a recipe. Raises DataError if it is not a YAML file of options."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, RecursionError, ValueError, yaml.YAMLError) as error:
+        raise DataError(f"{path} cannot be read as a recipe ({error}); correct this YAML file") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path} holds no options but {type(content).__name__}; write lines such as `seed: 1`")
+    return content
+
+
 def packaged_configs(arguments: list[str], base: str, read: Callable[[Path], str] = str) -> list[str]:
     """Replaces the names of packaged recipes in `--config` by their paths, and adds `base` if there is no `--config`.
 
@@ -137,8 +165,10 @@ def packaged_configs(arguments: list[str], base: str, read: Callable[[Path], str
         if flag == "--config" or (resolved and resolved[-1] == "--config"):
             named = True
             path = Path(value if equals else argument)
-            if not path.exists() and (RECIPES / f"{path}.yaml").is_file():
+            if not os.path.exists(path) and os.path.isfile(RECIPES / f"{path}.yaml"):
                 path = RECIPES / f"{path}.yaml"
+            if os.path.isfile(path):
+                read_recipe(path)  # what is wrong with it is said here, in one sentence
             argument = f"--config={read(path)}" if equals else read(path)
         resolved.append(argument)
     return resolved if named else ["--config", read(RECIPES / f"{base}.yaml"), *resolved]

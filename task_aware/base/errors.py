@@ -2,7 +2,13 @@
 
 
 class TaskAwareError(Exception):
-    """Base class of the errors that a user can fix."""
+    """Base class of the errors that a user can fix.
+
+    Its text is one line, whatever names or texts of other libraries are in it.
+    """
+
+    def __str__(self) -> str:
+        return super().__str__().replace("\n", " ").replace("\r", " ")
 
 
 class DataError(TaskAwareError, ValueError):
@@ -15,6 +21,10 @@ class RecordingError(DataError):
 
 class CheckpointError(TaskAwareError, ValueError):
     """A checkpoint is missing, truncated, of another kind or version, or does not fit the data."""
+
+
+class OutputError(TaskAwareError, OSError):
+    """A result cannot be written: the disk is full, or the folder is not ours to write to."""
 
 
 class BackendError(TaskAwareError, RuntimeError):

@@ -44,7 +44,15 @@ def read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
         raise DataError(
             f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8."
         ) from error
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter="\t", strict=True)
+    yield from split_rows(text, path)
+
+
+def split_rows(text: str, path: Path, delimiter: str = "\t") -> Iterator[tuple[int, list[str]]]:
+    """Yields each row of a table's text as `read_rows` does; `path` is named in errors.
+
+    Raises DataError if quotes are not as `write_table` writes them.
+    """
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     line = 1
     try:
         for row in reader:

@@ -9,7 +9,7 @@ import numpy as np
 import soundfile
 
 from task_aware.base.errors import DataError, RecordingError
-from task_aware.base.files import replacing
+from task_aware.base.files import cannot_write, replacing
 from task_aware.data.blocks import BLOCK_SECONDS, decoded, read_blocks, resampled
 from task_aware.data.containers import open_sound
 from task_aware.data.finding import AUDIO_SUFFIXES
@@ -62,8 +62,8 @@ def audio_seconds(path: Path) -> float:
 def read_audio(path: str | Path, sample_rate: int = 16000, *, channel: int | None = None) -> np.ndarray:
     """Reads a recording as float32 [N] at `sample_rate`, with full scale at 1.
 
-    Channels are averaged unless `channel` selects one. The samples are resampled (band-limited) only if the file has
-    another rate.
+    Channels are averaged unless `channel` selects one; of an Ambisonic file, W is taken (see `read_blocks`). The
+    samples are resampled (band-limited) only if the file has another rate.
 
     Raises RecordingError if the file is missing, undecodable, truncated, empty or not finite, or lacks that channel.
     """
@@ -79,6 +79,7 @@ def write_audio(path: str | Path, samples: np.ndarray, sample_rate: int) -> None
     Raises:
         ValueError: the samples are not [N], not finite, or beyond full scale in a format without floats; or the
             suffix is unknown.
+        OutputError: the file cannot be written.
     """
     path = Path(path)
     samples = np.asarray(samples)
@@ -96,7 +97,10 @@ def write_audio(path: str | Path, samples: np.ndarray, sample_rate: int) -> None
     elif peak > 1.0:
         raise ValueError(f"samples for {path} reach {peak:.3g}, beyond full scale (1); scale them or write a .wav.")
     with replacing(path) as temporary:
-        soundfile.write(temporary, samples, sample_rate, format=suffix[1:].upper(), subtype=subtype)
+        try:
+            soundfile.write(temporary, samples, sample_rate, format=suffix[1:].upper(), subtype=subtype)
+        except soundfile.SoundFileError as error:
+            raise cannot_write(path, error) from error
 
 
 def resample(path: Path, samples: np.ndarray, rate: int, sample_rate: int) -> np.ndarray:

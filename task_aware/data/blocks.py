@@ -14,6 +14,7 @@ import soundfile
 import soxr
 
 from task_aware.base.errors import RecordingError
+from task_aware.data.channels import Mixdown
 from task_aware.data.containers import Sound, open_sound
 from task_aware.data.splicing import ENDLESS
 
@@ -36,7 +37,8 @@ def read_blocks(
     """Yields a recording as consecutive float32 blocks [n] at `sample_rate`, which join to what `read_audio` returns.
 
     Reads every format that libsndfile decodes (wav, flac, ogg, opus, mp3, aiff, ...), at any rate, with any number of
-    channels, which are averaged unless `channel` selects one.
+    channels, which are averaged unless `channel` selects one, counted from 0. Of a wav file whose header says that it
+    is Ambisonic, channel 0 is taken instead of the average: W, the sound from all directions.
 
     Raises RecordingError if the file is missing, undecodable, truncated, empty or not finite, or lacks that channel;
     possibly after some blocks.
@@ -57,22 +59,21 @@ def read_blocks(
 
 def decoded(path: Path, sound: Sound, block_seconds: float, channel: int | None = None) -> Iterator[np.ndarray]:
     """Yields one channel, or the mean of all, as float32 blocks [n] at the file's own rate. Raises as `read_blocks`."""
-    if channel is not None and channel >= sound.channels:
-        raise RecordingError(f"{path} has {sound.channels} channels, but channel {channel} was requested.")
+    if channel is None and sound.is_ambisonic:
+        channel = 0
+    mixdown = Mixdown(str(path), sound.channels, channel)
     n_read = 0
     n_block = max(1, min(round(block_seconds * sound.samplerate), MOST_SAMPLES // sound.channels))
     # not beyond the end that the file states: tags may follow
     while len(samples := _read(path, sound, min(n_block, (sound.expected or ENDLESS) - n_read), n_read)):
         n_read += len(samples)
-        if channel is None:
-            mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
-        else:
-            mono = samples[:, channel]
+        mono = mixdown(samples)
         if not np.isfinite(mono).all():
             raise RecordingError(f"{path} holds samples that are not finite; replace or remove it.")
-        yield np.ascontiguousarray(mono)
+        yield mono
     if not n_read:
         raise RecordingError(f"{path} holds no samples; replace or remove it.")
+    mixdown.check()
     if sound.expected is not None and n_read < sound.expected * (WHOLE_SHARE if sound.format == "MP3" else 1):
         rate = sound.samplerate
         raise RecordingError(

@@ -7,8 +7,8 @@ import logging
 import numpy as np
 
 from task_aware.base.errors import DataError
-from task_aware.data.audio import read_audio
 from task_aware.data.desed import Clip, Split
+from task_aware.data.offset import remove_offset
 
 _log = logging.getLogger(__name__)
 
@@ -43,10 +43,13 @@ class ClipStream:
             clip = self.split.clips[np.random.default_rng([self.seed, turn]).permutation(n_clips)[place]]
             if str(clip.path) not in self.broken:
                 try:
-                    return clip, fit_length(read_audio(clip.path, self.sample_rate), self.n_samples)
+                    return clip, fit_length(self._heard(clip), self.n_samples)
                 except DataError as error:
                     self._reject(clip, error)
             position += 1
+
+    def _heard(self, clip: Clip) -> np.ndarray:
+        return remove_offset(clip.read(self.sample_rate), self.sample_rate)
 
     def _reject(self, clip: Clip, error: DataError) -> None:
         self.broken[str(clip.path)] = str(error)

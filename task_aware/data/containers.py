@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import os
 import re
 import shlex
 import struct
@@ -53,6 +54,11 @@ class Sound(soundfile.SoundFile):
     def seekable(self) -> bool:
         return False
 
+    @property
+    def is_ambisonic(self) -> bool:
+        """Whether a WAV header says that the channels are W, X, Y, ...; only libsndfile's log tells."""
+        return "(Ambisonic B)" in self.extra_info
+
     def close(self) -> None:
         super().close()
         if self.body is not None:
@@ -65,7 +71,7 @@ def open_sound(path: Path) -> Sound:
     Raises RecordingError if it is missing, not a regular file, of an unknown format, or known to be cut off.
     """
     # opening a named pipe or a device would wait for ever
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise RecordingError(f"{path} is not a file; check the folder and the name.")
     head = b""
     with ExitStack() as stack:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from task_aware.base.errors import DataError
+from task_aware.data.classes import classes_of
 from task_aware.data.clips import ClipStream
-from task_aware.data.desed import Split, read_split
-from task_aware.data.labels import DESED_CLASSES, LabelEncoder
+from task_aware.data.desed import Split, read_split, read_table
+from task_aware.data.labels import LabelEncoder
 from task_aware.data.mixing import DynamicMixer
 from task_aware.data.mixing_config import MixingConfig
 from task_aware.data.rirs import RirBank
@@ -24,11 +27,12 @@ class Corpus:
     Args:
         root: the folder.
         rirs: folder of room impulse responses; by default `root/rirs`. Without either, mixtures are dry.
-        labels: the classes.
+        labels: the classes; by default those of the data (`classes_of`).
         sample_rate: sample rate that all recordings are read at, Hz.
+        channel: the channel of all recordings to read, counted from 0; None reads the mean.
 
     Raises:
-        DataError: the folder is missing.
+        DataError: the folder is missing, or has no classes.
     """
 
     def __init__(
@@ -36,21 +40,23 @@ class Corpus:
         root: Path,
         rirs: Path | None = None,
         *,
-        labels: tuple[str, ...] = DESED_CLASSES,
+        labels: Sequence[str] | None = None,
         sample_rate: int = 16000,
+        channel: int | None = None,
     ) -> None:
         if not root.is_dir():
             raise DataError(f"{root} is not a folder; expected one in DESED's layout, with audio/ and metadata/ in it")
         self.root = root
-        self.encoder = LabelEncoder(labels)
+        self.encoder = LabelEncoder(labels if labels is not None else classes_of(root))
         self.sample_rate = sample_rate
+        self.channel = channel
         if rirs is None and (root / "rirs").is_dir():
             rirs = root / "rirs"
         self.rirs_folder = rirs
 
     def split(self, name: str) -> Split:
         """Reads a split: weak, unlabelled, synthetic, validation or public. Raises DataError if it has no clips."""
-        split = read_split(self.root, name, self.encoder.labels)
+        split = read_split(self.root, name, self.encoder.labels, channel=self.channel)
         if not split.clips:
             raise DataError(f"{split.metadata} names no clip whose recording exists; the {name} clips are needed")
         if split.missing:
@@ -64,7 +70,11 @@ class Corpus:
 
     def mixer(self, config: MixingConfig, *, n_sources: int, seconds: float, seed: int) -> DynamicMixer:
         """Opens dynamic mixing from the corpus's soundbank and rooms."""
-        bank = Soundbank(self.root, self.encoder.labels, sample_rate=self.sample_rate)
+        if config.reference_db is None and (stated := stated_levels(self.root)):
+            reference = sum(stated.values()) / len(stated) - sum(config.foreground_db) / 2
+            _log.info("mixtures are at the level of the data: events at %.1f dB on average", reference)
+            config = replace(config, reference_db=round(reference, 1))
+        bank = Soundbank(self.root, self.encoder.labels, sample_rate=self.sample_rate, channel=self.channel)
         _log.info("%s", bank.describe())
         rooms = None
         if config.reverb:
@@ -88,3 +98,22 @@ class Corpus:
             sample_rate=self.sample_rate,
             seed=seed,
         )
+
+
+def stated_levels(root: Path) -> dict[str, float]:
+    """The median level of the events of each class, dB relative to full scale, as `metadata/levels.tsv` states them.
+
+    Empty if there is no such table. Raises DataError if one of its levels is no number.
+    """
+    path = root / "metadata" / "levels.tsv"
+    if not path.is_file():
+        return {}
+    levels = {}
+    for line, (label, text) in read_table(path, ("event_label", "median_db")):
+        try:
+            levels[label] = float(text)
+        except ValueError:
+            levels[label] = math.nan
+        if not math.isfinite(levels[label]):
+            raise DataError(f"{path}:{line} has the level {text!r}; give a number of dB, or remove the row")
+    return levels

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import logging
 import math
 import os
@@ -9,11 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+import numpy as np
+
 from task_aware.base.errors import DataError, RecordingError
 from task_aware.base.tables import read_rows, write_table
-from task_aware.data.audio import audio_seconds
+from task_aware.data.audio import audio_seconds, read_audio
 from task_aware.data.finding import AUDIO_SUFFIXES, find_audio
-from task_aware.data.labels import DESED_CLASSES, Event, Events, written_times
+from task_aware.data.labels import Event, Events, listed, split_labels, written_times
 
 # name: table below metadata/, folder below audio/, columns
 _LAYOUT: dict[str, tuple[str, str, tuple[str, ...]]] = {
@@ -43,13 +46,19 @@ class Clip:
     """A recording with its labels.
 
     `events` holds strong labels and `labels` weak ones; both are None for an unlabelled clip. `filename` is the name
-    in the table, by which detections are scored; the file at `path` may have another suffix.
+    in the table, by which detections are scored; the file at `path` may have another suffix. `channel` is the channel
+    to read, counted from 0; None reads the mean.
     """
 
     path: Path
     events: tuple[Event, ...] | None
     labels: tuple[str, ...] | None
     filename: str = ""
+    channel: int | None = None
+
+    def read(self, sample_rate: int) -> np.ndarray:
+        """Reads the recording as `read_audio` does, float32 [N] at `sample_rate`."""
+        return read_audio(self.path, sample_rate, channel=self.channel)
 
 
 @dataclass(frozen=True)
@@ -75,13 +84,19 @@ def split_paths(root: str | Path, name: str) -> tuple[Path, Path]:
     return Path(root) / "metadata" / table, Path(root) / "audio" / folder
 
 
+def label_columns() -> dict[str, str]:
+    """The column of the labels in the table of each split that has labels."""
+    return {name: columns[-1] for name, (_, _, columns) in _LAYOUT.items() if len(columns) > 1}
+
+
 def read_split(
     root: str | Path,
     name: str,
-    labels: Sequence[str] = DESED_CLASSES,
+    labels: Sequence[str] | None = None,
     *,
     max_missing: float = MAX_MISSING,
     clip_seconds: float = 10.0,
+    channel: int | None = None,
     problems: list[str] | None = None,
 ) -> Split:
     """Reads one split: "weak", "unlabelled", "synthetic", "validation" or "public".
@@ -93,9 +108,10 @@ def read_split(
     Args:
         root: folder in DESED's layout.
         name: the split.
-        labels: the classes.
+        labels: the classes; None takes whatever labels the table has.
         max_missing: share of the clips that may lack audio.
         clip_seconds: nominal length of a clip.
+        channel: the channel of the clips to read, counted from 0; None reads the mean.
         problems: if given, rows that cannot be used are skipped and described in this list instead of raising, and
             missing audio is not logged.
 
@@ -106,7 +122,7 @@ def read_split(
     """
     metadata, folder = split_paths(root, name)
     columns = _LAYOUT[name][2]
-    rows = _read_table(metadata, columns)
+    rows = read_table(metadata, columns)
     if not folder.is_dir():
         raise DataError(f"{folder}, the audio folder of {metadata}, is not a folder; check the data folder.")
     audio = _AudioIndex(folder)
@@ -142,6 +158,7 @@ def read_split(
             if problems is None:
                 raise
             problems.append(str(error))
+    order = None if labels is None else list(labels).index
     clips = []
     missing = []
     for filename, path in paths.items():
@@ -149,8 +166,10 @@ def read_split(
             missing.append(filename)
             continue
         clip_events = tuple(events[filename]) if filename in events else None
-        clip_labels = tuple(sorted(weak[filename], key=list(labels).index)) if filename in weak else None
-        clips.append(Clip(path, clip_events, clip_labels, filename))
+        clip_labels = tuple(sorted(weak[filename], key=order)) if filename in weak else None
+        clips.append(Clip(path, clip_events, clip_labels, filename, channel))
+    if not paths:
+        raise DataError(f"{metadata} has no row that can be used; correct its rows.")
     if len(missing) > max_missing * len(paths) or not clips:
         raise DataError(
             f"{len(missing)} of the {len(paths)} clips of {metadata} have no audio in {folder} (such as "
@@ -161,11 +180,14 @@ def read_split(
     return Split(name, tuple(clips), tuple(missing), metadata)
 
 
-def read_events(path: str | Path, labels: Sequence[str] = DESED_CLASSES) -> dict[str, tuple[Event, ...]]:
-    """Reads the events of any table with the columns filename, onset, offset and event_label, by filename."""
+def read_events(path: str | Path, labels: Sequence[str] | None = None) -> dict[str, tuple[Event, ...]]:
+    """Reads the events of any table with the columns filename, onset, offset and event_label, by filename.
+
+    Other labels than `labels` are an error, if they are given.
+    """
     path = Path(path)
     events: dict[str, list[Event]] = {}
-    for line, row in _read_table(path, ("filename", "onset", "offset", "event_label"), may_be_empty=True):
+    for line, row in read_table(path, ("filename", "onset", "offset", "event_label"), may_be_empty=True):
         found = events.setdefault(row[0], [])
         event = _parse_event(row, f"{path}:{line}", labels)
         if event is not None:
@@ -191,7 +213,7 @@ class _AudioIndex:
         return self._folder / found if found is not None else None
 
 
-def _read_table(path: Path, columns: Sequence[str], *, may_be_empty: bool = False) -> list[tuple[int, list[str]]]:
+def read_table(path: Path, columns: Sequence[str], *, may_be_empty: bool = False) -> list[tuple[int, list[str]]]:
     """(line number, fields of the requested columns) of each row."""
     if not path.is_file():
         raise DataError(f"{path} does not exist; check the data folder, which must hold audio/ and metadata/.")
@@ -217,7 +239,7 @@ def _read_table(path: Path, columns: Sequence[str], *, may_be_empty: bool = Fals
     return rows
 
 
-def _parse_event(row: Sequence[str], where: str, labels: Sequence[str]) -> Event | None:
+def _parse_event(row: Sequence[str], where: str, labels: Sequence[str] | None) -> Event | None:
     _, onset_text, offset_text, label = row
     if not (onset_text or offset_text or label):
         return None
@@ -239,16 +261,25 @@ def _parse_event(row: Sequence[str], where: str, labels: Sequence[str]) -> Event
     return Event(onset, offset, label)
 
 
-def _parse_labels(text: str, where: str, labels: Sequence[str]) -> list[str]:
-    names = [name.strip() for name in text.split(",") if name.strip()]
+def _parse_labels(text: str, where: str, labels: Sequence[str] | None) -> list[str]:
+    try:
+        names = split_labels(text)
+    except csv.Error as error:
+        raise DataError(
+            f"{where} has the labels {text!r}, which cannot be split ({error}); put a label that holds a comma or a "
+            'quote into quotes, and double its own quotes ("").'
+        ) from error
     for label in names:
         _check_label(label, where, labels)
     return names
 
 
-def _check_label(label: str, where: str, labels: Sequence[str]) -> None:
-    if label not in labels:
-        raise DataError(f"{where} has the unknown label {label!r}; expected one of {', '.join(labels)}.")
+def _check_label(label: str, where: str, labels: Sequence[str] | None) -> None:
+    if labels is None:
+        if not label:
+            raise DataError(f"{where} has no label; name the class of the event, or remove the row.")
+    elif label not in labels:
+        raise DataError(f"{where} has the unknown label {label!r}; expected one of {listed(labels)}.")
 
 
 def _check_end(event: Event, path: Path, where: str, clip_seconds: float) -> None:

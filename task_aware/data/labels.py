@@ -1,15 +1,21 @@
-"""Sound event labels: DESED's classes, events, and their encoding as arrays."""
+"""Sound event labels: events, their encoding as arrays, and names of classes in files and tables."""
 
 from __future__ import annotations
 
+import csv
+import io
 import math
+import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from urllib.parse import unquote
 
 import numpy as np
 
 from task_aware.base.errors import DataError
 
+#: The classes of DESED, and of the built-in corpus.
 DESED_CLASSES: tuple[str, ...] = (
     "Alarm_bell_ringing",
     "Blender",
@@ -22,6 +28,13 @@ DESED_CLASSES: tuple[str, ...] = (
     "Speech",
     "Vacuum_cleaner",
 )
+
+# What cannot be part of a file's name on some system (also the sign of encoding itself), and what would be hidden,
+# dropped by a file system, or taken for one of DESED's suffixes.
+_UNSAFE = re.compile(r'[%/\\:*?"<>|\x00-\x1f\x7f]|^[.@#$_~ ]|[. ]$|(?<=_nO)(n|ff)$')
+
+#: Names beside those of classes: the other parts of a mixture, and folders that systems leave.
+_TAKEN = {"background", "mixture", "rest", "lost+found", "System Volume Information"}
 
 # Times are decimal fractions, so rounding alone may keep onset / frame_seconds from being a whole number.
 _FRAME_TOLERANCE = 1e-6
@@ -44,6 +57,40 @@ def written_times(event: Event) -> tuple[str, str]:
 
 #: The events of each file by filename; the sequence of a file without events is empty.
 Events = Mapping[str, Sequence[Event]]
+
+
+def safe_name(label: str) -> str:
+    """The name of a class in files and folders: itself, but for characters that no name may have, as `%2F`.
+
+    `label_of` undoes it.
+    """
+    if label in _TAKEN:
+        return f"%{ord(label[0]):02X}{label[1:]}"
+    return _UNSAFE.sub(lambda found: "".join(f"%{ord(sign):02X}" for sign in found[0]), label)
+
+
+def label_of(name: str) -> str:
+    """The class that a folder's name stands for."""
+    return unicodedata.normalize("NFC", unquote(name, errors="strict") if "%" in name else name)
+
+
+def join_labels(labels: Iterable[str]) -> str:
+    """Labels as one field of a table, separated by commas; one that holds a comma or a quote is put in quotes."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow(labels)
+    return text.getvalue()
+
+
+def split_labels(text: str) -> list[str]:
+    """The labels of a field as `join_labels` writes it. Raises csv.Error if its quotes do not match."""
+    rows = csv.reader([text] if text else [], skipinitialspace=True, strict=True)
+    return [name.strip() for row in rows for name in row if name.strip()]
+
+
+def listed(names: Sequence[str], most: int = 20) -> str:
+    """Names for a sentence: at most this many, and how many there are."""
+    more = f", ... ({len(names):,} in all)" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 class LabelEncoder:
@@ -76,7 +123,7 @@ class LabelEncoder:
         try:
             return self._index[label]
         except KeyError:
-            raise DataError(f"Unknown label {label!r}; expected one of {', '.join(self.labels)}.") from None
+            raise DataError(f"Unknown label {label!r}; expected one of {listed(self.labels)}.") from None
 
     def weak(self, names: Iterable[str]) -> np.ndarray:
         """Clip-level target: float32 [C], 1 for each class in `names`."""

@@ -1,16 +1,25 @@
 """Where a recording is active, how loud it is there, and how a room changes its level.
 
-All of this is computed from a recording's frame energies and power spectrum, which are measured once.
+All of this is computed from the frame energies and the power spectrum of what is `audible` in a recording, which are
+measured once.
 """
 
 from __future__ import annotations
 
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
+from scipy.signal import butter, sosfilt
 
 ACTIVE_FRAME_SECONDS = 0.02
 ACTIVE_RANGE_DB = 40.0
+
+#: What is below this frequency is not sound: offsets, drift, wind, footsteps that shake a microphone.
+LOWEST_HERTZ = 20.0
+
+#: The direct sound in a response is the first sample within 20 dB of the largest one (ISO 3382-1).
+_DIRECT_SHARE = 0.1
 
 #: Bins of a power spectrum.
 SPECTRUM_BINS = 4097
@@ -102,6 +111,38 @@ def frame_samples(sample_rate: int) -> int:
 def active_part(samples: np.ndarray, sample_rate: int) -> ActivePart:
     """The active part of samples [N] that are not all zero."""
     return Frames.of(samples, sample_rate).active_part(0, len(samples))
+
+
+def audible(samples: np.ndarray, sample_rate: int) -> np.ndarray:
+    """Samples [N] without what is below 20 Hz, as float64: a filter of 12 dB per octave that begins at rest."""
+    return sosfilt(_high_pass(sample_rate), np.asarray(samples, dtype=np.float64))
+
+
+@cache
+def _high_pass(sample_rate: int) -> np.ndarray:
+    return butter(2, LOWEST_HERTZ, "highpass", fs=sample_rate, output="sos")
+
+
+def constant_offset(samples: np.ndarray, sample_rate: int) -> float:
+    """The constant offset of samples [N]; 0.0 if it may be chance, or would nowhere count as active sound.
+
+    It is the mean of the samples or the median of the means of their 20 ms frames, whichever is smaller: the mean alone
+    would take an offset from a short low sound between silences, and the median one from a long low sound.
+    """
+    length = frame_samples(sample_rate)
+    starts = np.arange(0, len(samples), length)
+    sums = np.add.reduceat(samples, starts, dtype=np.float64)
+    means = sums / np.diff(starts, append=len(samples))
+    offset = float(min(sums.sum() / len(samples), np.median(means), key=abs))
+    error = max(np.std(part, dtype=np.float64) / len(part) ** 0.5 for part in (means, samples))
+    loudest = Frames.of(audible(samples - offset, sample_rate), sample_rate).energies.max() / length
+    return offset if offset**2 >= max(_ACTIVE_SHARE * loudest, (4 * error) ** 2) else 0.0
+
+
+def direct_sound(response: np.ndarray) -> int:
+    """The sample of a room impulse response [N] at which the direct sound begins."""
+    magnitude = np.abs(response)
+    return int((magnitude >= _DIRECT_SHARE * magnitude.max()).argmax())
 
 
 def power_spectrum(samples: np.ndarray) -> np.ndarray:

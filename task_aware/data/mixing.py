@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,9 +19,9 @@ import numpy as np
 import torch
 
 from task_aware.base.errors import DataError
-from task_aware.data.labels import Event, LabelEncoder
+from task_aware.data.labels import Event, LabelEncoder, listed
 from task_aware.data.levels import ActivePart, room_gain
-from task_aware.data.mixing_config import MixingConfig
+from task_aware.data.mixing_config import BUILTIN_REFERENCE_DB, MixingConfig
 from task_aware.data.packing import LOOP_FADE_SECONDS, PackedMixtures, Stretch, loop_period
 from task_aware.data.recordings import Recording
 from task_aware.data.rirs import RirBank
@@ -93,6 +94,8 @@ class DynamicMixer:
         seed: int = 0,
     ) -> None:
         config.validate()
+        if config.reference_db is None:
+            config = replace(config, reference_db=BUILTIN_REFERENCE_DB)
         if not (math.isfinite(clip_seconds) and clip_seconds >= 0.1):
             raise ValueError(f"clip_seconds must be at least 0.1, got {clip_seconds}.")
         if seed < 0:
@@ -117,7 +120,7 @@ class DynamicMixer:
             )
         unknown = [label for label in soundbank.foreground if label not in encoder.labels]
         if unknown:
-            raise ValueError(f"The soundbank has the labels {', '.join(unknown)}, which the encoder does not know.")
+            raise ValueError(f"The soundbank has the labels {listed(unknown)}, which the encoder does not know.")
         self._fewest, self._most = config.n_events
         if config.distinct_classes and len(soundbank.foreground) < self._most:
             if len(soundbank.foreground) < self._fewest:
@@ -156,6 +159,7 @@ class DynamicMixer:
         config = self.config
         drawn = self._draw_events(generator, int(generator.integers(self._fewest, self._most + 1)))
         levels = generator.uniform(*config.foreground_db, size=len(drawn))
+        assert config.reference_db is not None
         gain_db = config.reference_db + generator.uniform(*config.gain_db)
 
         present = sorted({label for label, _ in drawn}, key=self._encoder.index)

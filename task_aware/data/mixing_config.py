@@ -6,6 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+#: `reference_db` of the built-in corpus, and of data that state none.
+BUILTIN_REFERENCE_DB = -32.0
+
 
 @dataclass
 class MixingConfig:
@@ -24,7 +27,8 @@ class MixingConfig:
             `foreground_db` and the upper bound is relative to the quietest event.
         background_reference: what `background_db` refers to: "loudest" or "quietest_ceiling".
         gain_db: range of the gain of the whole mixture, dB.
-        reference_db: level that 0 dB stands for, dB relative to full scale.
+        reference_db: level that 0 dB stands for, dB relative to full scale; null takes it from the data
+            (`metadata/levels.tsv`), or -32, the level of the built-in corpus, where there is no such table.
         reverb: convolve each source with a room impulse response; all of a mixture come from one room.
         max_rir_seconds: length at which room impulse responses are cut, seconds.
     """
@@ -35,7 +39,7 @@ class MixingConfig:
     background_db: tuple[float, float] = (-25.0, -8.0)
     background_reference: Literal["loudest", "quietest_ceiling"] = "loudest"
     gain_db: tuple[float, float] = (-20.0, 20.0)
-    reference_db: float = -30.0
+    reference_db: float | None = -30.0
     reverb: bool = True
     max_rir_seconds: float = 0.5
 
@@ -84,7 +88,7 @@ class MixingConfig:
                 f"mixing.background_db starts at {self.background_db[0]:g} dB, above the ceiling of "
                 f"{lowest_ceiling:g} dB set by an event of {self.foreground_db[0]:g} dB; lower its first number."
             )
-        if not math.isfinite(self.reference_db):
+        if self.reference_db is not None and not math.isfinite(self.reference_db):
             raise ValueError(f"mixing.reference_db must be finite, got {self.reference_db}.")
         if not (math.isfinite(self.max_rir_seconds) and self.max_rir_seconds > 0):
             raise ValueError(f"mixing.max_rir_seconds must be above 0, got {self.max_rir_seconds}.")

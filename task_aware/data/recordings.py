@@ -18,15 +18,29 @@ from tqdm import tqdm
 
 from task_aware.base.errors import DataError, RecordingError
 from task_aware.data.audio import read_audio
-from task_aware.data.levels import SPECTRUM_BINS, Frames, frame_samples, power_spectrum
+from task_aware.data.levels import (
+    SPECTRUM_BINS,
+    Frames,
+    audible,
+    constant_offset,
+    direct_sound,
+    frame_samples,
+    power_spectrum,
+)
 
 #: Version of the cache's file layout; part of its path.
-VERSION = 2
+VERSION = 3
 
 _FULL_SCALE = 32768.0
 
 #: A recording whose peak is below this, one 16-bit step, is silent.
 SILENT_PEAK = 1.0 / _FULL_SCALE
+
+#: What is kept of a room impulse response before its direct sound, seconds.
+LEAD_SECONDS = 0.001
+
+#: Peaks between which energies have a value in 32 bits; no recording is near either.
+QUIETEST_PEAK, LOUDEST_PEAK = 1e-15, 1e12
 
 _AT_ONCE = 256  # files decoded as one batch, which bounds memory
 
@@ -39,18 +53,24 @@ def cache_folder() -> Path:
         return Path(chosen).expanduser()
     if base := os.environ.get("XDG_CACHE_HOME"):
         return Path(base) / "task_aware"
-    return Path("~/.cache/task_aware").expanduser()
+    try:
+        return Path.home() / ".cache/task_aware"
+    except RuntimeError as error:
+        raise DataError(
+            "this user has no home folder to cache in; set TASK_AWARE_CACHE to a writable folder"
+        ) from error
 
 
 class Recording(NamedTuple):
     """A cached recording; the arrays are read-only views of the cache file.
 
     Attributes:
-        samples: int16 [N]; multiplied by `scale` they are the recording with full scale at 1.
+        samples: int16 [N]; multiplied by `scale` they are the recording, without a constant offset, with full scale
+            at 1.
         scale: 1 / 32768 if the file is 16 bit, mono and at the requested rate, so that nothing is lost; otherwise such
             that the peak uses the whole 16-bit range.
-        frames: energies of its 20 ms frames.
-        spectrum: float16 [SPECTRUM_BINS], the square root of its `levels.power_spectrum`.
+        frames: energies of the 20 ms frames of what is `levels.audible` (of a response, of all).
+        spectrum: float16 [SPECTRUM_BINS], the square root of the `levels.power_spectrum` of the same.
     """
 
     samples: np.ndarray
@@ -72,6 +92,7 @@ class Recordings:
 
     Attributes:
         rejected: broken, empty, silent and non-finite files (relative path: reason), remembered until they change.
+        offsets: the constant offsets that were taken out of files (relative path: offset, full scale at 1).
 
     Args:
         root: the folder that the paths are relative to.
@@ -80,6 +101,8 @@ class Recordings:
         max_broken: share of the files that may be rejected.
         silent_peak: a file with a lower peak (or of zeros) is silent; by default one 16-bit step.
         channel: the channel to keep; None averages all channels.
+        responses: the files are room impulse responses: each begins 1 ms before its direct sound (if it has that much
+            before it), whatever its delay, and has no offset.
         max_samples: length at which recordings are cut, samples.
 
     Raises:
@@ -96,6 +119,7 @@ class Recordings:
         max_broken: float,
         silent_peak: float = SILENT_PEAK,
         channel: int | None = None,
+        responses: bool = False,
         max_samples: int | None = None,
     ) -> None:
         if not 0.0 <= max_broken <= 1.0:
@@ -104,8 +128,9 @@ class Recordings:
         self.sample_rate = sample_rate
         self._silent_peak = silent_peak
         self._channel = channel
+        self._responses = responses
         self._max_samples = max_samples
-        identity = f"{root.resolve()}\0{sample_rate}\0{channel}\0{max_samples}\0{silent_peak}"
+        identity = f"{root.resolve()}\0{sample_rate}\0{channel}\0{responses}\0{max_samples}\0{silent_peak}"
         name = f"{root.name}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.bin"
         self.file = cache_folder() / f"recordings-v{VERSION}" / name
         names = [path.as_posix() for path in paths]
@@ -115,6 +140,17 @@ class Recordings:
         self.rejected = {name: self._index[name]["reason"] for name in names if "reason" in self._index[name]}
         for reason in self.rejected.values():
             _log.warning("Skipped: %s", reason)
+        self.offsets = {name: self._index[name]["offset"] for name in names if self._index[name].get("offset")}
+        if self.offsets:
+            name, offset = max(self.offsets.items(), key=lambda item: abs(item[1]))
+            _log.warning(
+                "%d of the %d recordings in %s have a constant offset, which is taken out of them (up to %.2g in %s)",
+                len(self.offsets),
+                len(paths),
+                root,
+                offset,
+                name,
+            )
         if len(self.rejected) > max_broken * len(paths):
             raise DataError(
                 f"{len(self.rejected)} of {len(paths)} recordings in {root} are unusable, but at most "
@@ -211,19 +247,31 @@ class Recordings:
         path = self.root / name
         entry: dict[str, Any] = {"state": _state(path)}
         try:
-            samples = read_audio(path, self.sample_rate, channel=self._channel)[: self._max_samples]
+            samples = read_audio(path, self.sample_rate, channel=self._channel)
             peak = float(np.abs(samples).max())
-            if peak == 0.0 or peak < self._silent_peak:
-                cut = f" in its first {len(samples) / self.sample_rate:g} s" if self._max_samples else ""
-                raise RecordingError(f"{path} is silent{cut}; replace or remove it.")
+            if peak > LOUDEST_PEAK:
+                raise RecordingError(f"{path} reaches {peak:.3g}, but full scale is 1; replace or remove it.")
+            offset = 0.0
+            if self._responses:
+                start = max(0, direct_sound(samples) - round(LEAD_SECONDS * self.sample_rate))
+                samples = sound = samples[start:][: self._max_samples]
+            else:
+                # in whole steps, so that 16-bit samples stay such
+                offset = round(constant_offset(samples, self.sample_rate) * _FULL_SCALE) / _FULL_SCALE
+                samples = samples[: self._max_samples] - np.float32(offset)
+                sound = audible(samples, self.sample_rate)
+            peak = float(np.abs(sound).max())
+            if peak < max(self._silent_peak, QUIETEST_PEAK):
+                raise RecordingError(f"{path} is silent; replace or remove it.")
         except RecordingError as error:
             return entry | {"reason": str(error)}, b""
         integers, scale = to_integers(samples)
-        energies = Frames.of(integers * np.float32(scale), self.sample_rate).energies.astype(np.float32)
-        spectrum = np.sqrt(power_spectrum(samples)).astype(np.float16)
+        energies = Frames.of(sound, self.sample_rate).energies.astype(np.float32)
+        spectrum = np.sqrt(power_spectrum(sound)).astype(np.float16)
         content = energies.tobytes() + spectrum.tobytes() + integers.tobytes()
         content += bytes(-len(content) % 4)  # aligns the energies of the next recording
-        return entry | {"n_samples": len(samples), "n_bytes": len(content), "scale": scale}, content
+        entry |= {"n_samples": len(samples), "n_bytes": len(content), "scale": scale, "offset": offset}
+        return entry, content
 
 
 def to_integers(samples: np.ndarray) -> tuple[np.ndarray, float]:

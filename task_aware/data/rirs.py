@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from task_aware.base.errors import DataError
+from task_aware.base.tables import read_rows
 from task_aware.data.finding import find_audio
 from task_aware.data.recordings import Recording, Recordings
 
@@ -40,7 +41,10 @@ def list_rirs(root: str | Path, split: str = "train") -> RirFiles:
 
 
 class RirBank:
-    """Room impulse responses (RIRs) by room: channel 0 of each, cut, decoded once and cached (`Recordings`).
+    """Room impulse responses (RIRs) by room: channel 0 of each, aligned, cut, decoded once and cached (`Recordings`).
+
+    Each begins 1 ms before its direct sound, `levels.direct_sound`. What comes before, such as the way from the source,
+    the latency of a measurement, or the delay of a simulator's filters, would put every sound behind its label.
 
     Three layouts are supported; `root` may also be a folder above, if it holds `rir_data/` or `split`:
 
@@ -51,11 +55,11 @@ class RirBank:
     Attributes:
         rooms: the usable paths of each room, relative to `folder`, sorted by name.
         missing: filenames of rirs.tsv that are not in the folder.
-        rejected: unusable files with the reason, including those that are zero up to the cut.
+        rejected: unusable files with the reason.
 
     Args:
         root: the folder.
-        max_seconds: length at which responses are cut, seconds.
+        max_seconds: length at which aligned responses are cut, seconds.
         split: the split of FUSS to use.
         sample_rate: sample rate to decode to, Hz.
         max_broken: share of the recordings that may be unusable.
@@ -86,6 +90,7 @@ class RirBank:
             max_broken=max_broken,
             silent_peak=0.0,
             channel=0,
+            responses=True,
             max_samples=self.max_samples,
         )
         usable = (self._recordings.usable(rooms[room]) for room in sorted(rooms))
@@ -111,16 +116,13 @@ class RirBank:
 
 def _read_rooms(table: Path) -> dict[str, str]:
     """Reads rirs.tsv as a room for each filename."""
-    lines = table.read_text(encoding="utf-8-sig").splitlines()
-    header = lines[0].split("\t") if lines else []
+    rows = list(read_rows(table))
+    header = [field.strip() for field in rows[0][1]] if rows else []
     if "filename" not in header or "room" not in header:
         raise DataError(f"{table}:1 must hold the tab-separated column names filename and room, got {header}.")
     filename, room = header.index("filename"), header.index("room")
     rooms = {}
-    for number, line in enumerate(lines[1:], start=2):
-        fields = line.split("\t")
-        if not line.strip():
-            continue
+    for number, fields in rows[1:]:
         if len(fields) <= max(filename, room):
             raise DataError(f"{table}:{number} lacks a filename or a room; correct the row.")
         rooms[fields[filename].strip()] = fields[room].strip()

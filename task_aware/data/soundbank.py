@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from task_aware.base.errors import DataError
 from task_aware.data.finding import find_audio
-from task_aware.data.labels import DESED_CLASSES
+from task_aware.data.labels import label_of, listed
 from task_aware.data.recordings import Recording, Recordings
 
 # the recording starts (nOn) or ends (nOff) within the event; not part of the label
@@ -25,8 +25,8 @@ class SoundbankFiles(NamedTuple):
     unknown: tuple[str, ...]
 
 
-def list_soundbank(root: str | Path, labels: Sequence[str] = DESED_CLASSES) -> SoundbankFiles:
-    """Finds the recordings by label. Raises DataError if there is no soundbank."""
+def list_soundbank(root: str | Path, labels: Sequence[str] | None = None) -> SoundbankFiles:
+    """Finds the recordings of these labels, or of all that the soundbank has. Raises DataError if there is none."""
     folder = Path(root) / "audio" / "train" / "soundbank"
     if not folder.is_dir() and (Path(root) / "foreground").is_dir():
         folder = Path(root)
@@ -35,15 +35,17 @@ def list_soundbank(root: str | Path, labels: Sequence[str] = DESED_CLASSES) -> S
             f"{folder / 'foreground'} is not a folder; expected a soundbank, with one "
             "folder of recordings for each class."
         )
-    foreground: dict[str, list[Path]] = {label: [] for label in labels}
+    foreground: dict[str, list[Path]] = {label: [] for label in labels or ()}
     unknown = set()
     for path in find_audio(folder / "foreground", folder):
         # foreground/<Class>/..., or a file directly in foreground/, which has no class
-        label = _CUT_SUFFIX.sub("", path.parts[1]) if len(path.parts) > 2 else ""
-        if label in foreground:
-            foreground[label].append(path)
+        label = label_of(_CUT_SUFFIX.sub("", path.parts[1])) if len(path.parts) > 2 else ""
+        if label in foreground or (label and labels is None):
+            foreground.setdefault(label, []).append(path)
         else:
             unknown.add(label or path.parts[1])
+    if labels is None:
+        foreground = {label: foreground[label] for label in sorted(foreground)}
     return SoundbankFiles(folder, foreground, find_audio(folder / "background", folder), tuple(sorted(unknown)))
 
 
@@ -63,8 +65,9 @@ class Soundbank:
 
     Args:
         root: the folder.
-        labels: the classes.
+        labels: the classes; None takes the folders of the soundbank.
         sample_rate: sample rate to decode to, Hz.
+        channel: the channel to take, counted from 0; None takes the mean.
         max_broken: share of the recordings that may be unusable.
 
     Raises:
@@ -75,18 +78,20 @@ class Soundbank:
     def __init__(
         self,
         root: str | Path,
-        labels: Sequence[str] = DESED_CLASSES,
+        labels: Sequence[str] | None = None,
         *,
         sample_rate: int = 16000,
+        channel: int | None = None,
         max_broken: float = 0.1,
     ) -> None:
-        self.labels = tuple(labels)
         self.sample_rate = sample_rate
-        self.folder, recordings, background, self.unknown = list_soundbank(root, self.labels)
+        self.folder, recordings, background, self.unknown = list_soundbank(root, labels)
+        self.labels = tuple(recordings)
         self._recordings = Recordings(
             self.folder,
             [*(path for paths in recordings.values() for path in paths), *background],
             sample_rate=sample_rate,
+            channel=channel,
             max_broken=max_broken,
         )
         usable = {label: self._recordings.usable(paths) for label, paths in recordings.items()}
@@ -94,9 +99,10 @@ class Soundbank:
         self.background = self._recordings.usable(background)
         self.absent = tuple(label for label in self.labels if label not in self.foreground)
         if not self.foreground:
-            found = f"; it only has {', '.join(self.unknown)}" if self.unknown else ""
+            found = f"; it only has {listed(self.unknown)}" if self.unknown else ""
+            wanted = listed(self.labels) or "any class"
             raise DataError(
-                f"{self.folder / 'foreground'} has no usable recording of {', '.join(self.labels)}{found}; put "
+                f"{self.folder / 'foreground'} has no usable recording of {wanted}{found}; put "
                 ".wav, .flac or .ogg files into one folder for each class."
             )
 
@@ -107,6 +113,11 @@ class Soundbank:
     def read(self, path: Path) -> Recording:
         """Reads a recording; `path` is one of those in `foreground` or `background`."""
         return self._recordings.read(path)
+
+    def drop_cache(self) -> None:
+        """Removes the decoded recordings from the cache, for a bank that is not opened again."""
+        for file in (self._recordings.file, self._recordings.file.with_suffix(".lock")):
+            file.unlink(missing_ok=True)
 
     def seconds(self) -> dict[str, float]:
         """Total duration of each label and of "background", seconds."""
@@ -121,9 +132,9 @@ class Soundbank:
         for name, paths in {**self.foreground, "background": self.background}.items():
             lines.append(f"  {name:<{width}} {len(paths):6d} recordings {seconds[name]:9.1f} s")
         if self.absent:
-            lines.append(f"  no recordings of {', '.join(self.absent)}")
+            lines.append(f"  no recordings of {listed(self.absent)}")
         if self.unknown:
-            lines.append(f"  ignored, as none of the labels: {', '.join(self.unknown)}")
+            lines.append(f"  ignored, as none of the labels: {listed(self.unknown)}")
         if self.rejected:
             lines.append(f"  {len(self.rejected)} unusable: {', '.join(sorted(self.rejected))}")
         return "\n".join(lines)

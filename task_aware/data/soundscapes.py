@@ -12,7 +12,7 @@ import torch
 
 from task_aware import ops
 from task_aware.data.audio import LARGEST, write_audio
-from task_aware.data.labels import Event
+from task_aware.data.labels import Event, safe_name
 from task_aware.data.mixing import DynamicMixer
 
 SAMPLE_RATE = 16000
@@ -26,7 +26,8 @@ class Soundscape(NamedTuple):
     """A mixture [N], rounded to 16 bit with full scale at 1, and its events.
 
     Attributes:
-        parts: the signals that sum exactly to the mixture: the image of each class by its label, and `background`.
+        parts: the signals that sum exactly to the mixture, by their names in files: the image of each class
+            (`safe_name`), and `background`.
         gain: factor applied to all signals to stay within full scale; 1 if none was needed.
     """
 
@@ -44,7 +45,7 @@ def soundscapes(mixer: DynamicMixer, count: int, labels: Sequence[str]) -> Itera
         dry = mixer.pack(plans).unpack()
         mixed = ops.reverb_mix(*dry)
         for b, plan in enumerate(plans):
-            rows = [labels[label] for label in plan.labels if label >= 0]
+            rows = [safe_name(labels[label]) for label in plan.labels if label >= 0]
             parts = dict(zip([*rows, "background"], [*mixed.images[b, : len(rows)], dry.background[b]], strict=True))
             peak = max(float(part.abs().max()) for part in (mixed.mixture[b], *parts.values()))
             gain = LARGEST / max(peak, LARGEST)
@@ -61,5 +62,5 @@ def write_soundscape(folder: Path, name: str, soundscape: Soundscape) -> None:
 
 def own_files(labels: Sequence[str]) -> re.Pattern[str]:
     """The names of what `write_soundscape` writes, and of pictures, below `soundscapes` or `images`; also cut off."""
-    parts = "|".join(map(re.escape, [*labels, "background"]))
+    parts = "|".join(map(re.escape, [*map(safe_name, labels), "background"]))
     return re.compile(rf"\.?\d{{5,}}\.wav(\.\d+\.tmp)?|\d{{5,}}/\.?(({parts})\.wav|mixture\.png)(\.\d+\.tmp)?")

@@ -20,20 +20,25 @@ from task_aware.data.splicing import ENDLESS, Spliced
 #: Stands for the file in messages.
 NAME = Path("standard input")
 
+# Bytes of a chunk that are read at a time: a damaged header may state gigabytes, for which Python takes memory at once.
+_LONGEST = 1 << 16
+
 # Formats that need the whole file, which would otherwise pass for raw samples.
 _REFUSED = (b"RIFX", b"BW64", b"riff", b"FORM", b".snd", b"caff", b"ID3\2", b"ID3\3", b"ID3\4", b"\x1aE\xdf\xa3")
 
 
-def read_stream(stream: BinaryIO, sample_rate: int, n_samples: int) -> Iterator[np.ndarray]:
+def read_stream(stream: BinaryIO, sample_rate: int, n_samples: int, channel: int | None = None) -> Iterator[np.ndarray]:
     """Yields what a stream holds as float32 blocks `[n]` at `sample_rate`, full scale 1, until it ends or Ctrl-C.
 
-    WAV (of any length in its header), FLAC and Ogg may have any rate and any number of channels, which are averaged.
+    WAV (of any length in its header), FLAC and Ogg may have any rate and any number of channels, of which `read_blocks`
+    takes the mean or `channel`.
     Everything else is taken for signed 16-bit little-endian mono samples at `sample_rate`.
 
     Args:
         stream: what is read.
         sample_rate: samples per second.
         n_samples: samples to read at a time.
+        channel: the channel to take, counted from 0; None takes the mean.
 
     Raises:
         RecordingError: the stream cannot be decoded, or is of a format that cannot be read from a pipe.
@@ -47,7 +52,7 @@ def read_stream(stream: BinaryIO, sample_rate: int, n_samples: int) -> Iterator[
             )
         if data in (b"RIFF", b"RF64", b"fLaC", b"OggS"):
             with _open(data, stream) as sound:
-                blocks = decoded(NAME, sound, n_samples / sample_rate)
+                blocks = decoded(NAME, sound, n_samples / sample_rate, channel)
                 yield from resampled(blocks, sound.samplerate, sample_rate)
             return
         while data:
@@ -77,11 +82,15 @@ def _wav(stream: BinaryIO) -> Spliced:
             length = real if length == 0xFFFFFFFF else length
             n_bytes = ENDLESS if is_unknown(length) else length
             return Spliced(wav_header(form, n_bytes), stream, n_bytes)
-        content = stream.read(length + length % 2)
+        length += length % 2
+        content = stream.read(min(length, _LONGEST))
         if name == b"fmt ":
             form = content
         elif name == b"ds64":
             real = int.from_bytes(content[8:16], "little")
+        rest = length - len(content)
+        while rest and (skipped := stream.read(min(rest, _LONGEST))):
+            rest -= len(skipped)
     raise RecordingError(f"{NAME} is a WAV stream that ends before its first sample; check the program that sends it.")
 
 

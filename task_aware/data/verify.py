@@ -14,8 +14,10 @@ from tqdm import tqdm
 
 from task_aware.base.errors import DataError, RecordingError
 from task_aware.data.audio import audio_header, read_audio
+from task_aware.data.classes import classes_of
 from task_aware.data.desed import MAX_MISSING, SPLITS, Split, read_split, split_paths
-from task_aware.data.labels import DESED_CLASSES
+from task_aware.data.labels import listed
+from task_aware.data.levels import constant_offset
 from task_aware.data.recordings import SILENT_PEAK
 from task_aware.data.rirs import RirFiles, list_rirs
 from task_aware.data.soundbank import SoundbankFiles, list_soundbank
@@ -29,23 +31,25 @@ _LATE_SECONDS = 0.001
 
 
 class Probe(NamedTuple):
-    """A recording's header and, if it was decoded, its peak; `error` says why it cannot be used."""
+    """A recording's header and, if it was decoded, its peak and constant offset; `error` says why it is unusable."""
 
     seconds: float = 0.0
     sample_rate: int = 0
     channels: int = 0
     peak: float | None = None
+    offset: float = 0.0
     error: str = ""
 
 
-def probe(path: Path, *, decode: bool, channel: int | None = None) -> Probe:
-    """Reads a recording's header; with `decode`, the whole recording."""
+def probe(path: Path, *, decode: bool, channel: int | None = None, response: bool = False) -> Probe:
+    """Reads a recording's header; with `decode`, the whole recording. A room impulse `response` has no offset."""
     try:
         header = audio_header(path)
-        peak = None
-        if decode:
-            peak = float(np.abs(read_audio(path, header.sample_rate, channel=channel)).max())
-        return Probe(*header, peak)
+        if not decode:
+            return Probe(*header)
+        samples = read_audio(path, header.sample_rate, channel=channel)
+        offset = 0.0 if response else constant_offset(samples, header.sample_rate)
+        return Probe(*header, float(np.abs(samples - np.float32(offset)).max()), offset)
     except RecordingError as error:
         return Probe(error=str(error))
 
@@ -55,6 +59,7 @@ class Report:
     """The result of `verify`.
 
     Attributes:
+        labels: the classes.
         splits: the splits that have a table and audio, without the rows that cannot be used.
         soundbank: the soundbank's recordings; None if there is no soundbank.
         rirs: the room impulse responses; None if there are none.
@@ -64,6 +69,7 @@ class Report:
         notes: sentences on what training and scoring tolerate.
     """
 
+    labels: tuple[str, ...] = ()
     splits: dict[str, Split] = field(default_factory=dict)
     soundbank: SoundbankFiles | None = None
     rirs: RirFiles | None = None
@@ -86,7 +92,8 @@ def verify(
     root: Path,
     rirs: Path | None = None,
     *,
-    labels: Sequence[str] = DESED_CLASSES,
+    labels: Sequence[str] | None = None,
+    channel: int | None = None,
     decode: bool = False,
     progress: bool = True,
 ) -> Report:
@@ -95,8 +102,10 @@ def verify(
     Args:
         root: the folder.
         rirs: folder of room impulse responses; by default `root/rirs`, if it exists.
-        labels: the classes.
-        decode: decode every recording to find broken, silent and non-finite ones; otherwise only read the headers.
+        labels: the classes; by default those of the data.
+        channel: the channel of the recordings to read, counted from 0; None reads the mean.
+        decode: decode every recording to find broken, silent and non-finite ones, and constant offsets; otherwise only
+            read the headers.
         progress: show a progress bar.
 
     Raises:
@@ -104,7 +113,9 @@ def verify(
     """
     if not root.is_dir():
         raise DataError(f"{root} is not a folder; expected one in DESED's layout, with audio/ and metadata/ in it")
-    report = Report()
+    if labels is None:
+        labels = classes_of(root, needed=False)
+    report = Report(tuple(labels))
     groups: dict[str, list[Path]] = {}
     for name in SPLITS:
         metadata, folder = split_paths(root, name)
@@ -123,7 +134,7 @@ def verify(
             groups["rirs"] = [report.rirs.folder / path for path in paths]
         except DataError as error:
             report.problems.append(str(error))
-    _probe_all(report, groups, decode, progress)
+    _probe_all(report, groups, channel, decode, progress)
     for name, paths in groups.items():
         _judge(report, name, paths)
     _check_contents(report)
@@ -154,13 +165,20 @@ def _list_split(report: Report, root: Path, name: str, labels: Sequence[str]) ->
     return {name: [clip.path for clip in split.clips]}
 
 
-def _probe_all(report: Report, groups: dict[str, list[Path]], decode: bool, progress: bool) -> None:
-    tasks = [(path, 0 if name == "rirs" else None) for name, paths in groups.items() for path in paths]
+def _probe_all(
+    report: Report, groups: dict[str, list[Path]], channel: int | None, decode: bool, progress: bool
+) -> None:
+    tasks = [(path, name == "rirs") for name, paths in groups.items() for path in paths]
+
+    def look(task: tuple[Path, bool]) -> Probe:
+        path, response = task
+        return probe(path, decode=decode, channel=0 if response else channel, response=response)
+
     with (
         ThreadPoolExecutor(os.cpu_count() or 1) as pool,
         tqdm(total=len(tasks), desc="decode" if decode else "read headers", unit="file", disable=not progress) as bar,
     ):
-        found = pool.map(lambda task: probe(task[0], decode=decode, channel=task[1]), tasks)
+        found = pool.map(look, tasks)
         for (path, _), result in zip(tasks, found, strict=True):
             report.probes[path] = result
             bar.update()
@@ -182,6 +200,12 @@ def _judge(report: Report, name: str, paths: Sequence[Path]) -> None:
                 errors.append(f"{path} is silent; replace or remove it.")
     if silent:
         report.notes.append(f"{len(silent)} of the {len(paths)} clips of {name} are silent (the first: {silent[0]})")
+    if biased := [path for path in paths if report.probes[path].offset]:
+        most = max(biased, key=lambda path: abs(report.probes[path].offset))
+        report.notes.append(
+            f"{len(biased)} of the {len(paths)} recordings of {name} have a constant offset, which is taken out "
+            f"(the largest: {report.probes[most].offset:.2g} in {most})"
+        )
     allowed = 0.0 if name in _SCORED else _MAX_BROKEN
     if len(errors) > allowed * len(paths):
         count = f"{len(errors)} of the {len(paths)} recordings of {name}"
@@ -210,10 +234,10 @@ def _check_contents(report: Report) -> None:
             )
             report.usable.discard("soundbank")
         elif absent:
-            report.notes.append(f"the soundbank has no recordings of {', '.join(absent)}")
+            report.notes.append(f"the soundbank has no recordings of {listed(absent)}")
         if bank.unknown:
             report.notes.append(
-                f"the soundbank's folders {', '.join(bank.unknown)} match none of the classes; they are ignored"
+                f"the soundbank's folders {listed(bank.unknown)} match none of the classes; they are ignored"
             )
         if not bank.background:
             report.notes.append("the soundbank has no backgrounds; mixtures are made without them")

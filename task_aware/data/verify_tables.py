@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from task_aware.data.labels import DESED_CLASSES
 from task_aware.data.verify import Report
 
 
@@ -37,13 +36,13 @@ def classes_table(report: Report) -> str:
         if name != "unlabelled"
     }
     rows = []
-    for label in (*DESED_CLASSES, "background"):
-        row: list[object] = [label]
+    for label in (*report.labels, None):
+        row: list[object] = [label or "background"]
         if report.soundbank is not None:
             bank = report.soundbank
-            paths = bank.background if label == "background" else bank.foreground[label]
+            paths = bank.background if label is None else bank.foreground[label]
             row += [len(paths), f"{report.seconds(bank.folder / path for path in paths):.1f}"]
-        rows.append([*row, *(count[label] if label != "background" else "" for count in counts.values())])
+        rows.append([*row, *(count[label] if label is not None else "" for count in counts.values())])
     header = ["class", *(("soundbank", "seconds") if report.soundbank is not None else ())]
     header += [f"{name} {'clips' if name == 'weak' else 'events'}" for name in counts]
     return table(header, rows)

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from task_aware.base.errors import DataError, RecordingError
 from task_aware.data.audio import audio_seconds
-from task_aware.data.blocks import read_ahead, read_blocks
+from task_aware.data.blocks import read_ahead
 from task_aware.inference.outputs import Outputs, SourceFiles, draw, write_event_table, write_scores
 from task_aware.inference.predictor import REST, Predictor, Result
 from task_aware.inference.recordings import Recording
@@ -61,8 +61,7 @@ class Writer:
         if wanted.scores:
             write_scores(self.outputs.scores(recording), result, detector.labels, detector.frame_seconds)
         if wanted.plot:
-            path, threshold = self.outputs.plot(recording), self.predictor.threshold
-            draw(path, recording, result, detector, threshold, self.plot_minutes)
+            draw(self.outputs.plot(recording), recording, result, self.predictor, self.plot_minutes)
         if wanted.audio:
             self._sources.pop(recording).close(self._kept_sources(result))
         write_event_table(self.outputs.events(recording), result.events)
@@ -77,7 +76,12 @@ class Writer:
     def discard(self, recording: Recording) -> None:
         """Discards the partial outputs of a recording that failed."""
         if recording in self._sources:
-            self._sources.pop(recording).close([])
+            self._sources.pop(recording).discard()
+
+    def close(self) -> None:
+        """Discards the partial outputs of all recordings that are not finished."""
+        for recording in list(self._sources):
+            self.discard(recording)
 
 
 def windows_of(predictor: Predictor, outputs: Outputs, recording: Recording) -> Iterator[Window]:
@@ -87,7 +91,7 @@ def windows_of(predictor: Predictor, outputs: Outputs, recording: Recording) -> 
     """
     try:
         outputs.check_names(recording)
-        yield from predictor.windowing.cut(read_blocks(recording.path, predictor.sample_rate), str(recording.path))
+        yield from predictor.windowing.cut(predictor.read(recording.path), str(recording.path))
     except DataError:
         raise
     except (OSError, ValueError) as error:
@@ -120,12 +124,15 @@ def analyse(predictor: Predictor, recordings: Sequence[Recording], writer: Write
 
         items = read_ahead(recordings, partial(windows_of, predictor, writer.outputs), jobs)
         sink = writer.write_sources if writer.outputs.wanted.audio else None
-        for recording, result in predictor.analyse(heard(items), sink):
-            if isinstance(result, RecordingError):
-                fail(recording, result)
-                continue
-            try:
-                writer.finish(recording, result)
-            except RecordingError as error:  # `draw` reads it again
-                fail(recording, error)
+        try:
+            for recording, result in predictor.analyse(heard(items), sink):
+                if isinstance(result, RecordingError):
+                    fail(recording, result)
+                    continue
+                try:
+                    writer.finish(recording, result)
+                except RecordingError as error:  # `draw` reads it again
+                    fail(recording, error)
+        finally:
+            writer.close()
     return errors

@@ -17,6 +17,7 @@ from scipy.ndimage import median_filter
 from torch import Tensor, nn
 
 from task_aware.data.labels import Event
+from task_aware.data.offset import FIRST_SECONDS, OffsetFilter
 from task_aware.data.samples import as_float, check_level
 from task_aware.models.causal import start_stream
 from task_aware.models.condition import condition_of, condition_size
@@ -250,6 +251,8 @@ class LiveDetector:
     def _start(self) -> None:
         detector = self.detector
         self._frames = FrameStream(self.model)
+        self._offset = OffsetFilter(self.sample_rate)
+        self._n_samples = 0
         self._events = EventStream(detector.labels, detector.frame_seconds, self.threshold, self.median_frames)
 
     @property
@@ -260,18 +263,20 @@ class LiveDetector:
     @property
     def seconds(self) -> float:
         """Length of the stream so far."""
-        return self._frames.n_samples / self.sample_rate
+        return self._n_samples / self.sample_rate
 
     @property
     def delay_seconds(self) -> float:
         """Upper bound of the delay: an event is returned at most this long after its offset, in time of the stream.
 
         It is the sum of the output frames that the detector and the median filter look ahead, the output frame that
-        begins at the offset (less one hop), half a window of the front end, and one sample.
+        begins at the offset (less one hop), half a window of the front end, and one sample; but at least the 0.06 s
+        that are held back at the start.
         """
         front_end = self.detector.feature_config
         n_frames = (self._frames.lookahead + self._events.frames_ahead + 1) * self._frames.pooling
-        return ((n_frames - 1) * front_end.hop + front_end.n_fft // 2 + 1) / self.sample_rate
+        own = ((n_frames - 1) * front_end.hop + front_end.n_fft // 2 + 1) / self.sample_rate
+        return max(own, FIRST_SECONDS + 1 / self.sample_rate)
 
     def push(self, samples: np.ndarray | Tensor) -> list[Event]:
         """Takes the next samples `[n]` and returns the events that have become final, sorted by offset.
@@ -286,12 +291,13 @@ class LiveDetector:
                 f"the chunk has the shape {list(values.shape)}; expected [n], a single channel: average the channels"
             )
         check_level(values, "the chunk")
-        frame = self._frames.push(values)
+        self._n_samples += len(values)
+        frame = self._frames.push(self._offset(values))
         return self._events.push(frame) if len(frame) else []
 
     def flush(self) -> list[Event]:
         """Ends the stream and returns its remaining events; the next `push` begins a new stream."""
-        frame = self._frames.push(np.empty(0, dtype=np.float32), last=True)
+        frame = self._frames.push(self._offset(np.empty(0, dtype=np.float32), last=True), last=True)
         events = self._events.push(frame, duration=self.seconds)
         self._start()
         return events

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -14,14 +14,12 @@ import soundfile
 import torch
 
 from task_aware.base.errors import DataError, RecordingError
-from task_aware.base.files import LONGEST_NAME, hidden
+from task_aware.base.files import LONGEST_NAME, cannot_write, hidden
 from task_aware.base.tables import read_rows, write_table
-from task_aware.data.blocks import read_blocks
-from task_aware.data.labels import Event, written_times
-from task_aware.inference.predictor import REST, Result
+from task_aware.data.labels import Event, safe_name, written_times
+from task_aware.inference.predictor import REST, Predictor, Result
 from task_aware.inference.recordings import Recording
 from task_aware.models.decoding import frame_edges
-from task_aware.models.detector import Detector
 from task_aware.plots import plot_separation
 
 #: Samples that are added to the rest at once.
@@ -55,9 +53,9 @@ class Outputs:
         return self.root / "plots" / f"{recording.stem}.png"
 
     def sources(self, recording: Recording) -> dict[str, Path]:
-        """A file for each source."""
+        """A file for each source; the sources are those of classes, by their names, and others."""
         stem = self.root / "audio" / recording.stem
-        return {name: stem.with_name(f"{stem.name}.{name}.flac") for name in self.wanted.sources}
+        return {name: stem.with_name(f"{stem.name}.{source_file(name)}.flac") for name in self.wanted.sources}
 
     def are_complete(self, recording: Recording) -> bool:
         """Whether all requested outputs of a recording exist; the events are written last."""
@@ -117,14 +115,13 @@ def write_scores(path: Path, result: Result, labels: Sequence[str], frame_second
     write_table(path, ("onset", "offset", *labels), ([f"{value:.6f}" for value in frame] for frame in frames))
 
 
-def draw(
-    path: Path, recording: Recording, result: Result, detector: Detector, threshold: float, minutes: float
-) -> None:
+def draw(path: Path, recording: Recording, result: Result, predictor: Predictor, minutes: float) -> None:
     """Plots the beginning of a recording: mel-spectrogram, frame probabilities and detected events."""
+    detector = predictor.detector
     front_end = detector.feature_config
     seconds = min(60 * minutes, result.seconds)
     n_samples = round(seconds * front_end.sample_rate)
-    blocks = read_blocks(recording.path, front_end.sample_rate, block_seconds=seconds)
+    blocks = predictor.read(recording.path, block_seconds=seconds)
     samples = np.concatenate(list(islice(blocks, 2)))[:n_samples]
     mel = front_end.mel(torch.from_numpy(samples))
     frames = result.scores[: round(seconds / detector.frame_seconds)]
@@ -139,13 +136,20 @@ def draw(
         output_frame_seconds=detector.frame_seconds,
         f_max=front_end.f_max,
         estimated=[event for event in result.events if event.onset < seconds],
-        threshold=threshold,
-        title=recording.name.replace("$", r"\$") + (f" (first {minutes:g} min)" if seconds < result.seconds else ""),
+        threshold=predictor.threshold,
+        title=recording.name + (f" (first {minutes:g} min)" if seconds < result.seconds else ""),
     )
+
+
+def source_file(name: str) -> str:
+    """The name of a source in files."""
+    return name if name == REST else safe_name(name)
 
 
 class SourceFiles:
     """Writes the separated sources of one recording piece by piece, as FLAC files with 24 bits.
+
+    Raises OutputError if they cannot be written.
 
     Args:
         paths: where each source goes.
@@ -155,40 +159,55 @@ class SourceFiles:
     def __init__(self, paths: Mapping[str, Path], sample_rate: int) -> None:
         self._paths = paths
         self._temporary = {name: hidden(path, "tmp") for name, path in paths.items()}
-        next(iter(paths.values())).parent.mkdir(parents=True, exist_ok=True)
-        self._files = {name: self._open(path, sample_rate) for name, path in self._temporary.items()}
+        self._sum = hidden(next(iter(paths.values())), "sum.tmp")  # of the rest and what is added to it
+        self._files: dict[str, soundfile.SoundFile] = {}
+        with self._writing():
+            next(iter(paths.values())).parent.mkdir(parents=True, exist_ok=True)
+            for name, path in self._temporary.items():
+                self._files[name] = self._open(path, sample_rate)
 
     @staticmethod
     def _open(path: Path, sample_rate: int) -> soundfile.SoundFile:
         return soundfile.SoundFile(path, "w", sample_rate, 1, subtype="PCM_24", format="FLAC")
 
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, soundfile.SoundFileError) as error:
+            self.discard()
+            raise cannot_write(next(iter(self._paths.values())), getattr(error, "strerror", None) or error) from error
+
     def write(self, sources: np.ndarray) -> None:
         """Appends `[S, n]`; what exceeds full scale is clipped."""
-        for file, samples in zip(self._files.values(), sources, strict=True):
-            file.write(samples)
+        with self._writing():
+            for file, samples in zip(self._files.values(), sources, strict=True):
+                file.write(samples)
 
     def close(self, kept: Sequence[str]) -> None:
-        """Moves the files of these sources to their final paths. If `rest` is among them, the others are added to it.
+        """Moves the files of these sources to their final paths. The others are added to `rest` if that is one."""
+        with self._writing():
+            for file in self._files.values():
+                file.close()
+            dropped = [name for name in self._paths if name not in kept]
+            if REST in kept and dropped:
+                self._add_to_rest(dropped)
+            for name in kept:
+                os.replace(self._temporary[name], self._paths[name])
+        self.discard()
 
-        Without any, all are removed.
-        """
+    def discard(self) -> None:
+        """Removes what was written and is not at its final path."""
         for file in self._files.values():
-            file.close()
-        dropped = [name for name in self._paths if name not in kept]
-        if REST in kept and dropped:
-            self._add_to_rest(dropped)
-        for name, temporary in self._temporary.items():
-            if name in kept:
-                os.replace(temporary, self._paths[name])
-            else:
-                temporary.unlink()
+            with suppress(soundfile.SoundFileError):  # of what cannot be written any more
+                file.close()
+        for path in (*self._temporary.values(), self._sum):
+            path.unlink(missing_ok=True)
 
     def _add_to_rest(self, names: Sequence[str]) -> None:
-        rest = self._temporary[REST]
-        sum_path = rest.with_name(f"{rest.name}.sum")
         with ExitStack() as stack:
             parts = [stack.enter_context(soundfile.SoundFile(self._temporary[name])) for name in (REST, *names)]
-            total = stack.enter_context(self._open(sum_path, parts[0].samplerate))
+            total = stack.enter_context(self._open(self._sum, parts[0].samplerate))
             while (blocks := np.stack([part.read(BLOCK) for part in parts])).size:
                 total.write(blocks.sum(0))
-        os.replace(sum_path, rest)
+        os.replace(self._sum, self._temporary[REST])

@@ -14,8 +14,10 @@ from torch import Tensor, nn
 
 from task_aware.base.errors import RecordingError
 from task_aware.data.audio import resample
-from task_aware.data.blocks import read_blocks
+from task_aware.data.blocks import BLOCK_SECONDS, read_blocks
+from task_aware.data.channels import Mixdown
 from task_aware.data.labels import Event
+from task_aware.data.offset import remove_offset, without_offset
 from task_aware.data.samples import as_float, check_level
 from task_aware.inference.joining import Join
 from task_aware.inference.runner import Runner
@@ -69,6 +71,7 @@ class Predictor:
         median_frames: length of the median filter, output frames; default: the detector's own.
         window_seconds: approximate length of the windows.
         overlap_seconds: overlap of neighbouring windows, at most half a window.
+        channel: the channel to take, counted from 0; default: the mean of all, or W of an Ambisonic file.
         batch_size: windows per batch; default: 32 on a GPU and 1 on the CPU, where larger batches exceed the caches.
 
     Raises:
@@ -88,6 +91,7 @@ class Predictor:
         median_frames: int | None = None,
         window_seconds: float = 20.0,
         overlap_seconds: float = 5.0,
+        channel: int | None = None,
         batch_size: int | None = None,
     ) -> None:
         self.device = pick_device("auto") if device == "auto" else _device(device)
@@ -113,6 +117,7 @@ class Predictor:
         self.threshold = threshold
         self.median_frames = median_frames_of(self.detector) if median_frames is None else median_frames
         self.windowing = Windowing.of(self.detector, window_seconds, overlap_seconds)
+        self.channel = channel
         self.batch_size = batch_size or (1 if self.device.type == "cpu" else 32)
 
     @property
@@ -138,8 +143,21 @@ class Predictor:
         """Sample rate of the detector, Hz; recordings are resampled to it."""
         return self.detector.feature_config.sample_rate
 
+    def read(self, path: Path, *, block_seconds: float = BLOCK_SECONDS) -> Iterator[np.ndarray]:
+        """Yields a recording in blocks `[n]` as the detector hears it: one channel, at its rate, without an offset.
+
+        Raises RecordingError as `read_blocks` does, or if the recording is far beyond full scale.
+        """
+
+        def blocks() -> Iterator[np.ndarray]:
+            for block in read_blocks(path, self.sample_rate, block_seconds=block_seconds, channel=self.channel):
+                check_level(block, str(path))
+                yield block
+
+        return without_offset(blocks(), self.sample_rate)
+
     def detect(self, waveform: np.ndarray | Tensor, sample_rate: int) -> list[Event]:
-        """Detects the events in a recording `[N]` or `[channels, N]` (averaged) of any sample rate.
+        """Detects the events in a recording `[N]` or `[channels, N]` (averaged, or `channel`) of any sample rate.
 
         Floats have full scale 1; integers of 8, 16 and 32 bits are divided by the full scale of their type. Raises
         ValueError if the recording is something else, too short, not finite, or more than 40 dB above full scale.
@@ -147,12 +165,12 @@ class Predictor:
         return self.analyse_waveform(waveform, sample_rate).events
 
     def separate(self, waveform: Waveform, sample_rate: int) -> Waveform:
-        """Separates a recording `[N]` or `[channels, N]` (averaged) into sources `[S, N]` at the same sample rate.
+        """Separates a recording `[N]` or `[channels, N]` into sources `[S, N]` at the same sample rate.
 
         The sources are floats, whatever the recording is. The masks on mel bands are applied to the mixture's Fourier
         transform, see `task_aware.models.projection`. Frequencies above half the detector's sample rate are lost.
-        Sources of classes and the rest, which is the last, sum to the recording; a class that is not plausible in the
-        recording is silent.
+        Sources of classes and the rest, which is the last, sum to the recording without its constant offset; a class
+        that is not plausible in the recording is silent.
 
         Raises ValueError if the model is a detector alone.
         """
@@ -256,7 +274,7 @@ class Predictor:
         path = batch["path"][row]
         if not isinstance(path, (str, os.PathLike)):
             raise RecordingError(f"path is of type {type(path).__name__}; give the path of a recording as a string")
-        return self.windowing.cut(read_blocks(Path(path), self.sample_rate), str(path))
+        return self.windowing.cut(self.read(Path(path)), str(path))
 
     def _result(self, scores: np.ndarray, seconds: float) -> Result | RecordingError:
         if np.isnan(scores).any():
@@ -286,8 +304,10 @@ class Predictor:
                 "[channels, N] (waveform.T)"
             )
         check_level(samples, "waveform")
-        mono = samples if samples.ndim == 1 else samples.mean(0)
-        return _at_rate(mono, _checked_rate(sample_rate), self.sample_rate)
+        mixdown = Mixdown("waveform", len(samples) if samples.ndim == 2 else 1, self.channel)
+        mono = mixdown(samples.T if samples.ndim == 2 else samples[:, None])
+        mixdown.check()
+        return remove_offset(_at_rate(mono, _checked_rate(sample_rate), self.sample_rate), self.sample_rate)
 
 
 def _device(name: str) -> torch.device:

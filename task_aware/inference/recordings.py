@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import fnmatch
 import glob
 import os
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from task_aware.base.errors import DataError
+from task_aware.base.tables import read_rows
 from task_aware.data.finding import AUDIO_SUFFIXES, find_audio, walk
 
 #: Suffixes that are searched for in folders; other formats that libsndfile reads must be named explicitly.
@@ -84,12 +84,12 @@ def _stem(name: str) -> str:
 def _expand(argument: str) -> list[tuple[Path, str]]:
     """Paths and names of the recordings that one argument names."""
     path = Path(argument)
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike `Path.is_dir`, no error for a name that is too long
         return [(path / file, file.as_posix()) for file in find_audio(path, path, SUFFIXES)]
-    if glob.has_magic(argument) and not path.exists():
+    if glob.has_magic(argument) and not os.path.exists(path):
         base = Path(*path.parts[: _first(path, glob.has_magic)])
-        return [(file, file.relative_to(base).as_posix()) for file in _matches(path) if file.is_file()]
-    if path.suffix.lower() in LIST_SUFFIXES and path.is_file():
+        return [(file, file.relative_to(base).as_posix()) for file in _matches(path) if os.path.isfile(file)]
+    if path.suffix.lower() in LIST_SUFFIXES and os.path.isfile(path):
         return [_listed(entry, path.parent) for entry in _read_list(path)]
     return [(path, path.name)]
 
@@ -122,18 +122,13 @@ def _first(path: Path, wanted: Callable[[str], object]) -> int:
 
 
 def _read_list(path: Path) -> list[str]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            column = [row[0].strip() for row in csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE) if row]
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from error
-    entries = [entry for entry in column if entry]
+    entries = [entry for _, row in read_rows(path) if (entry := row[0].strip())]
     return entries[1:] if entries[:1] == ["filename"] else entries
 
 
 def _listed(entry: str, folder: Path) -> tuple[Path, str]:
     path = folder / entry
-    if not path.exists() and Path(entry).exists():
+    if not os.path.exists(path) and os.path.exists(entry):
         path = Path(entry)
     name = os.path.normpath(entry)
     inside = not os.path.isabs(name) and not name.startswith("..")

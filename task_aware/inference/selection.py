@@ -6,7 +6,7 @@ import logging
 from collections.abc import Collection, Sequence
 
 from task_aware.base.errors import DataError
-from task_aware.inference.outputs import Outputs
+from task_aware.inference.outputs import Outputs, source_file
 from task_aware.inference.recordings import Recording, find_recordings
 
 _log = logging.getLogger(__name__)
@@ -28,7 +28,9 @@ def select_recordings(inputs: Sequence[str], outputs: Outputs) -> list[Recording
             "analysed; copy them to another folder to do so"
         )
     if len(kept) < len(found):
-        _log.info("leaving out %d files, sources that earlier runs separated", len(found) - len(kept))
+        n_left = len(found) - len(kept)
+        files = "1 file, a source" if n_left == 1 else f"{n_left} files, sources"
+        _log.info("leaving out %s that earlier runs separated", files)
     return kept
 
 
@@ -42,12 +44,13 @@ def _is_source(recording: Recording, outputs: Outputs, stems: Collection[str]) -
     if path.suffix != ".flac" or outputs.events(recording).is_file():
         return False
     parts = path.stem.split(".")
+    sources = {source_file(name) for name in outputs.wanted.sources}
     for folder in (parent for parent in path.parents if parent.name == "audio"):
         for count in range(1, len(parts)):
             stem = path.with_name(".".join(parts[:count])).relative_to(folder).as_posix()
             if (folder.parent / "events" / f"{stem}.tsv").is_file():
                 return True
-            of_killed = stem in stems and ".".join(parts[count:]) in outputs.wanted.sources
+            of_killed = stem in stems and ".".join(parts[count:]) in sources
             if of_killed and folder.parent == outputs.root.resolve():
                 return True
     return False

@@ -18,6 +18,9 @@ from task_aware.models.causal import CausalGRU, LeftContext
 from task_aware.models.detector import MEDIAN_FRAMES, Detection, keep_precision
 from task_aware.models.features import FeatureConfig
 
+#: The largest sizes of a recurrent network that is still worth waiting for.
+LARGEST = {"rnn_cells": 1 << 14, "rnn_layers": 64}
+
 
 @dataclass(frozen=True)
 class CRNNConfig:
@@ -62,6 +65,9 @@ class CRNNConfig:
                 f"crnn.filters has {len(self.filters)} blocks, but crnn.pooling has {len(self.pooling)}; "
                 "both must have one entry per block"
             )
+        for name in ("rnn_cells", "rnn_layers"):
+            if not 1 <= getattr(self, name) <= LARGEST[name]:
+                raise ValueError(f"crnn.{name} is {getattr(self, name)}; give 1 to {LARGEST[name]}")
         if self.median_frames < 1:
             raise ValueError(f"crnn.median_frames is {self.median_frames}; it must be 1 (no filter) or more")
         if self.lookahead < 0 or (self.lookahead and not self.causal):
@@ -260,16 +266,17 @@ class CRNN(nn.Module):
     @staticmethod
     def from_description(description: Mapping[str, Any], where: str | os.PathLike[str]) -> CRNN:
         """Builds an untrained detector of the described sizes; errors name the file `where` it was read."""
-        try:
+        with checkpoint.describing("detector", where):
             if description["architecture"] != "crnn":
                 raise CheckpointError(f"{where} holds a {description['architecture']!r} detector; expected 'crnn'")
             sizes = dict(description["crnn"])
-            sizes["filters"] = tuple(sizes["filters"])
-            sizes["pooling"] = tuple((time, mel) for time, mel in sizes["pooling"])
-            features = FeatureConfig(**description["features"])
-            return CRNN(CRNNConfig(**sizes), tuple(description["labels"]), features)
-        except (KeyError, TypeError) as error:
-            raise CheckpointError(f"the description of the detector in {where} is incomplete ({error})") from error
+            sizes["filters"] = tuple(map(int, sizes["filters"]))
+            sizes["pooling"] = tuple((int(time), int(mel)) for time, mel in sizes["pooling"])
+            labels = description["labels"]
+            if not (isinstance(labels, list) and labels and all(isinstance(label, str) for label in labels)):
+                raise TypeError(f"labels is {labels!r}")
+            features = checkpoint.config_of(FeatureConfig, description["features"])
+            return CRNN(checkpoint.config_of(CRNNConfig, sizes), tuple(labels), features)
 
     def save(self, path: str | os.PathLike[str], **notes: Any) -> None:
         """Writes weights and description to a checkpoint, with `notes` such as training options and scores."""
@@ -284,6 +291,5 @@ def load_detector(path: str | os.PathLike[str]) -> CRNN:
             another kind.
     """
     tensors, content = checkpoint.read(path, "detector")
-    detector = CRNN.from_description(content["detector"], path)
-    checkpoint.load_weights(detector, tensors, path)
-    return detector.eval()
+    with checkpoint.describing("detector", path):
+        return checkpoint.build(lambda: CRNN.from_description(content["detector"], path), tensors, path).eval()

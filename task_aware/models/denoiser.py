@@ -15,10 +15,9 @@ from torch import Tensor, nn
 
 from task_aware import ops
 from task_aware.base import checkpoint
-from task_aware.base.errors import CheckpointError
 from task_aware.models.crnn import CRNN
 from task_aware.models.detector import Detection, features_of, freeze
-from task_aware.models.separator import DepthwiseConv1d, GlobalLayerNorm, pointwise
+from task_aware.models.separator import LARGEST, LARGEST_WIDTH, DepthwiseConv1d, GlobalLayerNorm, pointwise
 
 #: Indices of the two outputs. Their order is fixed, so no permutation is searched.
 BACKGROUND, FOREGROUND = 0, 1
@@ -46,8 +45,9 @@ class DenoiserConfig:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if value < 1:
-                raise ValueError(f"denoiser.{name} is {value}; it must be at least 1")
+            largest = LARGEST.get(name, LARGEST_WIDTH)
+            if not 1 <= value <= largest:
+                raise ValueError(f"denoiser.{name} is {value}; give 1 to {largest}")
 
 
 #: The baseline's 32 blocks (tdcn), and a network small enough for a laptop.
@@ -223,11 +223,10 @@ class DenoisedDetector(nn.Module):
                 another kind.
         """
         tensors, content = checkpoint.read(path, "denoiser")
-        try:
-            detector = CRNN.from_description(content["detector"], path)
-            denoiser = Denoiser(DenoiserConfig(**content["denoiser"]))
-        except (KeyError, TypeError) as error:
-            raise CheckpointError(f"the description of the denoiser in {path} is incomplete ({error})") from error
-        system = cls(denoiser, detector, backend=backend)
-        checkpoint.load_weights(system, tensors, path)
-        return system.eval()
+
+        def make() -> DenoisedDetector:
+            denoiser = Denoiser(checkpoint.config_of(DenoiserConfig, content["denoiser"]))
+            return cls(denoiser, CRNN.from_description(content["detector"], path), backend=backend)
+
+        with checkpoint.describing("denoiser", path):
+            return checkpoint.build(make, tensors, path).eval()

@@ -9,6 +9,9 @@ from torch import Tensor
 
 from task_aware import ops
 
+#: The largest sizes, with which a matrix of mel bands still takes no more than a few hundred megabytes.
+LARGEST = {"sample_rate": 1 << 20, "n_fft": 1 << 16, "hop": 1 << 16, "n_mels": 1 << 10}
+
 
 @dataclass(frozen=True)
 class FeatureConfig:
@@ -36,9 +39,9 @@ class FeatureConfig:
     top_db: float = 80.0
 
     def __post_init__(self) -> None:
-        for name in ("sample_rate", "n_fft", "hop", "n_mels"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"features.{name} is {getattr(self, name)}; it must be at least 1")
+        for name, largest in LARGEST.items():
+            if not 1 <= getattr(self, name) <= largest:
+                raise ValueError(f"features.{name} is {getattr(self, name)}; give 1 to {largest}")
         if not 0 <= self.f_min < self.f_max <= self.sample_rate / 2:
             raise ValueError(
                 f"features.f_min={self.f_min} and f_max={self.f_max} must satisfy "

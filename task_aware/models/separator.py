@@ -11,6 +11,10 @@ from torch import Tensor, nn
 from task_aware import ops
 from task_aware.models.causal import LeftContext
 
+#: The largest numbers of blocks (the dilation doubles with each) and of repeats, and of everything else.
+LARGEST = {"blocks": 24, "repeats": 64}
+LARGEST_WIDTH = 1 << 20
+
 
 @dataclass(frozen=True)
 class MaskNetworkConfig:
@@ -41,8 +45,9 @@ class MaskNetworkConfig:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if name not in ("causal", "conditioning") and value < 1:
-                raise ValueError(f"separator.{name} is {value}; it must be at least 1")
+            least, largest = int(name not in ("causal", "conditioning")), LARGEST.get(name, LARGEST_WIDTH)
+            if not least <= value <= largest:
+                raise ValueError(f"separator.{name} is {value}; give {least} to {largest}")
 
 
 #: The sizes in the paper's text, sizes that match its "3M parameters", and sizes for a laptop; see docs/recipes.md.

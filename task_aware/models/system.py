@@ -78,7 +78,7 @@ class Separator(nn.Module):
         backend: backend of the operators.
 
     Raises:
-        ValueError: the rule does not go with the sources.
+        ValueError: the rule does not go with the sources, or the floor is no share.
     """
 
     #: What the sources are, as a checkpoint has it.
@@ -95,6 +95,8 @@ class Separator(nn.Module):
     ) -> None:
         super().__init__()
         check_merge(self.sources, merge)
+        if not 0 <= mask_floor < 1:
+            raise ValueError(f"mask_floor is {mask_floor}; give at least 0 and less than 1")
         self.mask_network = mask_network
         self.detector: Detector = freeze(detector)  # type: ignore[assignment]
         self.mask_floor = mask_floor
@@ -198,23 +200,23 @@ class Separator(nn.Module):
         def part(prefix: str) -> dict[str, Tensor]:
             return {name.removeprefix(prefix): x for name, x in tensors.items() if name.startswith(prefix)}
 
-        try:
+        with checkpoint.describing("separator", path):
             if detector is None:
                 if content["detector"] is None:
                     raise CheckpointError(
                         f"{path} was trained through a custom detector, which it does not contain; name it with "
                         "--detector package.module:factory, or pass it in Python as `detector`"
                     )
-                detector = CRNN.from_description(content["detector"], path)
-                checkpoint.load_weights(detector, part("detector."), path)
-            check_detector(detector, content["labels"], FeatureConfig(**content["features"]), str(path))
-            mask_network = MaskNetwork(MaskNetworkConfig(**content["mask_network"]))
-            checkpoint.load_weights(mask_network, part("mask_network."), path)
+                detector = checkpoint.build(
+                    lambda: CRNN.from_description(content["detector"], path), part("detector."), path
+                )
+            features = checkpoint.config_of(FeatureConfig, content["features"])
+            check_detector(detector, content["labels"], features, str(path))
+            sizes = checkpoint.config_of(MaskNetworkConfig, content["mask_network"])
+            mask_network = checkpoint.build(lambda: MaskNetwork(sizes), part("mask_network."), path)
+            kind = ClassSeparator if content.get("sources") == "classes" else Separator
             floor, merge = content["mask_floor"], content["merge"]
-        except (KeyError, TypeError) as error:
-            raise CheckpointError(f"the description of the separator in {path} is incomplete ({error})") from error
-        kind = ClassSeparator if content.get("sources") == "classes" else Separator
-        return kind(mask_network, detector, mask_floor=floor, merge=merge, backend=backend).eval()
+            return kind(mask_network, detector, mask_floor=floor, merge=merge, backend=backend).eval()
 
 
 class ClassSeparator(Separator):

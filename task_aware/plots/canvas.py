@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from task_aware.base.files import replacing
 
@@ -67,7 +68,12 @@ def _slaney(hertz: np.ndarray) -> np.ndarray:
 
 
 def save(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Writes the figure as a PNG, completely or not at all; missing folders are created."""
+    """Writes the figure as a PNG, completely or not at all; missing folders are created.
+
+    Names are drawn as they are: a `$` begins no formula.
+    """
     FigureCanvasAgg(figure)
+    for text in figure.findobj(Text):
+        cast(Text, text).set_parse_math(False)
     with replacing(Path(path)) as temporary:
         figure.savefig(temporary, format="png", dpi=DPI)

@@ -10,7 +10,7 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from task_aware.data.labels import Event
+from task_aware.data.labels import Event, label_of
 from task_aware.data.soundscapes import SAMPLE_RATE, Soundscape
 from task_aware.models.features import FeatureConfig
 from task_aware.plots.canvas import COLORS, DPI, INK, WIDTH, draw_mel, save, style
@@ -70,7 +70,7 @@ def draw_soundscape(path: str | os.PathLike[str], soundscape: Soundscape, *, tit
     plot_mixture(
         path,
         front_end.mel(torch.from_numpy(waveforms)).numpy(),
-        ["mixture", *soundscape.parts],
+        ["mixture", *map(label_of, soundscape.parts)],
         soundscape.events,
         seconds=waveforms.shape[1] / SAMPLE_RATE,
         f_max=front_end.f_max,

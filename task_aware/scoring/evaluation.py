@@ -13,9 +13,9 @@ from tqdm import tqdm
 
 from task_aware import ops
 from task_aware.base.errors import RecordingError
-from task_aware.data.audio import read_audio
 from task_aware.data.desed import Clip, Split
 from task_aware.data.labels import Event
+from task_aware.data.offset import remove_offset
 from task_aware.data.samples import check_level
 from task_aware.models.copies import listening_copy
 from task_aware.models.decoding import decode
@@ -40,7 +40,7 @@ def _readable(
 ) -> Iterator[tuple[Clip, np.ndarray]]:
     for clip in clips:
         try:
-            samples = read_audio(clip.path, front_end.sample_rate)
+            samples = clip.read(front_end.sample_rate)
             check_level(samples, str(clip.path))
             if len(samples) <= front_end.n_fft // 2:
                 raise RecordingError(
@@ -52,7 +52,7 @@ def _readable(
                 raise
             unusable[clip.filename] = str(error)
         else:
-            yield clip, samples
+            yield clip, remove_offset(samples, front_end.sample_rate)
 
 
 def _batches(recordings: Iterable[tuple[Clip, np.ndarray]], size: int) -> Iterator[list[tuple[Clip, np.ndarray]]]:

@@ -117,7 +117,9 @@ def event_counts(
             _items("reference", file, events, labels),
             _items("estimated", file, estimated.get(file, ()), labels),
         )
-        totals.append(np.array([[metric.class_wise[x][key] for key in ("Nref", "Nsys", "Ntp")] for x in labels]))
+        totals.append(
+            np.array([[metric.class_wise[_named(x)][key] for key in ("Nref", "Nsys", "Ntp")] for x in labels])
+        )
     return np.diff(totals, axis=0).astype(np.int64)
 
 
@@ -130,7 +132,7 @@ def segment_f1(reference: Events, estimated: Events, labels: Sequence[str], *, r
 
     Arguments and errors are those of `event_f1`.
     """
-    metric = _sed_eval().sound_event.SegmentBasedMetrics(list(labels), time_resolution=float(resolution))
+    metric = _sed_eval().sound_event.SegmentBasedMetrics(list(map(_named, labels)), time_resolution=float(resolution))
     scores = _score("segment-based", metric, reference, estimated, labels)
     return scores if (1024 * float(resolution)).is_integer() else replace(scores, note=BORDERS.format(resolution))
 
@@ -138,7 +140,7 @@ def segment_f1(reference: Events, estimated: Events, labels: Sequence[str], *, r
 def _event_metric(labels: Sequence[str], t_collar: float, percentage_of_length: float) -> Any:
     """sed_eval's event-based metric."""
     return _sed_eval().sound_event.EventBasedMetrics(
-        list(labels), t_collar=float(t_collar), percentage_of_length=float(percentage_of_length)
+        list(map(_named, labels)), t_collar=float(t_collar), percentage_of_length=float(percentage_of_length)
     )
 
 
@@ -173,7 +175,8 @@ def _score(name: str, metric: Any, reference: Events, estimated: Events, labels:
             _items("reference", file, events, labels),
             _items("estimated", file, estimated.get(file, ()), labels),
         )
-    classes = metric.results_class_wise_metrics()
+    found = metric.results_class_wise_metrics()
+    classes = {label: found[_named(label)] for label in labels}
     counts = {
         label: (round(classes[label]["count"]["Nref"]), round(classes[label]["count"]["Nsys"])) for label in labels
     }
@@ -189,7 +192,7 @@ def _score(name: str, metric: Any, reference: Events, estimated: Events, labels:
         error_rate=float(overall["error_rate"]["error_rate"]) if metric.overall["Nref"] else math.nan,
         per_class=per_class,
         counts={label: both for label, both in counts.items() if any(both)},
-        false_alarms=round(sum(metric.class_wise[label]["Nfp"] for label in labels)),
+        false_alarms=round(sum(metric.class_wise[_named(label)]["Nfp"] for label in labels)),
         averaged=averaged,
         left_out=tuple(label for label in labels if label not in averaged),
     )
@@ -212,7 +215,12 @@ def check_events(name: str, file: str, events: Sequence[Event], labels: Sequence
 
 def _items(name: str, file: str, events: Sequence[Event], labels: Sequence[str]) -> list[dict[str, Any]]:
     check_events(name, file, events, labels)
-    return [{"event_label": event.label, "onset": event.onset, "offset": event.offset} for event in events]
+    return [{"event_label": _named(event.label), "onset": event.onset, "offset": event.offset} for event in events]
+
+
+def _named(label: str) -> str:
+    """A class as sed_eval is told it: it takes a label `none`, in any case, for no label."""
+    return f"class {label}"
 
 
 def _zero_if_nan(value: float) -> float:

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from task_aware.base.files import replacing
-from task_aware.data.audio import read_audio
 from task_aware.data.desed import Clip, Split, read_events
 from task_aware.models.denoiser import DenoisedDetector
 from task_aware.models.opening import detector_of
@@ -73,7 +72,7 @@ def real_time_factor(model: nn.Module, system: str, clip: Clip, device: torch.de
     """Computing time per second of audio, one clip at a time, without reading and decoding."""
     model = model.to(device).eval()
     rate = detector_of(model).feature_config.sample_rate
-    waveform = torch.from_numpy(read_audio(clip.path, rate)).to(device)[None]
+    waveform = torch.from_numpy(clip.read(rate)).to(device)[None]
     seconds = []
     for _ in range(TIMED + 1):
         start = time.perf_counter()

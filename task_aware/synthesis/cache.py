@@ -7,13 +7,13 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import soundfile
 
 from task_aware.base.errors import DataError
 from task_aware.data.corpus import Corpus
-from task_aware.data.labels import DESED_CLASSES
 from task_aware.data.recordings import cache_folder
 from task_aware.synthesis.build import build, identity
 from task_aware.synthesis.contents import SIZES, VERSION
@@ -121,9 +121,10 @@ def open_corpus(
     rirs: Path | None,
     *,
     sample_rate: int,
-    labels: tuple[str, ...] = DESED_CLASSES,
+    labels: Sequence[str] | None = None,
+    channel: int | None = None,
     tiny: bool = False,
 ) -> Corpus:
-    """Opens the corpus in `data`, by default the built-in one (in its smallest size if `tiny`)."""
+    """Opens the corpus in `data`, by default the built-in one (the tiny size if `tiny`), with `labels` or its own."""
     root = data or builtin_corpus(size="tiny" if tiny else "full")
-    return Corpus(root, rirs, labels=labels, sample_rate=sample_rate)
+    return Corpus(root, rirs, labels=labels, sample_rate=sample_rate, channel=channel)

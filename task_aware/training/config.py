@@ -201,6 +201,8 @@ class RunConfig:
     Attributes:
         data: data folder in DESED's layout; default: the built-in corpus.
         rirs: folder of room impulse responses; default: DATA/rirs if it exists, otherwise no reverberation.
+        channel: channel of the recordings to take, counted from 0; default: the mean of all, or W where a header says
+            Ambisonic.
         out: output folder.
         seed: random seed of weights and data.
         fused: train with the native operators; `--no-fused`: with their PyTorch references.
@@ -216,6 +218,7 @@ class RunConfig:
 
     data: Path | None = None
     rirs: Path | None = None
+    channel: int | None = None
     out: Path = Path("runs/separator")
     seed: int = 0
     fused: bool = True
@@ -298,12 +301,14 @@ class TrainSedConfig(RunConfig):
     """Options of `python -m task_aware.train_sed`.
 
     Attributes:
+        classes: the classes to detect; default: those of the data, sorted. Other labels in the data are an error.
         training: the detector and its training.
     """
 
     command: ClassVar[str] = "train_sed"
 
     out: Path = Path("runs/detector")
+    classes: list[str] | None = None
     training: DetectorTrainingConfig = field(default_factory=DetectorTrainingConfig)
 
     @property

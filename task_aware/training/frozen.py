@@ -15,7 +15,6 @@ from task_aware.data.corpus import Corpus
 from task_aware.models.crnn import CRNN, load_detector
 from task_aware.models.detector import Detector
 from task_aware.models.opening import BUILTIN_DETECTOR, open_detector
-from task_aware.synthesis.cache import open_corpus
 from task_aware.training.config import (
     BatchConfig,
     DetectorTrainingConfig,
@@ -26,7 +25,7 @@ from task_aware.training.config import (
 from task_aware.training.detector import DetectorModule, fit_scaler
 from task_aware.training.folder import check_same_options, last_checkpoint
 from task_aware.training.loop import fit
-from task_aware.training.setup import FAST_STEPS
+from task_aware.training.setup import FAST_STEPS, corpus_of
 
 _log = logging.getLogger(__name__)
 
@@ -101,9 +100,7 @@ def get_detector(config: FrozenDetectorConfig) -> Detector:
             sed.training.max_steps = FAST_STEPS
         data, steps = config.data or "the built-in corpus", sed.training.max_steps
         _log.info("no --detector given; training one on %s first (%d steps)", data, steps)
-        corpus = open_corpus(
-            config.data, config.rirs, sample_rate=sed.training.features.sample_rate, tiny=config.fast_dev_run
-        )
+        corpus = corpus_of(config, sample_rate=sed.training.features.sample_rate, labels=sed.classes)
         detector = train_detector(config, sed.training, corpus, out)
     if config.resume and not last_checkpoint(config.out).is_file():
         _log.info("the run had stopped while its detector was trained; starting the main training now")

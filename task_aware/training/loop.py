@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from task_aware.base import checkpoint
 from task_aware.base.errors import CheckpointError, Terminated
+from task_aware.base.files import claim
 from task_aware.training.config import RunConfig
 from task_aware.training.folder import (
     LOGS,
@@ -54,8 +55,10 @@ class SafetensorsCheckpointIO(CheckpointIO):
 
     def load_checkpoint(self, path: Any, *_: Any, **__: Any) -> dict[str, Any]:
         tensors, content = checkpoint.read(path, "training")
-        state = checkpoint.unflatten(content["tree"], tensors)
-        if state["global_step"] > self.max_steps:
+        with checkpoint.describing("run", path):
+            state = checkpoint.unflatten(content["tree"], tensors)
+            ahead = state["global_step"] > self.max_steps
+        if ahead:
             raise CheckpointError(
                 f"{path} has {state['global_step']} steps already, more than the {self.max_steps} of --max-steps; give "
                 "at least as many"
@@ -164,9 +167,12 @@ def fit(
     Raises:
         CheckpointError: `out` holds what a new run would replace; or the run is to be resumed, but `out` has no
             checkpoint, that of a run with other options, or one of more steps.
+        OutputError: another command is writing to `out`.
         Terminated: the process was asked to end.
     """
     last = last_checkpoint(out)
+    if is_first_process():
+        claim(out)
     if config.resume and not last.is_file():
         raise CheckpointError(f"there is no {last} to resume; start without --resume")
     if config.resume:

@@ -21,6 +21,8 @@ class Range(NamedTuple):
         return math.isfinite(value) and (self.low < value if self.open_ else self.low <= value) and value <= self.high
 
     def __str__(self) -> str:
+        if math.isinf(self.low):
+            return "a finite number"
         low = f"{'a number above' if self.open_ else 'at least'} {self.low:g}"
         return low if math.isinf(self.high) else f"{low} and at most {self.high:g}"
 
@@ -32,6 +34,7 @@ _SECONDS = Range(0.1, 3600)
 #: Ranges by the last part of an option's name. An option that is not here checks itself.
 RANGES = {
     "seed": Range(0, 2**31 - 1),
+    "channel": _NOT_NEGATIVE,
     "devices": _AT_LEAST_ONE,
     "workers": _NOT_NEGATIVE,
     "strong": _CLIPS,
@@ -76,5 +79,6 @@ def check_ranges(config: object, name: str = "") -> None:
         wanted = RANGES.get(field.name)
         if is_dataclass(value):
             check_ranges(value, f"{option}.")
-        elif wanted is not None and not isinstance(value, str) and value not in wanted:
-            raise ValueError(f"--{option} is {value}; give {wanted}")
+        elif wanted is not None and isinstance(value, (int, float)) and value not in wanted:
+            finite = "" if math.isfinite(value) or math.isinf(wanted.low) else ", and a finite number"
+            raise ValueError(f"--{option} is {value}; give {wanted}{finite}")

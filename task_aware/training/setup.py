@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -13,12 +14,25 @@ from task_aware.models.merging import check_merge
 from task_aware.models.opening import pick_device
 from task_aware.models.protocol import output_frames
 from task_aware.ops._assignment import EXHAUSTIVE_UP_TO
+from task_aware.synthesis import open_corpus
 from task_aware.training.config import LossConfig, OptimiserConfig, RunConfig, TrainConfig
 from task_aware.training.folder import check_new
 from task_aware.training.ranges import check_ranges
 
 #: Steps of a `--fast-dev-run`, for the separator and for the detector.
 FAST_STEPS = 6
+
+
+def corpus_of(config: RunConfig, *, sample_rate: int, labels: Sequence[str] | None) -> Corpus:
+    """Opens the data of a run, with these classes or its own; a fast run without data has the smallest corpus."""
+    return open_corpus(
+        config.data,
+        config.rirs,
+        sample_rate=sample_rate,
+        labels=labels,
+        channel=config.channel,
+        tiny=config.fast_dev_run,
+    )
 
 
 def batch_sizes(config: TrainConfig, step: int) -> BatchSizes:

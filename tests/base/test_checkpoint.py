@@ -68,3 +68,37 @@ def test_a_missing_foreign_or_newer_file_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "FORMAT", 1)
     with pytest.raises(CheckpointError, match="reads formats up to 1; upgrade task_aware"):
         checkpoint.read(other, "separator")
+
+
+@pytest.mark.parametrize(
+    ("part", "text"),
+    [
+        ("task_aware", "[]"),
+        ("task_aware", '{"format": "1", "kind": "detector"}'),
+        ("task_aware", '{"format": 1}'),
+        ("content", "[" * 10000),
+        ("content", "9" * 5000),
+        ("content", "null"),
+    ],
+)
+def test_a_description_that_is_none_is_one_sentence(tmp_path, part, text):
+    metadata = {"task_aware": '{"format": 1, "kind": "detector"}', "content": "{}"} | {part: text}
+    save_file({"a": torch.ones(1)}, tmp_path / "file.safetensors", metadata)
+    with pytest.raises(CheckpointError, match="not one written by task_aware"):
+        checkpoint.read(tmp_path / "file.safetensors", "detector")
+
+
+def test_sizes_that_do_not_fit_take_no_memory(tmp_path):
+    made = []
+
+    def make() -> torch.nn.Module:
+        made.append(torch.nn.Linear(1 << 22, 1 << 22))
+        return made[-1]
+
+    with pytest.raises(CheckpointError, match=r"the shape of weight is \[2, 2\] instead of \[4194304, 4194304\]"):
+        checkpoint.build(make, {"weight": torch.ones(2, 2), "bias": torch.ones(2)}, "x.safetensors")
+    assert [module.weight.device.type for module in made] == ["meta"]
+
+
+def test_an_error_is_one_line_whatever_it_names():
+    assert "\n" not in str(CheckpointError("the file a\nb is missing"))

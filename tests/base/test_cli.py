@@ -11,6 +11,7 @@ import pytest
 
 import task_aware
 from task_aware.base import cli
+from task_aware.base.errors import DataError
 
 
 def status_of(main) -> object:
@@ -62,3 +63,15 @@ def test_a_closed_pipe_ends_a_command_without_a_word(main, monkeypatch, capsys):
         print("what the interpreter still has to write", file=stdout)
         stdout.flush()
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("content", [b"seed: [1", b"seed: \xff", b"- 1", b"a: 1: 2", b"[" * 5000, b"when: 2001-99-99"])
+def test_a_recipe_that_cannot_be_read_is_one_sentence(tmp_path, content):
+    (tmp_path / "mine.yaml").write_bytes(content)
+    with pytest.raises(DataError, match=r"mine.yaml (cannot be read as a recipe|holds no options)") as error:
+        cli.packaged_configs(["--config", str(tmp_path / "mine.yaml")], "builtin")
+    assert "\n" not in str(error.value)
+
+
+def test_a_recipe_whose_name_no_file_can_have_is_left_to_the_parser():
+    assert cli.packaged_configs(["--config", "a" * 300], "builtin") == ["--config", "a" * 300]

@@ -27,6 +27,17 @@ def test_blocks_joined_are_the_recording(tmp_path, rate, seconds):
     assert np.array_equal(found, expected)
 
 
+@pytest.mark.parametrize("suffix", [".ogg", ".flac", ".mp3"])
+def test_blocks_of_compressed_recordings_are_the_decoders_own_samples(tmp_path, suffix):
+    """As nothing seeks, which gives other samples (findings/seeking_in_vorbis.sh, findings/blocks_of_mp3.sh)."""
+    tone = 0.3 * np.sin(2 * np.pi * 440 * np.arange(12 * 16000) / 16000)
+    soundfile.write(tmp_path / f"tone{suffix}", tone, 16000)
+    whole, _ = soundfile.read(tmp_path / f"tone{suffix}", dtype="float32")
+    blocks = list(read_blocks(tmp_path / f"tone{suffix}", 16000, block_seconds=0.3))
+    assert len(blocks) > 30
+    assert np.abs(np.concatenate(blocks) - whole).max() < 1e-6
+
+
 def test_other_broken_recordings(tmp_path):
     (tmp_path / "empty.wav").touch()
     write(tmp_path / "none.wav", np.zeros(0))
@@ -89,3 +100,11 @@ class TestReadAhead:
         sources = [source for source, _ in made]
         assert set(sources) <= set(range(5)) and all(b - a <= 4 for a, b in pairwise(sorted(sources)))
         reader.close()
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+@pytest.mark.parametrize("values", [(np.inf, -np.inf), (3e38, 3e38), (np.nan, 0.0)])
+def test_channels_that_are_not_finite_are_refused_in_one_sentence_alone(tmp_path, values):
+    soundfile.write(tmp_path / "x.wav", np.tile(np.float32(values), (100, 1)), 16000, subtype="FLOAT")
+    with pytest.raises(RecordingError, match="not finite"):
+        list(read_blocks(tmp_path / "x.wav"))

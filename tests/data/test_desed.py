@@ -2,9 +2,11 @@ from pathlib import Path
 
 import pytest
 
+from task_aware.base import tables as base_tables
 from task_aware.base.errors import DataError
 from task_aware.data import DESED_CLASSES, SPLITS, Event, read_events, read_split
 from task_aware.data.desed import write_events
+from task_aware.data.labels import join_labels
 
 from .recordings import burst, write, write_table
 
@@ -111,13 +113,31 @@ def test_events_of_a_clip_of_unknown_length_refuse_no_split(root):
 def test_a_bad_row_is_named_by_file_and_line(root, row, message):
     validation_table(root, "v2.wav\t\t\t", row)
     with pytest.raises(DataError, match=rf"validation.tsv:3 .*{message}") as caught:
-        read_split(root, "validation")
+        read_split(root, "validation", DESED_CLASSES)
     assert "\n" not in str(caught.value)
 
 
 def test_unknown_weak_labels_are_named(root):
     with pytest.raises(DataError, match=r"weak.tsv:2 has the unknown label 'Speech'; expected one of Dog"):
         read_split(root, "weak", ["Dog"])
+
+
+def test_a_table_has_the_labels_that_it_has(root):
+    """Of any script, with spaces, slashes and commas; DESED's are no bound."""
+    label = 'Dishes, pots / \u30ab\u30e9\u30b9 "loud"'
+    write_table(root / "metadata/train/weak.tsv", "filename\tevent_labels")
+    rows = [("b.wav", join_labels([label, "Zebra", "Bird"]))]
+    base_tables.write_table(root / "metadata/train/weak.tsv", ("filename", "event_labels"), rows)
+    assert read_split(root, "weak").clips[0].labels == ("Bird", label, "Zebra")
+    base_tables.write_table(
+        root / "metadata/validation/validation.tsv",
+        ("filename", "onset", "offset", "event_label"),
+        [("v1.wav", "0", "1", label)],
+    )
+    assert read_split(root, "validation").reference == {"v1.wav": (Event(0.0, 1.0, label),)}
+    write_table(root / "metadata/validation/validation.tsv", "filename\tonset\toffset\tevent_label", "v1.wav\t0\t1\t")
+    with pytest.raises(DataError, match=r"validation.tsv:2 has no label; name the class"):
+        read_split(root, "validation")
 
 
 def test_a_split_that_cannot_be_used_says_why(root, tmp_path):
@@ -198,3 +218,11 @@ def test_a_row_after_a_name_of_two_lines_has_its_own_line(root):
     validation_table(root, '"v1\n.wav"\t1\t2\tDog', "", "v2.wav\t2\t1\tDog")
     with pytest.raises(DataError, match=r"validation.tsv:5 has the onset 2 s"):
         read_split(root, "validation")
+
+
+def test_a_table_without_a_usable_row_is_one_sentence(root):
+    write_table(root / "metadata/train/weak.tsv", "filename\tevent_labels", "\tSpeech")
+    problems: list[str] = []
+    with pytest.raises(DataError, match="has no row that can be used"):
+        read_split(root, "weak", problems=problems)
+    assert "has no filename" in problems[0]

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from task_aware.data.levels import ActivePart, Frames, active_part, power_spectrum, room_gain
+from task_aware.data.levels import ActivePart, Frames, active_part, constant_offset, power_spectrum, room_gain
 
 from .recordings import burst
 
@@ -89,3 +89,15 @@ def test_the_gain_of_a_room_is_that_of_its_convolution():
         assert 20 * np.log10(room_gain(power_spectrum(samples), power_spectrum(room)) / exact) == pytest.approx(
             0.0, abs=1.0
         )
+
+
+def test_an_offset_is_told_from_a_low_sound_and_from_chance():
+    time = np.arange(4 * RATE) / RATE
+    thump = np.where(time < 0.05, 0.5 * np.sin(np.pi * time / 0.05), 0.0)  # half a period, then silence
+    for samples in (burst(0.3), burst(0.3, tail=3.7), thump):
+        assert constant_offset(samples, RATE) == 0.0
+        for offset in (0.02, -0.02):
+            assert constant_offset(samples + offset, RATE) == pytest.approx(offset, abs=0.005)
+    for samples in (0.5 * np.sin(2 * np.pi * 0.7 * time), burst(0.005)):
+        assert constant_offset(samples, RATE) == 0.0
+    assert constant_offset(np.full(1000, 0.1), RATE) == pytest.approx(0.1)

@@ -21,7 +21,7 @@ def test_a_class_of_several_events_keeps_their_levels(root):
                 mixture.sources[0, round(event.onset * RATE) : round(event.offset * RATE)] for event in mixture.events
             ]
             quiet, loud = sorted(active_part(part, RATE).rms for part in parts)
-            assert loud == pytest.approx(1.0, rel=1e-3)
+            assert loud == pytest.approx(1.0, rel=0.02)  # levels are measured above 20 Hz
             assert -40.01 <= decibels(mixture.gains[0]) <= -10.0
             ratios.append(decibels(quiet / loud))
     assert len(ratios) > 5

@@ -13,7 +13,7 @@ from task_aware.base.errors import DataError, RecordingError
 from task_aware.data import recordings as module
 from task_aware.data.audio import read_audio
 from task_aware.data.finding import find_audio
-from task_aware.data.levels import Frames, power_spectrum
+from task_aware.data.levels import Frames, audible, power_spectrum
 from task_aware.data.recordings import Recordings
 
 from .recordings import burst, write
@@ -58,7 +58,7 @@ def same_as_the_files(bank: Recordings, folder: Path, names: str = "abc") -> boo
 def test_16_bit_recordings_are_kept_without_loss_and_with_their_measures(folder):
     bank = opened(folder)
     assert same_as_the_files(bank, folder)
-    samples = read_audio(folder / "a.wav")
+    samples = audible(read_audio(folder / "a.wav"), 16000)
     recording = bank.read(Path("a.wav"))
     assert recording.frames.energies == pytest.approx(Frames.of(samples, 16000).energies, rel=1e-6)
     exact = power_spectrum(samples)
@@ -214,3 +214,10 @@ def test_processes_that_open_it_at_once_read_the_same(folder):
         assert process.exitcode == 0
     exact = sum(total(np.rint(read_audio(path) * 32768)) for path in folder.iterdir())
     assert found == {exact}
+
+
+@pytest.mark.parametrize(("level", "reason"), [(1e30, "reaches 1e[+]30"), (1e-30, "is silent")])
+def test_sound_whose_energy_has_no_value_is_rejected(tmp_path, level, reason):
+    soundfile.write(tmp_path / "x.wav", np.full(1600, level), 16000, subtype="FLOAT")
+    with pytest.raises(DataError, match=reason):
+        Recordings(tmp_path, [Path("x.wav")], sample_rate=16000, max_broken=0.0, silent_peak=0.0)

@@ -2,10 +2,22 @@ import numpy as np
 import pytest
 
 from task_aware.base.errors import DataError
-from task_aware.data import Soundbank, read_audio
+from task_aware.data import DESED_CLASSES, Soundbank, read_audio
+from task_aware.data.classes import classes_of
+from task_aware.data.labels import safe_name
 
 from .recordings import burst, write
 
+LABELS_OF_ALL_KINDS = (
+    "Dishes, pots / pans",
+    "\u0632\u0646\u06af",
+    "a_nOn",
+    ".hidden",
+    "100 %",
+    "background",
+    "x:y?",
+    "@eaDir",
+)
 LABELS = ("Cat", "Dog", "Frying", "Speech")
 
 
@@ -80,8 +92,19 @@ def test_rates_other_than_the_recordings_are_met(root):
     assert len(bank.read(bank.foreground["Cat"][0]).samples) == 32000
 
 
+def test_a_bank_has_the_classes_of_its_folders_whatever_their_names(root):
+    """Names that no folder can have are written with percent signs, and suffixes of DESED's are no part of them."""
+    for number, label in enumerate(LABELS_OF_ALL_KINDS):
+        write(root / "audio/train/soundbank/foreground" / safe_name(label) / "a.wav", burst(0.1, seed=number))
+    bank = Soundbank(root)
+    assert set(LABELS_OF_ALL_KINDS) <= set(bank.labels) and list(bank.labels) == sorted(bank.labels)
+    assert {"Doorbell", "Dog", "Frying", "Speech"} == set(bank.labels) - set(LABELS_OF_ALL_KINDS)
+    assert bank.unknown == () and bank.absent == ()
+    assert set(classes_of(root)) == set(bank.labels)  # the tables name Dog, Frying and Speech
+
+
 def test_real_bank(minidesed):
-    bank = Soundbank(minidesed)
+    bank = Soundbank(minidesed, DESED_CLASSES)
     assert {label: len(paths) for label, paths in bank.foreground.items()} == {
         "Alarm_bell_ringing": 4,
         "Cat": 2,

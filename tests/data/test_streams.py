@@ -106,3 +106,15 @@ def test_a_header_alone_is_one_sentence():
         list(read_stream(io.BytesIO(b"RIFF\0\0\0\0WAVE"), 16000, 100))
     with pytest.raises(RecordingError, match="standard input cannot be decoded"):
         list(read_stream(io.BytesIO(b"fLaC" + bytes(100)), 16000, 100))
+
+
+def test_a_damaged_header_takes_no_memory():
+    """A stream is asked for little at a time, however long a chunk says that it is."""
+
+    class Stream(io.BytesIO):
+        def read(self, n_bytes: int | None = -1) -> bytes:
+            assert n_bytes is not None and 0 <= n_bytes <= 1 << 20
+            return super().read(n_bytes)
+
+    with pytest.raises(RecordingError, match="ends before its first sample"):
+        list(read_stream(Stream(b"RIFF\0\0\0\0WAVEjunk\xf0\xff\xff\xff" + bytes(100)), 16000, 100))

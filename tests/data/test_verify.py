@@ -7,6 +7,7 @@ import soundfile
 from task_aware import verify_data
 from task_aware.base.errors import DataError
 from task_aware.data.desed import read_split
+from task_aware.data.labels import DESED_CLASSES
 from task_aware.data.verify import verify
 
 from .recordings import burst, write, write_table
@@ -27,7 +28,7 @@ def look(root, fuss, **options):
 
 
 def test_a_data_set_as_real_ones_are(full, fuss):
-    report = look(full, fuss, decode=True)
+    report = look(full, fuss, decode=True, labels=DESED_CLASSES)
     assert report.can_train and not report.problems
     assert report.usable == {"weak", "unlabelled", "synthetic", "validation", "public", "soundbank", "rirs"}
     notes = "\n".join(report.notes)
@@ -49,6 +50,15 @@ def test_a_data_set_as_real_ones_are(full, fuss):
     }
     assert sorted(map(len, report.rirs.rooms.values())) == [1, 3]
     assert report.seconds(clip.path for clip in report.splits["validation"].clips) == pytest.approx(20.0)
+
+
+def test_recordings_with_an_offset_are_named(full, fuss):
+    write(full / "audio/train/soundbank/foreground/Dog/bark.flac", burst(0.3, lead=1.0) + np.float32(0.005))
+    write(full / "audio/validation/v1.wav", burst(10.0) - 0.2)
+    notes = "\n".join(look(full, fuss, decode=True).notes)
+    assert "1 of the 8 recordings of soundbank have a constant offset, which is taken out" in notes
+    assert "1 of the 2 recordings of validation have a constant offset" in notes
+    assert "Dog/bark.flac" in notes and "validation/v1.wav" in notes and "recordings of rirs" not in notes
 
 
 def test_the_command_prints_it_and_ends_with_its_status(full, fuss, capsys):
@@ -90,11 +100,11 @@ def test_only_decoding_finds_what_is_silent_or_not_finite(full, fuss):
     notes = "\n".join(report.notes)
     assert "silent.wav is silent" in notes and "nan.wav holds samples that are not finite" in notes
     assert "1 of the 2 clips of weak are silent (the first: " in notes
-    assert report.can_train  # 2 of 29 are left out, and a clip may be silent
+    assert report.can_train  # 2 of 30 are left out, and a clip may be silent
     for number in range(20):
         write(foreground / f"Dog/{number}.wav", np.zeros(100))
     report = look(full, fuss, decode=True)
-    assert "22 of the 29 recordings of soundbank are unusable, but at most 10% may be:" in report.problems
+    assert "22 of the 30 recordings of soundbank are unusable, but at most 10% may be:" in report.problems
     assert report.problems[-1] == "... and 2 more"
     assert not report.can_train and "soundbank" not in report.usable
 
@@ -104,10 +114,10 @@ def test_all_bad_rows_are_named_at_once(full, fuss, capsys):
     header = "filename\tonset\toffset\tevent_label"
     write_table(table, header, "v1.wav\t1\t2\tDog", "v1.wav\t3\t2\tDog", "v2.wav\t\t\t", "v2.wav\t0\t1\tBird")
     problems = []
-    assert len(read_split(full, "validation", problems=problems).reference["v1.wav"]) == 1
+    assert len(read_split(full, "validation", DESED_CLASSES, problems=problems).reference["v1.wav"]) == 1
     assert [problem.split(" ")[0] for problem in problems] == [f"{table}:3", f"{table}:5"]
     with pytest.raises(SystemExit) as exit_:
-        verify_data.main([str(full), f"--rirs={fuss}"])
+        verify_data.main([str(full), f"--rirs={fuss}", "--classes", *DESED_CLASSES])
     assert exit_.value.code == 1
     printed = capsys.readouterr()
     assert f"\n  {problems[0]}\n  {problems[1]}\n" in printed.out

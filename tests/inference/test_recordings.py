@@ -128,3 +128,9 @@ def test_names_are_the_same_wherever_the_command_runs(tree, monkeypatch):
     found = named(tree)
     monkeypatch.chdir(tree.parent)
     assert named("in") == named("in" + os.sep) == named("./in") == found
+
+
+def test_a_list_with_a_name_that_no_file_can_have_names_it(tmp_path):
+    line = "n" * 300
+    (tmp_path / "list.txt").write_text(f"{line}\n")
+    assert [each.name for each in find_recordings([str(tmp_path / "list.txt")])] == [line]

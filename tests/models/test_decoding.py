@@ -27,6 +27,12 @@ class TestDecode:
     def test_one_run_is_one_event_in_seconds(self):
         assert decode(track(157, (16, 48)), ["Dog"], FRAME_SECONDS) == [Event(16 * 0.06375, 48 * 0.06375, "Dog")]
 
+    @pytest.mark.parametrize("span", [(0, 5), (152, 157)])
+    def test_the_median_filter_keeps_a_sound_at_the_end_of_a_clip(self, span):
+        """sed_scores_eval's removes it (findings/clip_ends_in_sed_scores_eval.sh)."""
+        found = decode(track(157, span), ["Dog"], FRAME_SECONDS, median_frames=9)
+        assert found == decode(track(157, span), ["Dog"], FRAME_SECONDS, median_frames=1) != []
+
     def test_the_threshold_itself_is_active(self):
         frame = np.full((10, 1), 0.5, dtype=np.float32)
         assert decode(frame, ["Dog"], 1.0) == [Event(0.0, 10.0, "Dog")]

@@ -175,3 +175,9 @@ def test_small_cases_of_sed_eval(name: str):
         ("error_rate", "micro_error_rate"),
     ):
         assert getattr(scores, ours) == pytest.approx(case["measured"][theirs], abs=1e-9), ours
+
+
+def test_a_class_may_be_called_none():
+    """sed_eval takes such a label for no label."""
+    events = {"a": [Event(0.0, 1.0, "None")]}
+    assert event_f1(events, events, ("None", "x")).macro == segment_f1(events, events, ("None", "x")).macro == 1.0

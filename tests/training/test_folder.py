@@ -168,6 +168,12 @@ def test_data_are_compared_by_what_they_hold(tmp_path, monkeypatch):
         train(given)
     with pytest.raises(CheckpointError, match=r"data.content was 1 recordings \w+ and is 1 recordings \w+"):
         train(replace(given, data=make_data(tmp_path / "other", n_samples=3200)))
+    changed = make_data(tmp_path / "changed")
+    recording = next(changed.rglob("*.wav"))
+    content = recording.read_bytes()
+    recording.write_bytes(content[:2000] + b"\1\1" + content[2002:])
+    with pytest.raises(CheckpointError, match=r"data.content was"):
+        train(replace(given, data=changed))
     (tmp_path / "moved/metadata/validation/validation.tsv").write_text("filename\nclip.flac\n")
     with pytest.raises(CheckpointError, match=r"data.content was"):
         train(replace(given, data=tmp_path / "moved"))

@@ -16,7 +16,7 @@ def nothing_is_computed(monkeypatch):
     def opened(*_: object, **__: object) -> None:
         raise AssertionError("the options were not checked first")
 
-    for name in ("train.open_corpus", "train.get_detector", "train_sed.open_corpus", "train_sep.get_detector"):
+    for name in ("train.corpus_of", "train.get_detector", "train_sed.corpus_of", "train_sep.get_detector"):
         monkeypatch.setattr(f"task_aware.{name}", opened)
 
 
@@ -25,7 +25,7 @@ def nothing_is_computed(monkeypatch):
     [
         (train, "batch.strong=0", "losses.mse is trained on these clips"),
         (train, "batch.strong=-1", "give at least 0 and at most 4096"),
-        (train, "batch.strong_seconds=.nan", "give at least 0.1"),
+        (train, "batch.strong_seconds=.nan", "give at least 0.1 and at most 3600, and a finite number"),
         (train, "separator.n_sources=40", "give at least 1 and at most 32"),
         (train, "separator.n_sources=0", "give at least 1 and at most 32"),
         (train, "optimiser.learning_rate=0", "give a number above 0"),
