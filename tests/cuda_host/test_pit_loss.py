@@ -21,6 +21,9 @@ DTYPES = [torch.float32, torch.float64, torch.bfloat16]
 # float32 sums of 16 elements, then float64; a gradient is rounded once to its dtype, bce's after a quotient.
 LOSS_TOLERANCE = {torch.float32: 1e-6, torch.bfloat16: 1e-6, torch.float64: 1e-12}
 GRADIENT_TOLERANCE = {torch.float32: 3e-6, torch.bfloat16: 2**-8, torch.float64: 1e-12}
+#: Estimate and target of one sample are collinear: si_sdr's residual is then what rounding leaves of the energies
+#: (2^-52 of them), beside a floor of 2^-23, in the kernel as in the reference.
+COLLINEAR, COLLINEAR_TOLERANCE = "si_sdr, one of everything", 1e-6
 
 
 @dataclass
@@ -103,6 +106,10 @@ def outputs(item: Sources, kind: str = "mse") -> dict[str, tuple[torch.dtype, tu
     return found | ({"slopes": (torch.float64, (B, S, 5))} if kind in RATIOS else {})
 
 
+def tolerance(case: Case, of_dtype: dict[torch.dtype, float], dtype: torch.dtype) -> float:
+    return max(of_dtype[dtype], COLLINEAR_TOLERANCE) if case.name == COLLINEAR else of_dtype[dtype]
+
+
 @every_build(DTYPES)
 def test_forward(programs: Programs, build: str, dtype: torch.dtype) -> None:
     cases, wanted = [], []
@@ -118,7 +125,7 @@ def test_forward(programs: Programs, build: str, dtype: torch.dtype) -> None:
         assert torch.equal(result["permutation"], want.permutation), case.name
         # In dB, an error of the energies' sums is one of the ratio, however small that is.
         decibels = 10.0 if case.name.startswith(RATIOS) else None
-        check(case.name, result["loss"], want.loss, LOSS_TOLERANCE[dtype], decibels)
+        check(case.name, result["loss"], want.loss, tolerance(case, LOSS_TOLERANCE, dtype), decibels)
 
 
 def awkward_costs(S: int) -> Tensor:
@@ -204,4 +211,4 @@ def test_backward(programs: Programs, build: str, dtype: torch.dtype) -> None:
     results = programs("pit_loss", build).run(cases, schedules=2 if build == "plain" else 1)
     for case, result, want in zip(cases, results, wanted, strict=True):
         for name, gradient in want.items():
-            check(f"{case.name}, {name}", result[name], gradient, GRADIENT_TOLERANCE[dtype])
+            check(f"{case.name}, {name}", result[name], gradient, tolerance(case, GRADIENT_TOLERANCE, dtype))
