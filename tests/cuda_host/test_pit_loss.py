@@ -21,9 +21,9 @@ DTYPES = [torch.float32, torch.float64, torch.bfloat16]
 # float32 sums of 16 elements, then float64; a gradient is rounded once to its dtype, bce's after a quotient.
 LOSS_TOLERANCE = {torch.float32: 1e-6, torch.bfloat16: 1e-6, torch.float64: 1e-12}
 GRADIENT_TOLERANCE = {torch.float32: 3e-6, torch.bfloat16: 2**-8, torch.float64: 1e-12}
-#: Estimate and target of one sample are collinear: si_sdr's residual is then what rounding leaves of the energies
-#: (2^-52 of them), beside a floor of 2^-23, in the kernel as in the reference.
-COLLINEAR, COLLINEAR_TOLERANCE = "si_sdr, one of everything", 1e-6
+#: Where estimate and target are collinear, si_sdr's residual is what rounding leaves of the energies (2^-52 of them),
+#: beside a floor of 2^-23, in the kernel as in the reference.
+COLLINEAR, COLLINEAR_TOLERANCE = ("si_sdr, one of everything", "si_sdr, all equal"), 1e-6
 
 
 @dataclass
@@ -107,7 +107,7 @@ def outputs(item: Sources, kind: str = "mse") -> dict[str, tuple[torch.dtype, tu
 
 
 def tolerance(case: Case, of_dtype: dict[torch.dtype, float], dtype: torch.dtype) -> float:
-    return max(of_dtype[dtype], COLLINEAR_TOLERANCE) if case.name == COLLINEAR else of_dtype[dtype]
+    return max(of_dtype[dtype], COLLINEAR_TOLERANCE) if case.name in COLLINEAR else of_dtype[dtype]
 
 
 @every_build(DTYPES)
