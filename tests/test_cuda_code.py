@@ -31,6 +31,7 @@ class Limits(NamedTuple):
 # multiprocessor: 64 of them fit 1024 threads, 80 fit 768, 128 fit 512, 168 fit 384, 255 fit 256.
 LIMITS = {
     r"assignment_kernel<": Limits(80, 17824),
+    r"pair_costs_kernel<2, double, 5": Limits(128, 1600, stack=16),  # bce, whose float64 logarithms spill
     r"pair_costs_kernel<": Limits(128, 1600),
     r"backward_kernel<": Limits(64),
     r"reorder_(forward|backward)_kernel<": Limits(64),
