@@ -1,4 +1,6 @@
-"""pit_loss and reorder, compared with PyTorch and with torchmetrics and Asteroid, which search on the host."""
+"""pit_loss and reorder, compared with PyTorch and with torchmetrics and Asteroid, which search on the host.
+
+With classes: against the search over all permutations in Python as the DCASE 2026 task 4 baseline does it."""
 
 from __future__ import annotations
 
@@ -30,6 +32,7 @@ class Shape(NamedTuple):
 
 HEADLINE = Shape((12, 5, 128, 628))
 ROWS = Shape((12, 5, 128, 628), "rows")
+CLASSES = Shape((12, 4, 64_000), "snr")
 
 
 def make_sources(sizes: tuple[int, ...], device: str) -> tuple[Tensor, Tensor]:
@@ -132,6 +135,66 @@ def native(shape: Shape) -> Implementation:
     return lambda e, t: ops.pit_loss(e, t, kind=shape.kind, backend="native")
 
 
+def negative_snr(estimates: Tensor, targets: Tensor) -> Tensor:
+    """`[...,N]` both -> `[...]` in dB."""
+    error, energy = ((x.square()).sum(-1) + 2.0**-23 for x in (targets - estimates, targets))
+    return -10 * torch.log10(energy / error)
+
+
+def search_in_python(estimates: Tensor, targets: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+    """Scores each pair of rows that some item allows, then looks up the scores of all S! permutations.
+
+    As in the challenge's baseline, the gradient flows through the table of pairs; and its mean over all rows, of
+    which those without a source count 0, is made one over the sources.
+    """
+    B, S = classes.shape
+    nothing = classes < 0
+    same = (classes[:, :, None] == classes[:, None, :]) & ~nothing[:, :, None]
+    table = torch.full((B, S, S), 1e9, dtype=torch.float64, device=estimates.device)
+    table.diagonal(dim1=1, dim2=2)[nothing] = 0
+    for j in range(S):
+        for i in range(S):
+            allowed = same[:, j, i]
+            if allowed.any():
+                table[allowed, j, i] = negative_snr(estimates[:, i], targets[:, j])[allowed].double()
+    orders = torch.tensor(list(itertools.permutations(range(S))), device=estimates.device)
+    totals = table.gather(2, orders.T[None].expand(B, -1, -1)).mean(1)
+    best, chosen = totals.min(1)
+    return (best * S / (~nothing).sum(1)).to(estimates.dtype), orders[chosen]
+
+
+def masked_form(estimates: Tensor, targets: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+    """Tries all permutations of a table with infinite costs where classes differ: for torch.compile."""
+    there = classes >= 0
+    S = classes.shape[1]
+    orders = torch.tensor(list(itertools.permutations(range(S))), device=estimates.device)
+    with torch.no_grad():
+        table = negative_snr(estimates[:, None], targets[:, :, None]).where(there[:, :, None], 0.0)
+        table = table.masked_fill(classes[:, :, None] != classes[:, None, :], torch.inf)
+        permutation = orders[table[:, torch.arange(S), orders].sum(-1).argmin(-1)]
+    chosen = negative_snr(ops.reorder_reference(estimates, permutation), targets).where(there, 0.0)
+    return chosen.sum(1) / there.sum(1), permutation
+
+
+def make_classes_case(shape: Shape, device: str) -> Case:
+    """Waveforms of two classes and of nothing; each item has a source at least."""
+    B, S, _ = shape.sizes
+    targets = torch.randn(shape.sizes, device=device)
+    classes = torch.randint(-1, 2, (B, S), device=device)
+    classes[:, 0] = 0
+    size = targets.nbytes
+    return Case(
+        "pit_loss in classes",
+        str(shape),
+        (targets + torch.randn_like(targets), targets, classes),
+        bytes_forward=2 * size,
+        tolerance=1e-5,
+        differentiated=(0,),
+        output_gradients=(torch.ones(B, device=device),),
+        bytes_backward=3 * size,
+    )
+
+
 def make_reorder_case(shape: Shape, device: str) -> Case:
     estimates = torch.rand(shape.sizes, device=device)
     order = torch.rand(shape.sizes[:2], device=device).argsort(1)
@@ -172,6 +235,21 @@ def test_pit_loss(side_by_side: SideBySide, shape: Shape, backward: bool) -> Non
         native(shape),
         lambda e, t: ops.pit_loss_reference(e, t, kind=shape.kind),
         make_peers(shape, side_by_side.settings, side_by_side.device),
+        backward=backward,
+    )
+
+
+@pytest.mark.parametrize("backward", [False, True], ids=["forward", "backward"])
+@pytest.mark.shapes([CLASSES], quick=[Shape((2, 4, 400), "snr")], headline=[CLASSES])
+def test_pit_loss_in_classes(side_by_side: SideBySide, shape: Shape, backward: bool) -> None:
+    peers: dict[str, Implementation] = {"search over S! in Python": search_in_python}
+    if side_by_side.settings.compiled:
+        peers["torch.compile of a masked search"] = compiled(masked_form)
+    side_by_side.compare(
+        make_classes_case(shape, side_by_side.device),
+        lambda e, t, classes: ops.pit_loss(e, t, kind="snr", classes=classes, backend="native"),
+        lambda e, t, classes: ops.pit_loss_reference(e, t, kind="snr", classes=classes),
+        peers,
         backward=backward,
     )
 

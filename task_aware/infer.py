@@ -15,7 +15,7 @@ from jsonargparse import ArgumentParser, Namespace
 from task_aware.base import cli
 from task_aware.base.files import claim
 from task_aware.inference.batch import Writer, analyse, seconds_of
-from task_aware.inference.outputs import Outputs, Wanted
+from task_aware.inference.outputs import Layout, Outputs, Wanted
 from task_aware.inference.predictor import Predictor
 from task_aware.inference.recordings import shard
 from task_aware.inference.selection import select_recordings
@@ -43,6 +43,7 @@ def make_parser() -> ArgumentParser:
     add("--plot", action="store_true", help="also draw each recording")
     add("--plot-minutes", type=float, default=2.0, help="how many minutes of a recording to draw, from its start")
     add("--audio", action="store_true", help="also write the separated sources (see docs/inference.md)")
+    add("--audio-layout", choices=get_args(Layout), default="flac", help="form of the sources; s5: DCASE 2026 task 4's")
     add("--threshold", type=float, default=0.5, help="probability from which a class is active")
     add("--median", type=int | None, help="length of the median filter in output frames; 1 switches it off; default: "
         "the detector's own")  # fmt: skip
@@ -102,7 +103,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = make_parser().parse_args(arguments)
     check_numbers(options)
     predictor, inputs = open_predictor(options)
-    outputs = Outputs(options.out, Wanted(options.scores, options.plot, options.audio, predictor.source_names))
+    form = predictor.source_names, options.audio_layout
+    outputs = Outputs(options.out, Wanted(options.scores, options.plot, options.audio, *form))
     recordings = select_recordings(inputs, outputs)
     recordings = shard(recordings, options.shard) if options.shard else recordings
     ending = f"-{options.shard.replace('/', '-of-')}" if options.shard else ""

@@ -9,7 +9,9 @@ from pathlib import Path
 from jsonargparse import ArgumentParser
 
 from task_aware.base import cli
+from task_aware.data.scenes import is_scenes
 from task_aware.data.verify import verify
+from task_aware.data.verify_scenes import verify_scenes
 from task_aware.data.verify_tables import classes_table, forms, splits_table
 from task_aware.training.config import TrainConfig, TrainSedConfig
 from task_aware.training.setup import batch_sizes
@@ -61,6 +63,17 @@ def recipes(usable: set[str]) -> list[tuple[str, str]]:
     return rows
 
 
+def check_scenes(data: Path, classes: Sequence[str] | None) -> None:
+    """Checks a set in the layout of DCASE 2026 task 4; the exit status is 1 if it cannot be scored."""
+    contents, problems = verify_scenes(data, classes)
+    print(contents)
+    if problems:
+        print("\nproblems", *problems, sep="\n  ")
+        print("scoring cannot start", file=sys.stderr)
+        sys.exit(1)
+    print("\nestimates can be scored: task-aware score_sources ESTIMATES --data", data)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Checks a data set: what is there, missing or broken, and which commands can run with it.
 
@@ -68,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     cannot, 2 if the command line is wrong. See docs/data.md.
     """
     parser = ArgumentParser(prog="python -m task_aware.verify_data", description=main.__doc__)
-    parser.add_argument("data", type=Path, help="data folder in DESED's layout")
+    parser.add_argument("data", type=Path, help="data folder in DESED's layout, or in that of DCASE 2026 task 4")
     parser.add_argument(
         "--rirs", type=Path | None, help="folder of room impulse responses; default: DATA/rirs if it exists"
     )
@@ -79,6 +92,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     text = "the classes that there should be; other labels are then problems; default: those of the data"
     parser.add_argument("--classes", nargs="+", type=str | None, help=text)
     options = parser.parse_args(arguments)
+    if is_scenes(options.data):
+        check_scenes(options.data, options.classes)
+        return
     report = verify(options.data, options.rirs, labels=options.classes, channel=options.channel, decode=options.decode)
     print(f"{splits_table(report)}\n\n{classes_table(report)}\n")
     if report.rirs is not None:

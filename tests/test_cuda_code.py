@@ -31,6 +31,7 @@ class Limits(NamedTuple):
 # multiprocessor: 64 of them fit 1024 threads, 80 fit 768, 128 fit 512, 168 fit 384, 255 fit 256.
 LIMITS = {
     r"assignment_kernel<": Limits(80, 17824),
+    r"pair_costs_kernel<2, double, 5": Limits(128, 1600, stack=16),  # bce, whose float64 logarithms spill
     r"pair_costs_kernel<": Limits(128, 1600),
     r"backward_kernel<": Limits(64),
     r"reorder_(forward|backward)_kernel<": Limits(64),
@@ -182,7 +183,8 @@ def test_groups_are_stored_by_one_instruction(library: Path, kernels: list[Kerne
 
 
 def test_pair_costs_reads_ahead_and_scatters_its_sums(library: Path, kernels: list[Kernel]) -> None:
-    chosen = [kernel for kernel in kernels if re.match(r"pair_costs_kernel<\d, float, 5, 4>", kernel.name)]
+    # snr has mse's; si_sdr (4) sums in float64.
+    chosen = [kernel for kernel in kernels if re.match(r"pair_costs_kernel<[0-2], float, 5, 4>", kernel.name)]
     assert len(chosen) == 3
     for name, code in instructions(library, chosen).items():
         first_use = next(k for k, operation in enumerate(code) if operation.startswith(("FADD", "FMUL", "FFMA")))

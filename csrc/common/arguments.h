@@ -5,12 +5,14 @@
 #include <optional>
 
 #include "common/assignment.h"
+#include "common/pit_cost.h"
 #include "common/tensor.h"
 
 namespace task_aware {
 
 inline void check_pit_loss_arguments(const Tensor& estimates, const Tensor& targets,
-                                     const std::optional<Tensor>& mask, int64_t kind) {
+                                     const std::optional<Tensor>& mask, const std::optional<Tensor>& allowed,
+                                     int64_t kind) {
   TASK_AWARE_CHECK(estimates.dim() >= 2 && same_shape(estimates, targets),
                    "pit_loss: estimates and targets must both be [B,S,*] of one shape.");
   TASK_AWARE_CHECK(estimates.scalar_type() == targets.scalar_type() && same_device(estimates, targets),
@@ -19,12 +21,32 @@ inline void check_pit_loss_arguments(const Tensor& estimates, const Tensor& targ
   TASK_AWARE_CHECK(S >= 1 && S <= kMaxSources, "pit_loss: got S = ", S, ", expected 1 to ", kMaxSources, ".");
   TASK_AWARE_CHECK(estimates.size(0) == 0 || estimates.numel() > 0,
                    "pit_loss: the sources have no elements.");
-  TASK_AWARE_CHECK(kind >= 0 && kind <= 2, "pit_loss: unknown kind ", kind, ".");
+  TASK_AWARE_CHECK(kind >= 0 && kind < kPitKinds, "pit_loss: unknown kind ", kind, ".");
   if (mask.has_value()) {
     TASK_AWARE_CHECK(mask->dim() == 2 && mask->size(0) == estimates.size(0) && mask->size(1) == S &&
                          mask->scalar_type() == ScalarType::Bool && same_device(estimates, *mask),
                      "pit_loss: mask must be a bool [B,S] beside the estimates.");
   }
+  if (allowed.has_value()) {
+    TASK_AWARE_CHECK(allowed->dim() == 3 && allowed->size(0) == estimates.size(0) && allowed->size(1) == S &&
+                         allowed->size(2) == S && allowed->scalar_type() == ScalarType::Bool &&
+                         same_device(estimates, *allowed),
+                     "pit_loss: allowed must be a bool [B,S,S] beside the estimates.");
+  }
+}
+
+/// What the forward leaves to the backward: the slopes [B,S,kSlopes] of a ratio, nothing otherwise.
+inline Tensor new_pit_loss_slopes(const Tensor& estimates, int64_t kind) {
+  const int64_t S = is_ratio(static_cast<PitKind>(kind)) ? estimates.size(1) : 0;
+  return torch::stable::new_empty(estimates, {estimates.size(0), S, kSlopes}, ScalarType::Double);
+}
+
+/// Their memory, null if there are none.
+inline Slopes* slopes_to_write(Tensor& slopes) {
+  return slopes.numel() == 0 ? nullptr : reinterpret_cast<Slopes*>(slopes.mutable_data_ptr<double>());
+}
+inline const Slopes* slopes_to_read(const Tensor& slopes) {
+  return slopes.numel() == 0 ? nullptr : reinterpret_cast<const Slopes*>(slopes.const_data_ptr<double>());
 }
 
 /// The loss is kept in float64 for float64 data, otherwise in float32.

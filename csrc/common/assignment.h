@@ -7,10 +7,11 @@
 //
 // Costs are first rounded to integers of at most 2^47, so that totals are exact and ties are ties whatever
 // the order of the additions. An infinite cost becomes 2^53, more than any sum of 32 finite ones: such pairs
-// are avoided first. Shortest augmenting paths (Jonker-Volgenant, O(S^3)) then give the optimum and its dual
-// variables; the optimal matchings are exactly the perfect matchings among the tight pairs, cost = dual of
-// row + dual of column, and a walk through those finds the lexicographically first. Where a warp shares the work and
-// S <= 5, trying every permutation comes to the same in a fraction of the steps.
+// are avoided first. A pair that costs kForbidden is never chosen, even if that leaves no assignment.
+// Shortest augmenting paths (Jonker-Volgenant, O(S^3)) then give the optimum and its dual variables; the
+// optimal matchings are exactly the perfect matchings among the tight pairs, cost = dual of row + dual of
+// column, and a walk through those finds the lexicographically first. Where a warp shares the work and S <= 5,
+// trying every permutation comes to the same in a fraction of the steps.
 //
 // `Lanes` shares the work over columns: Serial on the CPU, a warp on the GPU (where Assignment lies in shared
 // memory).
@@ -38,20 +39,25 @@ struct Serial {
   TASK_AWARE_HOST_DEVICE Nearest nearest(Nearest own) const { return own; }
 };
 
+/// The cost of a pair that must not be chosen, and the distance of what no path has reached.
+constexpr int64_t kForbidden = INT64_MAX;
+
 class Assignment {
  public:
-  /// Sets one cost, already rounded by `round_cost`. Any lane may: `solve` has a barrier before it reads them.
+  /// Sets one cost, rounded by `round_cost`, or kForbidden. Any lane may: `solve` has a barrier before it reads.
   TASK_AWARE_HOST_DEVICE void set(int target, int estimate, int64_t cost) { cost_[target][estimate] = cost; }
 
-  /// After the call (all lanes take part) `match` holds the result.
+  /// After the call (all lanes take part) `match` holds the result, if it returns true: there is one.
   template <typename Lanes>
-  TASK_AWARE_HOST_DEVICE void solve(int S, const Lanes& lanes) {
+  TASK_AWARE_HOST_DEVICE bool solve(int S, const Lanes& lanes) {
     for (int k = lanes.lane(); k < S; k += lanes.count()) {
       row_dual_[k] = 0;
       column_dual_[k] = 0;
       owner_[k] = -1;
     }
-    for (int row = 0; row < S; ++row) augment(row, S, lanes);  // begins and ends with a barrier
+    for (int row = 0; row < S; ++row) {
+      if (!augment(row, S, lanes)) return false;  // begins and ends with a barrier
+    }
     for (int k = lanes.lane(); k < S; k += lanes.count()) match[owner_[k]] = k;
     for (int row = lanes.lane(); row < S; row += lanes.count()) {
       uint32_t tight = 0;
@@ -63,30 +69,35 @@ class Assignment {
     lanes.sync();
     if (lanes.lane() == 0) make_lexicographically_first(S);
     lanes.sync();
+    return true;
   }
 
   /// As `solve`, for S <= kFew: each lane tries its part of the permutations, in lexicographic order.
   template <typename Lanes>
-  TASK_AWARE_HOST_DEVICE void score_all(int S, const Lanes& lanes) {
+  TASK_AWARE_HOST_DEVICE bool score_all(int S, const Lanes& lanes) {
     int permutations = 1;
     for (int k = 2; k <= S; ++k) permutations *= k;
     lanes.sync();
-    Nearest best{INT64_MAX, -1};
+    Nearest best{kForbidden, -1};
     int order[kFew];
     for (int rank = lanes.lane(); rank < permutations; rank += lanes.count()) {
       make_permutation(rank, S, order);
       int64_t total = 0;
       for (int k = 0; k < kFew; ++k) {
-        if (k < S) total += cost_[S - 1 - k][order[k]];
+        if (k >= S || total == kForbidden) continue;
+        const int64_t cost = cost_[S - 1 - k][order[k]];
+        total = cost == kForbidden ? kForbidden : total + cost;
       }
       if (total < best.distance) best = {total, rank};
     }
     best = lanes.nearest(best);
+    if (best.column < 0) return false;
     make_permutation(best.column, S, order);
     for (int k = 0; k < kFew; ++k) {
       if (k < S && lanes.lane() == 0) match[S - 1 - k] = order[k];
     }
     lanes.sync();
+    return true;
   }
 
   static constexpr int kFew = 5;
@@ -104,33 +115,37 @@ class Assignment {
     }
   }
 
-  // Shortest path in reduced costs from the free `row` to a free column, then one more row is matched.
+  // Shortest path in reduced costs from the free `row` to a free column, then one more row is matched. False if
+  // forbidden pairs leave no path.
   template <typename Lanes>
-  TASK_AWARE_HOST_DEVICE void augment(int row, int S, const Lanes& lanes) {
+  TASK_AWARE_HOST_DEVICE bool augment(int row, int S, const Lanes& lanes) {
     for (int k = lanes.lane(); k < S; k += lanes.count()) {
-      distance_[k] = INT64_MAX;
+      distance_[k] = kForbidden;
       done_[k] = false;
     }
     lanes.sync();
     int current_row = row, previous = -1, column = -1;
     while (true) {
-      Nearest best{INT64_MAX, -1};
+      Nearest best{kForbidden, -1};
       for (int k = lanes.lane(); k < S; k += lanes.count()) {
         if (done_[k]) continue;
-        const int64_t through = cost_[current_row][k] - row_dual_[current_row] - column_dual_[k];
-        if (through < distance_[k]) {
-          distance_[k] = through;
-          previous_[k] = previous;
+        if (cost_[current_row][k] != kForbidden) {
+          const int64_t through = cost_[current_row][k] - row_dual_[current_row] - column_dual_[k];
+          if (through < distance_[k]) {
+            distance_[k] = through;
+            previous_[k] = previous;
+          }
         }
         if (distance_[k] < best.distance) best = {distance_[k], k};
       }
       best = lanes.nearest(best);
       lanes.sync();
+      if (best.column < 0) return false;
       for (int k = lanes.lane(); k < S; k += lanes.count()) {
         if (done_[k]) {
           row_dual_[owner_[k]] += best.distance;
           column_dual_[k] -= best.distance;
-        } else {
+        } else if (distance_[k] != kForbidden) {
           distance_[k] -= best.distance;
         }
         if (k == best.column) done_[k] = true;
@@ -150,6 +165,7 @@ class Assignment {
       }
     }
     lanes.sync();
+    return true;
   }
 
   // For each target in turn: the lowest estimate that it can take among tight pairs while the targets before

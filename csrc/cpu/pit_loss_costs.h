@@ -2,9 +2,10 @@
 
 // The costs of all pairs of a chunk of one item; the formulas stand in pit_loss.cpp.
 //
-// They come from direct differences. Blocks of a chunk stay in L1 while all S*S pairs pass over them, a block's sums
-// are held in float32 vector registers and then added in float64 vectors, whose elements are added at the end of the
-// chunk. Every pair is summed in the same order, so equal rows have equal costs.
+// They come from direct differences. Blocks of a chunk stay in L1 while all pairs pass over them, a block's
+// sums are held in float32 vector registers and then added in float64 vectors, whose elements are added at the
+// end of the chunk; si_sdr is summed in float64 throughout. Every pair is summed in the same order, so equal
+// rows have equal costs.
 
 #include <algorithm>
 #include <cstdint>
@@ -33,7 +34,7 @@ struct ChunkParams {
   const T* estimates;  // row 0 of the item, at the chunk's first element
   const T* targets;
   const bool* exists;  // [S] or null
-  double* costs;       // [S,S], row = target
+  double* costs;       // [R,R] of R = pit_rows(kind, S), row = target
   int64_t S;
   int64_t N;       // elements between rows
   int64_t length;  // elements in the chunk
@@ -73,23 +74,24 @@ struct Rows {
 template <PitKind kKind, typename E, typename T, int kWidth, int kEstimates, int kTargets>
 TASK_AWARE_INLINE void add_tile(const Rows<E, T>& rows, int64_t steps, vector_t<double, kWidth>* sums,
                                 int64_t stride) {
-  using Real = accumulate_t<T>;
-  vector_t<Real, kWidth> held[kEstimates][kTargets] = {};
+  using V = vector_t<pit_sum_t<kKind, T>, kWidth>;
+  V held[kEstimates][kTargets] = {};
   for (int64_t step = 0; step < steps; ++step) {
-    vector_t<Real, kWidth> t[kTargets];
-    for (int j = 0; j < kTargets; ++j) t[j] = load<T, kWidth>(rows.target[j] + step * kWidth);
+    V t[kTargets];
+    for (int j = 0; j < kTargets; ++j)
+      t[j] = __builtin_convertvector((load<T, kWidth>(rows.target[j] + step * kWidth)), V);
     for (int i = 0; i < kEstimates; ++i) {
-      const auto e = load<E, kWidth>(rows.first[i] + step * kWidth);
+      const V e = __builtin_convertvector((load<E, kWidth>(rows.first[i] + step * kWidth)), V);
       for (int j = 0; j < kTargets; ++j) {
         if constexpr (kKind == PitKind::kBce) {
-          const auto l = load<E, kWidth>(rows.second[i] + step * kWidth);
+          const V l = load<E, kWidth>(rows.second[i] + step * kWidth);
           held[i][j] -= t[j] * e + (1 - t[j]) * l;
         } else {
           const auto difference = e - t[j];
-          if constexpr (kKind == PitKind::kMse) {
-            held[i][j] += difference * difference;
-          } else {
+          if constexpr (kKind == PitKind::kL1) {
             held[i][j] += absolute(difference);
+          } else {
+            held[i][j] += difference * difference;
           }
         }
       }
@@ -107,7 +109,7 @@ template <PitKind kKind, typename E, typename T, int kWidth, int kEstimates = 1,
 TASK_AWARE_INLINE void add_tile_of(int estimates, int targets, const Rows<E, T>& rows, int64_t steps,
                                    vector_t<double, kWidth>* sums, int64_t stride) {
   if (kEstimates < estimates) {
-    if constexpr (kEstimates < kMostEstimates<kWidth * sizeof(accumulate_t<T>)>) {
+    if constexpr (kEstimates < kMostEstimates<kWidth * sizeof(pit_sum_t<kKind, T>)>) {
       add_tile_of<kKind, E, T, kWidth, kEstimates + 1, kTargets>(estimates, targets, rows, steps, sums,
                                                                  stride);
     }
@@ -129,20 +131,24 @@ inline int group_size(int count, int most) {
 
 template <PitKind kKind, typename T, int kBytes>
 TASK_AWARE_INLINE void chunk_costs(const ChunkParams<T>& p) {
-  using Real = accumulate_t<T>;
+  using Real = pit_sum_t<kKind, T>;
   using E = std::conditional_t<kKind == PitKind::kBce, Real, T>;
   constexpr int kWidth = kBytes / sizeof(Real);
   constexpr int64_t kBlock = kWidth * kStepsPerFlush;
   using Wide = vector_t<double, kWidth>;
-  const int S = static_cast<int>(p.S);
-  int existing_rows[kMaxSources], existing = 0;
-  for (int j = 0; j < S; ++j) {
-    if (p.exists == nullptr || p.exists[j]) existing_rows[existing++] = j;
+  const int S = static_cast<int>(p.S), rows = static_cast<int>(pit_rows(p.kind, p.S));
+  int existing_rows[kMaxSources + 1], existing = 0;
+  for (int j = 0; j < rows; ++j) {
+    if (j == S || p.exists == nullptr || p.exists[j]) existing_rows[existing++] = j;
   }
-  const int estimate_group = group_size(S, kMostEstimates<kBytes>),
+  const T zeros[kBlock] = {};  // row S of both
+  const auto block_of = [&](const T* first, int row, int64_t begin) {
+    return row == S ? zeros : first + row * p.N + begin;
+  };
+  const int estimate_group = group_size(rows, kMostEstimates<kBytes>),
             target_group = group_size(existing, kTile);
-  Wide sums[kMaxSources * kMaxSources];  // [estimate, existing target], added across at the end
-  std::fill(sums, sums + S * existing, Wide{});
+  Wide sums[(kMaxSources + 1) * (kMaxSources + 1)];  // [estimate, existing target], added across at the end
+  std::fill(sums, sums + rows * existing, Wide{});
 
   // The last, incomplete vector is padded: to e = t for differences, to log e = log(1-e) = 0 for bce.
   E padded_first[kTile][kWidth], padded_second[kTile][kWidth];
@@ -156,11 +162,11 @@ TASK_AWARE_INLINE void chunk_costs(const ChunkParams<T>& p) {
       std::copy(row + steps * kWidth, row + length, padded);
       return padded;
     };
-    for (int i = 0; i < S; i += estimate_group) {
-      const int estimates_here = std::min(estimate_group, S - i);
+    for (int i = 0; i < rows; i += estimate_group) {
+      const int estimates_here = std::min(estimate_group, rows - i);
       Rows<E, T> whole, last;
       for (int k = 0; k < estimates_here; ++k) {
-        const T* row = p.estimates + (i + k) * p.N + begin;
+        const T* row = block_of(p.estimates, i + k, begin);
         if constexpr (kKind == PitKind::kBce) {
           for_vectors<kWidth>(length, [&](int64_t n, int count) TASK_AWARE_LAMBDA {
             const auto e = load<T, kWidth>(row + n, count);
@@ -179,7 +185,7 @@ TASK_AWARE_INLINE void chunk_costs(const ChunkParams<T>& p) {
       for (int j = 0; j < existing; j += target_group) {
         const int targets_here = std::min(target_group, existing - j);
         for (int k = 0; k < targets_here; ++k) {
-          whole.target[k] = p.targets + existing_rows[j + k] * p.N + begin;
+          whole.target[k] = block_of(p.targets, existing_rows[j + k], begin);
           if (rest > 0) last.target[k] = pad(whole.target[k], padded_target[k]);
         }
         Wide* const to = sums + i * existing + j;
@@ -189,11 +195,11 @@ TASK_AWARE_INLINE void chunk_costs(const ChunkParams<T>& p) {
     }
   }
 
-  std::fill(p.costs, p.costs + S * S, 0.0);
-  for (int i = 0; i < S; ++i) {
+  std::fill(p.costs, p.costs + rows * rows, 0.0);
+  for (int i = 0; i < rows; ++i) {
     for (int k = 0; k < existing; ++k) {
       for (int lane = 0; lane < kWidth; ++lane)
-        p.costs[existing_rows[k] * S + i] += sums[i * existing + k][lane];
+        p.costs[existing_rows[k] * rows + i] += sums[i * existing + k][lane];
     }
   }
 }
@@ -204,11 +210,14 @@ struct ChunkCosts {
   static TASK_AWARE_INLINE void run(const ChunkParams<T>& p) {
     switch (p.kind) {
       case PitKind::kMse:
+      case PitKind::kSnr:
         return chunk_costs<PitKind::kMse, T, kBytes>(p);
       case PitKind::kL1:
         return chunk_costs<PitKind::kL1, T, kBytes>(p);
       case PitKind::kBce:
         return chunk_costs<PitKind::kBce, T, kBytes>(p);
+      case PitKind::kSiSdr:
+        return chunk_costs<PitKind::kSiSdr, T, kBytes>(p);
     }
   }
 };

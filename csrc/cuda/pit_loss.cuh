@@ -3,18 +3,20 @@
 // pit_loss: loss[b] = 1/(M*N) * min over permutations of sum over existing targets j and elements n of
 //                     d(estimates[b, permutation[b,j], n], targets[b,j,n])
 //   estimates, targets [B,S,N]; mask [B,S]: the M existing targets of each item; loss [B]
+//   allowed [B,S,S]: which estimates (last) the existing targets may have; NaN where no assignment is left
 //   permutation [B,S]: the lexicographically first
 //   d: mse (e-t)^2 · l1 |e-t| · bce -(t*max(log e,-100) + (1-t)*max(log(1-e),-100))
+// snr and si_sdr: loss[b] = 1/M * min over permutations of the sum of the pairs' negative ratios in dB,
+//   10 log10((|e-at|^2 + f) / (|at|^2 + f)) with f = 2^-23; a is 1 (snr) or e.t / (|t|^2 + f) (si_sdr)
+// The backward is in pit_loss_backward.cuh.
 //
-// Mapping, forward, two launches without atomics, so that results repeat bit for bit:
+// Mapping, two launches without atomics, so that results repeat bit for bit:
 //   pair_costs_kernel   a block = one chunk of N of one item and one tile of pairs; a thread strides through
 //                       the chunk with the tile's sums in registers (float32, then float64 across threads)
 //   assignment_kernel   a block = one item: adds the chunks' costs in order, then its first warp solves the
 //                       assignment, of up to five sources by trying every permutation
-// Mapping, backward: blockIdx.z is the target, blockIdx.y walks the items, blockIdx.x and the threads the N
-// elements of the pair.
-// Traffic: forward reads 2*B*S*N elements (once for S <= 5, then from L2 once per tile of pairs);
-// backward reads them again and writes up to as many.
+// A ratio passes one more row of each, of zeros: the costs to them are the energies of the others.
+// Traffic: 2*B*S*N elements are read (once for up to 5 rows, then from L2 once per tile of pairs).
 
 #include <bit>
 #include <limits>
@@ -33,7 +35,6 @@ constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / 32;
 constexpr int64_t kChunk = 4096;
 constexpr int kAssignmentThreads = 128;
-constexpr int kElementsPerThread = 8;
 constexpr int kGroupBytes = 16;  // that a thread reads at once where addresses allow
 constexpr unsigned int kFullWarp = 0xffffffffu;
 
@@ -45,16 +46,20 @@ struct ForwardParams {
   int64_t* permutation;
   int64_t B, N;
   int S;
+  PitKind kind;
+  const bool* allowed;  // [B,S,S] or null
+  Slopes* slopes;       // [B,S] of a ratio, else null
 
-  double* partial;  // the workspace: [B,chunks,S,S], row = target
+  double* partial;  // the workspace: [B,chunks,R,R] of R = rows(), row = target
 
   __host__ __device__ int64_t chunks() const { return (N + kChunk - 1) / kChunk; }
-  /// A tile of pairs is this wide and high: 5 where that covers S with no more of them than 4 does.
+  __host__ __device__ int rows() const { return static_cast<int>(pit_rows(kind, S)); }
+  /// A tile of pairs is this wide and high: 5 where that covers the rows with no more of them than 4 does.
   int tile() const {
-    if (S <= 2) return 2;
-    return (S + 4) / 5 * 5 <= (S + 3) / 4 * 4 ? 5 : 4;
+    if (rows() <= 2) return 2;
+    return (rows() + 4) / 5 * 5 <= (rows() + 3) / 4 * 4 ? 5 : 4;
   }
-  int64_t workspace() const { return B * chunks() * S * S; }
+  int64_t workspace() const { return B * chunks() * rows() * rows(); }
 };
 
 template <PitKind kKind, typename Real>
@@ -75,7 +80,7 @@ struct EstimateTerms {
       return -(target * first + (1 - target) * second);
     } else {
       const Real difference = first - target;
-      return kKind == PitKind::kMse ? difference * difference : fabs(difference);
+      return kKind == PitKind::kL1 ? fabs(difference) : difference * difference;
     }
   }
 };
@@ -108,7 +113,7 @@ __device__ __forceinline__ double warp_sums(const Real (&values)[kCount], int& f
 
 template <PitKind kKind, typename T, int kTile, int kCount>
 __global__ void __launch_bounds__(kThreads, 2) pair_costs_kernel(ForwardParams p) {
-  using Real = accumulate_t<T>;
+  using Real = pit_sum_t<kKind, T>;
   const auto chunks = static_cast<uint32_t>(p.chunks());
   const uint32_t item = blockIdx.x / chunks, chunk = blockIdx.x % chunks;
   const int first_estimate = blockIdx.y * kTile, first_target = blockIdx.z * kTile;
@@ -118,7 +123,7 @@ __global__ void __launch_bounds__(kThreads, 2) pair_costs_kernel(ForwardParams p
   const int64_t end = min(p.N, (int64_t{chunk} + 1) * kChunk);
 
   Real sums[kTile * kTile] = {};
-  // All loads come before the first use; what the tile has no source for stays 0.
+  // All loads come before the first use; what the tile has no source for stays 0, as does a ratio's last row.
   Packed<T, kCount> estimate[kTile] = {}, target[kTile] = {};
   for (int64_t n = chunk * kChunk + threadIdx.x * kCount; n < end; n += kThreads * kCount) {
     int64_t at_estimate = estimates + n, at_target = targets + n;
@@ -150,11 +155,12 @@ __global__ void __launch_bounds__(kThreads, 2) pair_costs_kernel(ForwardParams p
   const double of_warp = warp_sums<16>(sums, pair, pairs);
   if (pair < pairs) shared[threadIdx.x / 32][pair] = of_warp;
   __syncthreads();
-  const int i = threadIdx.x / kTile, j = threadIdx.x % kTile;
-  if (i < estimates_here && j < targets_here) {
+  const int i = threadIdx.x / kTile, row = first_target + threadIdx.x % kTile, column = first_estimate + i;
+  const int rows = p.rows();
+  if (i < kTile && row < rows && column < rows) {
     double sum = 0;
     for (int warp = 0; warp < kWarps; ++warp) sum += shared[warp][threadIdx.x];
-    p.partial[(blockIdx.x * int64_t{p.S} + first_target + j) * p.S + first_estimate + i] = sum;
+    p.partial[(blockIdx.x * int64_t{rows} + row) * rows + column] = sum;
   }
 }
 
@@ -176,19 +182,40 @@ struct Warp {
   }
 };
 
+/// An item's sums over all chunks, in order, and what restricts its pairs.
+struct Item {
+  const ForwardParams& p;
+  int64_t number;
+
+  __device__ bool exists(int target) const { return p.mask == nullptr || p.mask[number * p.S + target]; }
+  __device__ bool may_pair(int target, int estimate) const {
+    return p.allowed == nullptr || p.allowed[(number * p.S + target) * p.S + estimate];
+  }
+  __device__ double sum(int target, int estimate) const {
+    const int rows = p.rows();
+    double sum = 0;
+    for (int64_t c = 0; c < p.chunks(); ++c) {
+      sum += p.partial[((number * p.chunks() + c) * rows + target) * rows + estimate];
+    }
+    return sum;
+  }
+  __device__ PairEnergies energies(int target, int estimate) const {
+    return {sum(target, estimate), sum(target, p.S), sum(p.S, estimate)};
+  }
+  __device__ double cost(int target, int estimate) const {
+    return is_ratio(p.kind) ? energies(target, estimate).cost(p.kind) : sum(target, estimate);
+  }
+};
+
 template <typename Loss>
 __global__ void __launch_bounds__(kAssignmentThreads, 1) assignment_kernel(ForwardParams p) {
   __shared__ double costs[kMaxSources * kMaxSources];
   __shared__ Assignment assignment;
-  const int64_t item = blockIdx.x;
+  const Item item{p, blockIdx.x};
   const int S = p.S;
-  const bool* exists = p.mask == nullptr ? nullptr : p.mask + item * S;
   for (int k = threadIdx.x; k < S * S; k += kAssignmentThreads) {
-    double sum = 0;
-    if (exists == nullptr || exists[k / S]) {
-      for (int64_t c = 0; c < p.chunks(); ++c) sum += p.partial[(item * p.chunks() + c) * S * S + k];
-    }
-    costs[k] = sum;
+    const bool counts = item.exists(k / S) && item.may_pair(k / S, k % S);
+    costs[k] = counts ? item.cost(k / S, k % S) : 0.0;
   }
   __syncthreads();
   if (threadIdx.x >= 32) return;
@@ -208,73 +235,31 @@ __global__ void __launch_bounds__(kAssignmentThreads, 1) assignment_kernel(Forwa
   const int j = threadIdx.x;
   if (!broken) {
     const int exponent = cost_exponent(largest);
-    for (int k = j; k < S * S; k += 32) assignment.set(k / S, k % S, round_cost(costs[k], exponent));
-    if (S <= Assignment::kFew) {
-      assignment.score_all(S, Warp{});
-    } else {
-      assignment.solve(S, Warp{});
+    for (int k = j; k < S * S; k += 32) {
+      const bool forbidden = p.allowed != nullptr && item.exists(k / S) && !item.may_pair(k / S, k % S);
+      assignment.set(k / S, k % S, forbidden ? kForbidden : round_cost(costs[k], exponent));
+    }
+    broken = !(S <= Assignment::kFew ? assignment.score_all(S, Warp{}) : assignment.solve(S, Warp{}));
+  }
+  if (j < S) {
+    const int estimate = broken ? j : assignment.match[j];
+    p.permutation[item.number * S + j] = estimate;
+    if (p.slopes != nullptr) {
+      p.slopes[item.number * S + j] =
+          broken || !item.exists(j) ? Slopes{} : item.energies(j, estimate).slopes(p.kind);
     }
   }
-  if (j < S) p.permutation[item * S + j] = broken ? j : assignment.match[j];
   if (j == 0) {
     double total = 0;
     int existing = 0;
     for (int k = 0; k < S; ++k) {
-      if (exists != nullptr && !exists[k]) continue;
+      if (!item.exists(k)) continue;
       ++existing;
       if (!broken) total += costs[k * S + assignment.match[k]];
     }
-    const double mean =
-        existing == 0 ? 0.0 : total / (static_cast<double>(existing) * static_cast<double>(p.N));
-    static_cast<Loss*>(p.loss)[item] =
+    const double mean = existing == 0 ? 0.0 : total / existing * pit_weight(p.kind, p.N);
+    static_cast<Loss*>(p.loss)[item.number] =
         static_cast<Loss>(broken ? std::numeric_limits<double>::quiet_NaN() : mean);
-  }
-}
-
-struct BackwardParams {
-  const void* grad;
-  const void* loss;
-  const void* estimates;
-  const void* targets;
-  const int64_t* permutation;
-  const bool* mask;      // [B,S] or null
-  void* grad_estimates;  // null where not wanted
-  void* grad_targets;
-  int64_t B, N;
-  int S;
-};
-
-template <PitKind kKind, typename T, int kCount>
-__global__ void __launch_bounds__(kThreads) backward_kernel(BackwardParams p) {
-  using Real = accumulate_t<T>;
-  const int lane = threadIdx.x % 32, j = blockIdx.z;
-  for (int64_t item = blockIdx.y; item < p.B; item += gridDim.y) {
-    const int64_t row = item * p.S + j;
-    const uint32_t existing =
-        __ballot_sync(kFullWarp, lane < p.S && (p.mask == nullptr || p.mask[item * p.S + lane]));
-    const bool exists = existing >> j & 1;
-    const Real loss = static_cast<const Real*>(p.loss)[item];
-    const Real mean = static_cast<const Real*>(p.grad)[item] / static_cast<Real>(__popc(existing) * p.N);
-    const Real scale = isnan(loss) ? loss : mean;
-    const int64_t estimate_row = (item * p.S + p.permutation[row]) * p.N, target_row = row * p.N;
-    const int64_t first = (blockIdx.x * int64_t{kThreads} + threadIdx.x) * kCount;
-    for (int64_t n = first; n < p.N; n += int64_t{kThreads} * kCount * gridDim.x) {
-      Vector<T, kCount> to_estimate, to_target, estimate{}, target{};
-      if (exists) {
-        estimate = load<T, kCount>(p.estimates, estimate_row + n);
-        target = load<T, kCount>(p.targets, target_row + n);
-      }
-#pragma unroll
-      for (int k = 0; k < kCount; ++k) {
-        const Real e = static_cast<Real>(estimate.values[k]), t = static_cast<Real>(target.values[k]);
-        to_estimate.values[k] = static_cast<T>(exists ? scale * estimate_derivative<kKind>(e, t) : Real(0));
-        if (p.grad_targets != nullptr) {
-          to_target.values[k] = static_cast<T>(exists ? scale * target_derivative<kKind>(e, t) : Real(0));
-        }
-      }
-      if (p.grad_estimates != nullptr) store<T, kCount>(p.grad_estimates, estimate_row + n, to_estimate);
-      if (p.grad_targets != nullptr) store<T, kCount>(p.grad_targets, target_row + n, to_target);
-    }
   }
 }
 
@@ -288,26 +273,15 @@ auto pair_costs_kernel_of(int tile) {
 template <PitKind kKind, typename T>
 void launch_pit_loss(const ForwardParams& p, cudaStream_t stream) {
   constexpr int kCount = kGroupBytes / sizeof(T);
-  const auto tiles = static_cast<unsigned int>((p.S + p.tile() - 1) / p.tile());
+  constexpr PitKind kSums = kKind == PitKind::kSnr ? PitKind::kMse : kKind;
+  const auto tiles = static_cast<unsigned int>((p.rows() + p.tile() - 1) / p.tile());
   const dim3 grid(exact_grid(p.B * p.chunks(), "pit_loss"), tiles, tiles);
   const auto kernel = falls_into_groups<T, kCount>(p.N, {p.estimates, p.targets})
-                          ? pair_costs_kernel_of<kKind, T, kCount>(p.tile())
-                          : pair_costs_kernel_of<kKind, T, 1>(p.tile());
+                          ? pair_costs_kernel_of<kSums, T, kCount>(p.tile())
+                          : pair_costs_kernel_of<kSums, T, 1>(p.tile());
   launch({"pair_costs_kernel", grid, kThreads, stream}, kernel, p);
   launch({"assignment_kernel", static_cast<unsigned int>(p.B), kAssignmentThreads, stream},
          assignment_kernel<accumulate_t<T>>, p);
-}
-
-template <PitKind kKind, typename T>
-void launch_pit_loss_backward(const BackwardParams& p, cudaStream_t stream) {
-  constexpr int kCount = kGroupBytes / sizeof(T);
-  const dim3 grid(block_count(p.N, kThreads * kElementsPerThread),
-                  static_cast<unsigned int>(std::min(p.B, kMaxGridY)), static_cast<unsigned int>(p.S));
-  const auto kernel =
-      falls_into_groups<T, kCount>(p.N, {p.estimates, p.targets, p.grad_estimates, p.grad_targets})
-          ? backward_kernel<kKind, T, kCount>
-          : backward_kernel<kKind, T, 1>;
-  launch({"backward_kernel", grid, kThreads, stream}, kernel, p);
 }
 
 /// function.operator()<PitKind>() of the kind that Python passed by number.
@@ -320,6 +294,10 @@ void dispatch_kind(int64_t kind, Function&& function) {
       return function.template operator()<PitKind::kL1>();
     case PitKind::kBce:
       return function.template operator()<PitKind::kBce>();
+    case PitKind::kSnr:
+      return function.template operator()<PitKind::kSnr>();
+    case PitKind::kSiSdr:
+      return function.template operator()<PitKind::kSiSdr>();
   }
 }
 

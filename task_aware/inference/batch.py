@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from task_aware.base.errors import DataError, RecordingError
-from task_aware.data.audio import audio_seconds
+from task_aware.data.audio import audio_header, audio_seconds
 from task_aware.data.blocks import read_ahead
 from task_aware.inference.outputs import Outputs, SourceFiles, draw, write_event_table, write_scores
 from task_aware.inference.predictor import REST, Predictor, Result
@@ -52,7 +52,8 @@ class Writer:
     def write_sources(self, recording: Recording, sources: np.ndarray) -> None:
         """Appends to a recording's sources `[S, n]`."""
         if recording not in self._sources:
-            self._sources[recording] = SourceFiles(self.outputs.sources(recording), self.predictor.sample_rate)
+            header = audio_header(recording.path) if self.outputs.wanted.layout == "s5" else None
+            self._sources[recording] = SourceFiles(self.outputs.sources(recording), self.predictor.sample_rate, header)
         self._sources[recording].write(sources)
 
     def finish(self, recording: Recording, result: Result) -> None:
@@ -68,10 +69,11 @@ class Writer:
 
     def _kept_sources(self, result: Result) -> Sequence[str]:
         """All free sources; of classes, those that were heard, and the rest."""
-        names = self.predictor.source_names
+        names = self.outputs.wanted.sources
         if REST not in names:
             return names
-        return [*{event.label: None for event in result.events}, REST]
+        rest = [REST] if self.outputs.wanted.layout == "flac" else []
+        return [*{event.label: None for event in result.events}, *rest]
 
     def discard(self, recording: Recording) -> None:
         """Discards the partial outputs of a recording that failed."""

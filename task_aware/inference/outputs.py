@@ -8,15 +8,19 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import soundfile
 import torch
 
 from task_aware.base.errors import DataError, RecordingError
-from task_aware.base.files import LONGEST_NAME, cannot_write, hidden
+from task_aware.base.files import LONGEST_NAME, cannot_write, hidden, replacing
 from task_aware.base.tables import read_rows, write_table
+from task_aware.data.audio import Header
+from task_aware.data.blocks import resampled
 from task_aware.data.labels import Event, safe_name, written_times
+from task_aware.data.scenes import source_name
 from task_aware.inference.predictor import REST, Predictor, Result
 from task_aware.inference.recordings import Recording
 from task_aware.models.decoding import frame_edges
@@ -24,6 +28,11 @@ from task_aware.plots import plot_separation
 
 #: Samples that are added to the rest at once.
 BLOCK = 2**20
+
+
+#: Forms of the separated sources: NAME.SOURCE.flac at the detector's sample rate, with the rest, or NAME_K_CLASS.wav
+#: as long and at the same rate as the recording, which DCASE 2026 task 4 reads.
+Layout = Literal["flac", "s5"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +43,15 @@ class Wanted:
     plot: bool = False
     audio: bool = False
     sources: tuple[str, ...] = ()
+    layout: Layout = "flac"
+
+    def __post_init__(self) -> None:
+        """Raises ValueError or DataError if the sources cannot be written in the layout."""
+        if self.audio and self.layout == "s5":
+            if REST not in self.sources:
+                raise ValueError("the layout s5 needs a separator with sources of classes; this one has free sources")
+            for name in self.sources:
+                source_name("", 0, name)
 
 
 @dataclass(frozen=True)
@@ -55,6 +73,11 @@ class Outputs:
     def sources(self, recording: Recording) -> dict[str, Path]:
         """A file for each source; the sources are those of classes, by their names, and others."""
         stem = self.root / "audio" / recording.stem
+        if self.wanted.layout == "s5":
+            return {
+                name: stem.with_name(source_name(stem.name, number, name))
+                for number, name in enumerate(self.wanted.sources)
+            }
         return {name: stem.with_name(f"{stem.name}.{source_file(name)}.flac") for name in self.wanted.sources}
 
     def are_complete(self, recording: Recording) -> bool:
@@ -64,9 +87,15 @@ class Outputs:
             paths.append(self.scores(recording))
         if self.wanted.plot:
             paths.append(self.plot(recording))
-        if self.wanted.audio:  # of classes, there are only those that were heard, and the rest, which is the last
+        if self.wanted.audio and self.wanted.layout == "flac":  # of classes, only those that were heard, and the rest
             paths += list(self.sources(recording).values())[-1:]
-        return all(path.is_file() for path in paths)
+        if not all(path.is_file() for path in paths):
+            return False
+        if self.wanted.audio and self.wanted.layout == "s5":
+            files = self.sources(recording)
+            heard = {row[2] for _, row in list(read_rows(self.events(recording)))[1:]}
+            return all(files[label].is_file() for label in heard if label in files)
+        return True
 
     def check_names(self, recording: Recording) -> None:
         """Raises RecordingError if its results cannot have the recording's name."""
@@ -152,12 +181,14 @@ class SourceFiles:
     Raises OutputError if they cannot be written.
 
     Args:
-        paths: where each source goes.
+        paths: where each source goes; the suffix is the format, flac or wav.
         sample_rate: sample rate in Hz.
+        recording: header of the recording, of which a wav has the sample rate and the length.
     """
 
-    def __init__(self, paths: Mapping[str, Path], sample_rate: int) -> None:
+    def __init__(self, paths: Mapping[str, Path], sample_rate: int, recording: Header | None = None) -> None:
         self._paths = paths
+        self._recording = recording
         self._temporary = {name: hidden(path, "tmp") for name, path in paths.items()}
         self._sum = hidden(next(iter(paths.values())), "sum.tmp")  # of the rest and what is added to it
         self._files: dict[str, soundfile.SoundFile] = {}
@@ -193,8 +224,25 @@ class SourceFiles:
             if REST in kept and dropped:
                 self._add_to_rest(dropped)
             for name in kept:
-                os.replace(self._temporary[name], self._paths[name])
+                if self._recording is not None:
+                    self._write_as(self._recording, self._temporary[name], self._paths[name])
+                else:
+                    os.replace(self._temporary[name], self._paths[name])
         self.discard()
+
+    @staticmethod
+    def _write_as(recording: Header, source: Path, path: Path) -> None:
+        """Writes a source as a wav in 24 bits, as long and at the same rate as the recording."""
+        rate, missing = recording.sample_rate, round(recording.seconds * recording.sample_rate)
+        with (
+            replacing(path) as temporary,
+            soundfile.SoundFile(source) as file,
+            soundfile.SoundFile(temporary, "w", rate, 1, subtype="PCM_24", format="WAV") as written,
+        ):
+            for block in resampled(file.blocks(BLOCK, dtype="float32"), file.samplerate, rate):
+                written.write(block[:missing])
+                missing -= min(missing, len(block))
+            written.write(np.zeros(missing, dtype=np.float32))
 
     def discard(self) -> None:
         """Removes what was written and is not at its final path."""

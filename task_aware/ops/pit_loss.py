@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -12,14 +10,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import _check
+from ._assignment import assign
 from ._dispatch import Backend, has_kernels, outside_autocast, refuse_second_derivatives, register_autograd, use_native
-from ._tables import kept
 from .reorder import reorder_reference
 
-KINDS = ("mse", "l1", "bce")
+Kind = Literal["mse", "l1", "bce", "snr", "si_sdr"]
+KINDS = ("mse", "l1", "bce", "snr", "si_sdr")
+#: Kinds whose cost is a ratio in dB of a pair's energies, not a mean over elements.
+RATIOS = ("snr", "si_sdr")
 MAX_SOURCES = 32
-#: Up to this many sources, the reference tries all permutations on the device; beyond, it solves on the host.
-EXHAUSTIVE_UP_TO = 6
+#: Added to every energy of a ratio, so that silence has finite ones: float32's epsilon, as torchmetrics has it.
+ENERGY_FLOOR = 2.0**-23
 
 
 class PITResult(NamedTuple):
@@ -35,8 +36,10 @@ def pit_loss(
     estimates: Tensor,
     targets: Tensor,
     *,
-    kind: Literal["mse", "l1", "bce"] = "mse",
+    kind: Kind = "mse",
     mask: Tensor | None = None,
+    classes: Tensor | None = None,
+    allowed: Tensor | None = None,
     backend: Backend = "auto",
 ) -> PITResult:
     """Computes the smallest loss over all assignments of estimates to targets (utterance-level PIT, the paper's Eq. 2).
@@ -45,16 +48,31 @@ def pit_loss(
     d(estimates[b,p(j),n], targets[b,j,n])``, where d is the squared error (``mse``), the absolute error (``l1``)
     or the binary cross-entropy of probabilities with logarithms clamped at -100 (``bce``). Exact for S up to 32.
 
+    The kinds ``snr`` and ``si_sdr`` are for waveforms. ``loss[b]`` is then the mean over existing targets of the
+    negative ratio in dB, ``10 log10((|e-at|^2 + f) / (|at|^2 + f))`` of a pair e, t with energies
+    ``|x|^2 = sum_n x[n]^2``. For ``snr`` a = 1. For ``si_sdr`` ``a = <e,t> / (|t|^2 + f)``, and no mean is subtracted.
+    The floor ``f = 2**-23``, the same in all dtypes, keeps losses and gradients of finite waveforms finite: a target of
+    silence costs 0 where the estimate is silent too, and the more, the louder the estimate.
+
+    With ``classes`` a target is paired only with estimates of its class (class-aware PIT), with ``allowed`` only with
+    those that it names. Other pairs have no effect, NaN in them included.
+
     The gradient is that of the chosen pairs; none flows through the choice. Ties go to the lexicographically first
     permutation; totals are compared with a resolution of ``2**-47`` of the item's largest pair cost. To weight elements
     by w, multiply both arguments by ``sqrt(w)`` for ``mse``, or by w for ``l1``.
 
     Args:
         estimates, targets: ``[B,S,*]``, float32, float64 or bfloat16; the wider dtype of the two is used.
-        kind: ``mse``, ``l1`` or ``bce``.
+        kind: ``mse``, ``l1``, ``bce``, ``snr`` or ``si_sdr``.
         mask: ``[B,S]`` bool, the targets that exist; default: all. The others cost nothing and have no effect; the
             remaining estimates are assigned to them in ascending order. An item without targets has loss 0 and
             gradient 0.
+        classes: ``[B,S]`` int64, the class of row s of both estimates and targets; negative: nothing is there, as with
+            ``mask``, which may be given too.
+        allowed: ``[B,S,S]`` bool, the general form: which estimates (last dimension) each existing target may have. Not
+            together with ``classes``. What it says of targets that do not exist has no effect. An item for which it
+            permits no assignment is an error on the CPU. On a GPU, which does not wait for the host, its loss and
+            gradient are NaN and its permutation the identity.
         backend: ``auto``, ``native`` or ``reference``.
 
     Returns:
@@ -63,6 +81,7 @@ def pit_loss(
 
     Raises:
         TypeError, ValueError: an argument has the wrong type, shape or device.
+        RuntimeError: on the CPU, ``allowed`` permits no assignment for an item.
         BackendError: the device has no native kernels.
     """
     _check.floating("pit_loss", estimates=estimates, targets=targets)
@@ -79,12 +98,35 @@ def pit_loss(
         _check.dtype("pit_loss", "mask", mask, torch.bool)
         _check.has_shape("pit_loss", "mask", mask, tuple(estimates.shape[:2]), "[B,S]")
         _check.same_device("pit_loss", estimates=estimates, targets=targets, mask=mask)
+    if classes is not None:
+        if allowed is not None:
+            raise ValueError("pit_loss: both classes and allowed are given, expected one of them.")
+        _check.dtype("pit_loss", "classes", classes, torch.int64)
+        _check.has_shape("pit_loss", "classes", classes, tuple(estimates.shape[:2]), "[B,S]")
+        _check.same_device("pit_loss", estimates=estimates, targets=targets, classes=classes)
+    if allowed is not None:
+        _check.dtype("pit_loss", "allowed", allowed, torch.bool)
+        sizes = (*estimates.shape[:2], estimates.shape[1])
+        _check.has_shape("pit_loss", "allowed", allowed, sizes, "[B,S,S]")
+        _check.same_device("pit_loss", estimates=estimates, targets=targets, allowed=allowed)
     _check.same_device("pit_loss", estimates=estimates, targets=targets)
     dtype = torch.promote_types(estimates.dtype, targets.dtype)
     estimates, targets = estimates.to(dtype), targets.to(dtype)
     if use_native("pit_loss", backend, estimates):
-        return PITResult(*torch.ops.task_aware.pit_loss(estimates, targets, mask, KINDS.index(kind)))
-    return pit_loss_reference(estimates, targets, kind=kind, mask=mask)
+        mask, allowed = _restrictions(mask, classes, allowed)
+        loss, permutation, _ = torch.ops.task_aware.pit_loss(estimates, targets, mask, allowed, KINDS.index(kind))
+        return PITResult(loss, permutation)
+    return pit_loss_reference(estimates, targets, kind=kind, mask=mask, classes=classes, allowed=allowed)
+
+
+def _restrictions(
+    mask: Tensor | None, classes: Tensor | None, allowed: Tensor | None
+) -> tuple[Tensor | None, Tensor | None]:
+    """``mask`` and ``allowed``, what ``classes`` says included."""
+    if classes is None:
+        return mask, allowed
+    there = classes >= 0
+    return there if mask is None else there & mask, classes[:, :, None] == classes[:, None, :]
 
 
 @outside_autocast
@@ -92,30 +134,58 @@ def pit_loss_reference(
     estimates: Tensor,
     targets: Tensor,
     *,
-    kind: Literal["mse", "l1", "bce"] = "mse",
+    kind: Kind = "mse",
     mask: Tensor | None = None,
+    classes: Tensor | None = None,
+    allowed: Tensor | None = None,
 ) -> PITResult:
-    """Pure PyTorch definition of :func:`pit_loss`; beyond six sources the assignment is found on the host."""
+    """Pure PyTorch definition of :func:`pit_loss`; beyond six sources the assignment is found on the host.
+
+    Where it is compiled, an item without any allowed assignment is NaN on the CPU too.
+    """
     compute = torch.promote_types(torch.promote_types(estimates.dtype, targets.dtype), torch.float32)
     estimates, targets = (x.unsqueeze(-1).flatten(2).to(compute) for x in (estimates, targets))
+    B, S, N = estimates.shape
+    mask, allowed = _restrictions(mask, classes, allowed)
     if mask is None:
-        mask = torch.ones(estimates.shape[:2], dtype=torch.bool, device=estimates.device)
+        mask = torch.ones(B, S, dtype=torch.bool, device=estimates.device)
     with torch.no_grad():
-        pairs = [_cost(estimates[:, i : i + 1], targets, kind) for i in range(estimates.shape[1])]
+        pairs = [_cost(estimates[:, i : i + 1], targets, kind) for i in range(S)]
         costs = torch.stack(pairs, dim=2).masked_fill(~mask[:, :, None], 0.0)  # [B, target, estimate]
-        broken = costs.isnan().flatten(1).any(1)
-        whole = _to_integers(costs.masked_fill(broken[:, None, None], 0.0))
-        permutation = _exhaustive(whole) if estimates.shape[1] <= EXHAUSTIVE_UP_TO else _augmenting_paths(whole)
-        permutation = permutation.to(estimates.device)
+        if allowed is None:
+            broken = costs.isnan().flatten(1).any(1)
+            permutation = assign(costs.masked_fill(broken[:, None, None], 0.0))
+        else:
+            free = allowed | ~mask[:, :, None]
+            broken = (costs.isnan() & free).flatten(1).any(1)
+            permutation = assign(costs.masked_fill(broken[:, None, None], 0.0), free)
+            impossible = ~free.gather(2, permutation[:, :, None]).flatten(1).all(1)
+            if estimates.device.type == "cpu" and not torch.compiler.is_compiling():
+                _refuse(impossible & ~broken)
+            broken = broken | impossible
+            permutation = torch.where(broken[:, None], torch.arange(S, device=permutation.device), permutation)
     exists = mask[:, :, None]
     chosen = _cost(reorder_reference(estimates, permutation).where(exists, 0.0), targets.where(exists, 0.0), kind)
-    loss = chosen.sum(1) / (mask.sum(1).clamp(min=1) * estimates.shape[2])
+    loss = chosen.sum(1) / (mask.sum(1).clamp(min=1) * (1 if kind in RATIOS else N))
     loss = loss * torch.where(broken, math.nan, 1.0)
     return PITResult(loss.to(compute), permutation)
 
 
+def _refuse(impossible: Tensor) -> None:
+    """Raises the kernels' error if an item ``[B]`` has no allowed assignment."""
+    if impossible.any():
+        raise RuntimeError(
+            f"pit_loss: allowed permits no assignment for item {int(impossible.nonzero()[0])}, expected for each "
+            "existing target an estimate of its own; allow more pairs, or mask targets."
+        )
+
+
 def _cost(estimates: Tensor, targets: Tensor, kind: str) -> Tensor:
-    """``[B,S,N]`` to ``[B,S]``: the sum of d over elements, accumulated in float64."""
+    """``[B,S,N]`` to ``[B,S]``: the sum of d over elements, or the ratio in dB, accumulated in float64."""
+    if kind in RATIOS:
+        signal = targets if kind == "snr" else _scale(estimates, targets) * targets
+        energies = [x.square().sum(-1, dtype=torch.float64) + ENERGY_FLOOR for x in (estimates - signal, signal)]
+        return 10 * (energies[0].log10() - energies[1].log10()).expand(targets.shape[:2])
     if kind == "mse":
         cost = (estimates - targets).square()
     elif kind == "l1":
@@ -129,71 +199,20 @@ def _cost(estimates: Tensor, targets: Tensor, kind: str) -> Tensor:
     return cost.sum(-1, dtype=torch.float64)
 
 
-def _to_integers(costs: Tensor) -> Tensor:
-    """Converts costs to integers of at most 2^47 (2^53 for infinity), so that totals are exact and ties are found."""
-    infinite = costs.isinf()
-    largest = costs.masked_fill(infinite, 0.0).abs().flatten(1).amax(1) if costs.numel() else costs.new_zeros(0)
-    scaled = torch.ldexp(costs, (47 - torch.frexp(largest).exponent)[:, None, None])
-    return torch.where(infinite, costs.sign() * 2**53, scaled.round()).to(torch.int64)
+def _scale(estimates: Tensor, targets: Tensor) -> Tensor:
+    """The multiple of each target, in float64, that is closest to its estimate."""
+    energy = targets.square().sum(-1, keepdim=True, dtype=torch.float64)
+    return (estimates.double() * targets).sum(-1, keepdim=True) / (energy + ENERGY_FLOOR)
 
 
-@torch.compiler.assume_constant_result
-@kept
-def _permutations(S: int, device: torch.device) -> Tensor:
-    """All permutations of S, ``[S!,S]``, made once: nothing may be copied from the host during CUDA graph capture."""
-    return torch.tensor(list(itertools.permutations(range(S))), device=device)
-
-
-def _exhaustive(costs: Tensor) -> Tensor:
-    """Finds the first of the best permutations; itertools lists them in lexicographic order."""
-    S = costs.shape[1]
-    permutations = _permutations(S, costs.device)
-    totals = costs[:, torch.arange(S, device=costs.device), permutations].sum(-1)
-    return permutations[totals.argmin(1)]
-
-
-def _augmenting_paths(costs: Tensor) -> Tensor:
-    """Runs the Hungarian method on exact integers that also encode each pair's share of the lexicographic rank."""
-    S = costs.shape[1]
-    rank = [[i * S ** (S - 1 - j) for i in range(S)] for j in range(S)]
-    rows = [[[c * S**S + r for c, r in zip(*row, strict=True)] for row in zip(item, rank, strict=True)]
-            for item in costs.tolist()]  # fmt: skip
-    return torch.tensor([_hungarian(item) for item in rows], dtype=torch.int64).reshape(-1, S)
-
-
-def _hungarian(costs: Sequence[Sequence[int]]) -> list[int]:
-    """Finds the column of each row in the assignment of least total cost (Kuhn and Munkres, by shortest paths)."""
-    S = len(costs)
-    far = 1 + 2 * S * max(abs(cost) for row in costs for cost in row)
-    row_dual, column_dual, owner = [0] * (S + 1), [0] * (S + 1), [S] * (S + 1)
-    for row in range(S):
-        owner[S], column = row, S
-        distance, previous, done = [far] * S, [S] * S, [False] * (S + 1)
-        while owner[column] != S:
-            done[column], current = True, owner[column]
-            for k in (k for k in range(S) if not done[k]):
-                through = costs[current][k] - row_dual[current] - column_dual[k]
-                if through < distance[k]:
-                    distance[k], previous[k] = through, column
-            nearest = min((k for k in range(S) if not done[k]), key=distance.__getitem__)
-            step = distance[nearest]
-            for k in range(S + 1):
-                if done[k]:
-                    row_dual[owner[k]] += step
-                    column_dual[k] -= step
-                elif k < S:
-                    distance[k] -= step
-            column = nearest
-        while column != S:
-            owner[column] = owner[previous[column]]
-            column = previous[column]
-        owner[S] = S
-    return [owner.index(row) for row in range(S)]
-
-
-def _fake(estimates: Tensor, targets: Tensor, mask: Tensor | None, kind: int) -> tuple[Tensor, Tensor]:
-    loss = estimates.new_empty(estimates.shape[0], dtype=torch.promote_types(estimates.dtype, torch.float32))
-    return loss, estimates.new_empty(estimates.shape[:2], dtype=torch.int64)
+def _fake(
+    estimates: Tensor, targets: Tensor, mask: Tensor | None, allowed: Tensor | None, kind: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    B, S = estimates.shape[:2]
+    loss = estimates.new_empty(B, dtype=torch.promote_types(estimates.dtype, torch.float32))
+    # What the kernels leave to their backward: the derivatives of a ratio by its pair's energies.
+    slopes = estimates.new_empty(B, S if KINDS[kind] in RATIOS else 0, 5, dtype=torch.float64)
+    return loss, estimates.new_empty(B, S, dtype=torch.int64), slopes
 
 
 def _fake_backward(
@@ -202,6 +221,7 @@ def _fake_backward(
     estimates: Tensor,
     targets: Tensor,
     permutation: Tensor,
+    slopes: Tensor,
     mask: Tensor | None,
     kind: int,
     wants_estimates: bool,
@@ -213,18 +233,18 @@ def _fake_backward(
     )
 
 
-def _setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None, int], output: tuple[Tensor, Tensor]) -> None:
-    estimates, targets, mask, kind = inputs
-    loss, permutation = output
-    ctx.mark_non_differentiable(permutation)
-    ctx.save_for_backward(loss, estimates, targets, permutation, mask)
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    estimates, targets, mask, _, kind = inputs
+    loss, permutation, slopes = output
+    ctx.mark_non_differentiable(permutation, slopes)
+    ctx.save_for_backward(loss, estimates, targets, permutation, slopes, mask)
     ctx.kind = kind
 
 
-def _backward(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor | None, Tensor | None, None, None]:
+def _backward(ctx: Any, grad: Tensor, *_: Tensor | None) -> tuple[Tensor | None, Tensor | None, None, None, None]:
     wants_estimates, wants_targets = ctx.needs_input_grad[:2]
     grads = torch.ops.task_aware.pit_loss_backward(grad, *ctx.saved_tensors, ctx.kind, wants_estimates, wants_targets)
-    return grads[0] if wants_estimates else None, grads[1] if wants_targets else None, None, None
+    return grads[0] if wants_estimates else None, grads[1] if wants_targets else None, None, None, None
 
 
 if has_kernels():

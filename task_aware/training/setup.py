@@ -13,7 +13,7 @@ from task_aware.models.detector import Detector
 from task_aware.models.merging import check_merge
 from task_aware.models.opening import pick_device
 from task_aware.models.protocol import output_frames
-from task_aware.ops.pit_loss import EXHAUSTIVE_UP_TO
+from task_aware.ops._assignment import EXHAUSTIVE_UP_TO
 from task_aware.synthesis import open_corpus
 from task_aware.training.config import LossConfig, OptimiserConfig, RunConfig, TrainConfig
 from task_aware.training.folder import check_new

@@ -16,6 +16,7 @@ LEFT_TO_A_CARD = {
     "test_gru_scan.py::test_on_a_gpu_it_names_cudnn": "checks that CUDA tensors are refused: there is no such kernel",
     "test_mel_mask.py::test_cuda_graph_repeats_the_same_bits": "records a CUDA graph",
     "test_mel_spectrogram.py::test_cuda_graph_repeats_the_same_bits": "records a CUDA graph",
+    "test_pit_classes.py::test_is_captured_in_a_cuda_graph_without_synchronising": "records a CUDA graph",
     "test_pit_loss.py::test_gradients_too_large_for_the_caches": (
         "6 million elements, up to 12 s a case; that size only matters for CPU caches"
     ),

@@ -154,12 +154,12 @@ def test_opcheck(device: str, kernels: str, kind: int) -> None:
     for estimates, targets, mask in sample_inputs(device):
         if estimates.numel() > 5000:
             continue
-        arguments = (estimates.detach().requires_grad_(), targets.detach().requires_grad_(), mask, kind)
+        arguments = (estimates.detach().requires_grad_(), targets.detach().requires_grad_(), mask, None, kind)
         torch.library.opcheck(torch.ops.task_aware.pit_loss.default, arguments, test_utils=checks)
-        loss, permutation = torch.ops.task_aware.pit_loss(estimates, targets, mask, kind)
+        loss, permutation, slopes = torch.ops.task_aware.pit_loss(estimates, targets, mask, None, kind)
         torch.library.opcheck(
             torch.ops.task_aware.pit_loss_backward.default,
-            (loss, loss, estimates, targets, permutation, mask, kind, True, kind == 0),
+            (loss, loss, estimates, targets, permutation, slopes, mask, kind, True, kind == 0),
             test_utils=checks,
         )
 
@@ -234,7 +234,7 @@ def test_is_captured_in_a_cuda_graph_without_synchronising() -> None:
             ValueError,
             "at least one element",
         ),
-        ({"kind": "snr"}, ValueError, "kind is 'snr', expected one of mse, l1, bce"),
+        ({"kind": "sdr"}, ValueError, "kind is 'sdr', expected one of mse, l1, bce, snr, si_sdr"),
         ({"mask": torch.ones(2, 3)}, TypeError, "mask is torch.float32, expected torch.bool"),
         (
             {"mask": torch.ones(2, 4, dtype=torch.bool)},

@@ -1,8 +1,10 @@
-// pit_loss.cuh: `estimates`, `targets` [B,S,N], `mask` [B,S] -> `loss` [B], `permutation` [B,S];
-// backward: also `loss`, `grad` [B], `permutation` -> `grad_estimates`, `grad_targets` [B,S,N], as asked.
+// pit_loss.cuh: `estimates`, `targets` [B,S,N], `mask` [B,S], `allowed` [B,S,S] -> `loss` [B], `permutation` [B,S],
+// of ratios `slopes` [B,S,5];
+// backward: also `loss`, `grad` [B], `permutation`, `slopes` -> `grad_estimates`, `grad_targets` [B,S,N], as asked.
 // assignment: `costs` [B,S,S] -> `solved`, `scored` [B,S], by either algorithm.
 
 #include "cuda/pit_loss.cuh"
+#include "cuda/pit_loss_backward.cuh"
 
 #include "case.h"
 
@@ -41,6 +43,7 @@ void run(cuda_host::Case& test) {
   }
   const int64_t N = test.integer("N");
   test.floating_type([&]<typename T>(cuda_host::Type<T>) {
+    const PitKind kind = static_cast<PitKind>(test.integer("kind"));
     dispatch_kind(test.integer("kind"), [&]<PitKind kKind>() {
       if (test.word("operation") == "forward") {
         ForwardParams p{test.array<T>("estimates"),
@@ -50,7 +53,10 @@ void run(cuda_host::Case& test) {
                         test.output<int64_t>("permutation", B * S),
                         B,
                         N,
-                        static_cast<int>(S)};
+                        static_cast<int>(S),
+                        kind,
+                        test.array<bool>("allowed"),
+                        is_ratio(kind) ? test.output<Slopes>("slopes", B * S) : nullptr};
         p.partial = static_cast<double*>(cuda_host::device_memory("partial", p.workspace() * sizeof(double)));
         launch_pit_loss<kKind, T>(p, nullptr);
       } else {
@@ -65,7 +71,8 @@ void run(cuda_host::Case& test) {
             test.integer("wants_targets") ? test.output<T>("grad_targets", B * S * N) : nullptr,
             B,
             N,
-            static_cast<int>(S)};
+            static_cast<int>(S),
+            static_cast<const Slopes*>(static_cast<const void*>(test.array<double>("slopes")))};
         launch_pit_loss_backward<kKind, T>(p, nullptr);
       }
     });
