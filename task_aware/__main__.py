@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+from task_aware.base.version import __version__
+
 
 class Command(NamedTuple):
     """The module of a command, and one line on what it does."""
@@ -42,6 +44,9 @@ def main() -> None:
     name, *arguments = sys.argv[1:] or [""]
     if name in ("-h", "--help"):
         print(usage())
+        return
+    if name == "--version":
+        print(f"task_aware {__version__}")
         return
     found = commands()
     if name not in found:

@@ -7,14 +7,8 @@ from pathlib import Path
 from typing import cast
 
 from jsonargparse import ArgumentParser
-from torch import nn
 
 from task_aware.base import cli
-from task_aware.data.desed import read_split
-from task_aware.models.opening import open_detector, pick_device
-from task_aware.models.system import Separator, check_detector
-from task_aware.study.across import compare, count, find_separators
-from task_aware.synthesis import builtin_corpus
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -34,6 +28,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     text = "device; auto: a GPU if there is one"
     parser.add_argument("--accelerator", choices=("auto", "cpu", "gpu"), default="auto", help=text)
     options = parser.parse_args(arguments)
+    # not above: help and mistakes answer without torch
+    from torch import nn
+
+    from task_aware.data.desed import read_split
+    from task_aware.models.opening import open_detector, pick_device
+    from task_aware.models.system import Separator, check_detector
+    from task_aware.study.across import compare, count, find_separators
+    from task_aware.synthesis import builtin_corpus
+
     device = pick_device(options.accelerator)
     separators = {
         str(place): [Separator.from_checkpoint(path).to(device) for path in find_separators(place)]

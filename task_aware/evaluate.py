@@ -12,12 +12,6 @@ from jsonargparse import ArgumentParser
 from task_aware.base import cli
 from task_aware.base.errors import DataError
 from task_aware.base.tables import write_table
-from task_aware.data.desed import read_split
-from task_aware.models.opening import detector_of, open_model, pick_device
-from task_aware.scoring.evaluation import decode_all, hear_split, score, score_psds
-from task_aware.scoring.report import table, write_detections, write_results
-from task_aware.synthesis import builtin_corpus
-from task_aware.training.folder import SCORES, check_scores, remove
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -40,6 +34,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     text = "device; auto: a GPU if there is one"
     parser.add_argument("--accelerator", choices=("auto", "cpu", "gpu"), default="auto", help=text)
     options = parser.parse_args(arguments)
+    # not above: help and mistakes answer without torch
+    from task_aware.data.desed import read_split
+    from task_aware.models.opening import detector_of, open_model, pick_device
+    from task_aware.scoring.evaluation import decode_all, hear_split, score, score_psds
+    from task_aware.scoring.report import table, write_detections, write_results
+    from task_aware.synthesis import builtin_corpus
+    from task_aware.training.folder import SCORES, check_scores, remove
+
     out = options.out or options.checkpoint.parent / f"evaluation-{options.split}"
     check_scores(out)
     device = pick_device(options.accelerator)

@@ -9,10 +9,7 @@ from pathlib import Path
 from jsonargparse import ArgumentParser
 
 from task_aware.base import cli
-from task_aware.importing.activity import GAP_SECONDS
-from task_aware.importing.build import Wanted, import_collection
-from task_aware.importing.tables import Columns
-from task_aware.plots.collection import plot_collection
+from task_aware.importing.options import GAP_SECONDS, Columns, Wanted
 
 
 def make_parser() -> ArgumentParser:
@@ -44,6 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = make_parser().parse_args(arguments)
     if not 0 <= options.gap <= 60:
         raise ValueError(f"--gap is {options.gap}; give a number of seconds from 0 to 60")
+    # not above: help and mistakes answer without torch
+    from task_aware.importing.build import import_collection
+    from task_aware.plots.collection import plot_collection
+
     columns = Columns(options.filename_column, options.label_column, options.group_column, options.first_label)
     wanted = Wanted(options.source, options.csv, columns, tuple(options.background), options.gap)
     contents = import_collection(wanted, options.out, progress=not options.quiet)

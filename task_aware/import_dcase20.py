@@ -10,7 +10,6 @@ from pathlib import Path
 from jsonargparse import ArgumentParser
 
 from task_aware.base import cli
-from task_aware.models.dcase20 import UNTRAINED_ATTENTION, convert, read_file
 
 _log = logging.getLogger(__name__)
 
@@ -30,6 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if options.out.is_dir():
         raise ValueError(f"{options.out} is a folder; give the name of the file to write")
+    # not above: help and mistakes answer without torch
+    from task_aware.models.dcase20 import UNTRAINED_ATTENTION, convert, read_file
+
     content = read_file(options.file)
     detector = convert(content, options.file, ema=options.ema, clip_pooling=options.clip_pooling)
     detector.save(options.out, imported=options.file.name, weights="model_ema" if options.ema else "model")

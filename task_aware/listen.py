@@ -6,14 +6,14 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser
 
 from task_aware.base import cli
-from task_aware.data.blocks import read_blocks
-from task_aware.data.labels import Event, written_times
-from task_aware.data.streams import read_stream
-from task_aware.inference.live import LiveDetector
+
+if TYPE_CHECKING:
+    from task_aware.data.labels import Event
 
 #: Stands for standard input in place of a recording.
 STANDARD_INPUT = "-"
@@ -21,6 +21,8 @@ STANDARD_INPUT = "-"
 
 def print_events(name: str, events: Iterable[Event]) -> None:
     """Prints events as rows of DESED's tables."""
+    from task_aware.data.labels import written_times
+
     for event in events:
         print(name, *written_times(event), event.label, sep="\t", flush=True)
 
@@ -48,6 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if not 0 < options.threshold <= 1:
         raise ValueError(f"--threshold is {options.threshold}; give a probability above 0 and at most 1")
+    # not above: help and mistakes answer without torch
+    from task_aware.data.blocks import read_blocks
+    from task_aware.data.streams import read_stream
+    from task_aware.inference.live import LiveDetector
+
     live = LiveDetector(options.checkpoint, threshold=options.threshold, median_frames=options.median)
     n_samples = round(options.chunk_seconds * live.sample_rate)
     if n_samples < 1:

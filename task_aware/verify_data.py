@@ -9,10 +9,7 @@ from pathlib import Path
 from jsonargparse import ArgumentParser
 
 from task_aware.base import cli
-from task_aware.data.verify import verify
-from task_aware.data.verify_tables import classes_table, forms, splits_table
 from task_aware.training.config import TrainConfig, TrainSedConfig
-from task_aware.training.setup import batch_sizes
 
 #: The options that make a command run without a split.
 TRAIN_WITHOUT = {"weak": "--losses.weak 0 --losses.teacher 0", "unlabelled": "--losses.teacher 0"}
@@ -38,6 +35,8 @@ def verdict(needs: Iterable[str], usable: set[str], without: dict[str, str]) -> 
 
 def recipes(usable: set[str]) -> list[tuple[str, str]]:
     """Each command with each packaged recipe, and whether it can run."""
+    from task_aware.training.setup import batch_sizes
+
     rows = []
     detectors = []
     for name in ("builtin", "desed", "desed --config paper"):
@@ -79,6 +78,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     text = "the classes that there should be; other labels are then problems; default: those of the data"
     parser.add_argument("--classes", nargs="+", type=str | None, help=text)
     options = parser.parse_args(arguments)
+    # not above: help and mistakes answer without torch
+    from task_aware.data.verify import verify
+    from task_aware.data.verify_tables import classes_table, forms, splits_table
+
     report = verify(options.data, options.rirs, labels=options.classes, channel=options.channel, decode=options.decode)
     print(f"{splits_table(report)}\n\n{classes_table(report)}\n")
     if report.rirs is not None:

@@ -45,7 +45,7 @@ def parse(*arguments: str) -> TrainConfig:
 def cache(tiny_corpus, monkeypatch):
     """The commands' built-in corpus is the one already made."""
     monkeypatch.setattr("task_aware.synthesis.cache.builtin_corpus", lambda **_: tiny_corpus)
-    monkeypatch.setattr("task_aware.evaluate.builtin_corpus", lambda **_: tiny_corpus)
+    monkeypatch.setattr("task_aware.synthesis.builtin_corpus", lambda **_: tiny_corpus)
 
 
 def test_a_fast_run_trains_scores_and_draws(cache, tmp_path, capsys):

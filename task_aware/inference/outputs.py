@@ -20,7 +20,6 @@ from task_aware.data.labels import Event, safe_name, written_times
 from task_aware.inference.predictor import REST, Predictor, Result
 from task_aware.inference.recordings import Recording
 from task_aware.models.decoding import frame_edges
-from task_aware.plots import plot_separation
 
 #: Samples that are added to the rest at once.
 BLOCK = 2**20
@@ -117,6 +116,8 @@ def write_scores(path: Path, result: Result, labels: Sequence[str], frame_second
 
 def draw(path: Path, recording: Recording, result: Result, predictor: Predictor, minutes: float) -> None:
     """Plots the beginning of a recording: mel-spectrogram, frame probabilities and detected events."""
+    from task_aware.plots import plot_separation  # most runs draw nothing, and need no matplotlib
+
     detector = predictor.detector
     front_end = detector.feature_config
     seconds = min(60 * minutes, result.seconds)

@@ -12,7 +12,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import _check
-from ._dispatch import Backend, has_kernels, outside_autocast, refuse_second_derivatives, register_autograd, use_native
+from ._dispatch import (
+    Backend,
+    constant_in_graphs,
+    has_kernels,
+    outside_autocast,
+    refuse_second_derivatives,
+    register_autograd,
+    use_native,
+)
 from ._tables import kept
 from .reorder import reorder_reference
 
@@ -137,7 +145,7 @@ def _to_integers(costs: Tensor) -> Tensor:
     return torch.where(infinite, costs.sign() * 2**53, scaled.round()).to(torch.int64)
 
 
-@torch.compiler.assume_constant_result
+@constant_in_graphs
 @kept
 def _permutations(S: int, device: torch.device) -> Tensor:
     """All permutations of S, ``[S!,S]``, made once: nothing may be copied from the host during CUDA graph capture."""

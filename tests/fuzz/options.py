@@ -18,7 +18,6 @@ from task_aware.__main__ import commands
 from task_aware.base import cli
 from task_aware.base.errors import TaskAwareError
 from task_aware.data.mixing_config import MixingConfig
-from task_aware.infer import check_numbers
 from task_aware.mix import _own_options
 from task_aware.training.config import TrainConfig, TrainSedConfig, TrainSepConfig
 from task_aware.training.setup import check_run, check_train
@@ -118,7 +117,7 @@ def parse(name: str, parser: ArgumentParser, arguments: list[str]) -> None:
             else:
                 options = parser.parse_args(arguments)
                 if name == "infer":
-                    check_numbers(options)
+                    check(options)
     except SystemExit as exit_:
         if exit_.code == 2 and "error: " in err.getvalue():
             raise Refused(err.getvalue()) from None

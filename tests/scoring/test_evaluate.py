@@ -87,7 +87,7 @@ def test_what_is_computed_is_written_before_psds_begins(corpus, score, monkeypat
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(evaluate, "score_psds", interrupted)
+    monkeypatch.setattr(evaluation, "score_psds", interrupted)
     with pytest.raises(KeyboardInterrupt):
         score(corpus("0.wav\t1\t3\tDog", "1.wav\t1\t3\tCat", "2.wav\t\t\t"))
     assert "event_f1_macro" in json.loads((tmp_path / "out/metrics.json").read_text())["detector_only"]
@@ -98,7 +98,7 @@ def test_detections_are_written_before_they_are_scored(corpus, score, monkeypatc
     def failing(*_):
         raise RuntimeError
 
-    monkeypatch.setattr(evaluate, "score", failing)
+    monkeypatch.setattr(evaluation, "score", failing)
     with pytest.raises(RuntimeError):
         score(corpus("0.wav\t1\t3\tDog", "1.wav\t1\t3\tCat", "2.wav\t\t\t"))
     assert set(read_events(tmp_path / "out/detector_only.tsv")) == {"0.wav", "1.wav", "2.wav"}
