@@ -15,7 +15,7 @@ from data.recordings import burst, write, write_table
 
 from task_aware import evaluate
 from task_aware.base.errors import DataError
-from task_aware.data.desed import read_events
+from task_aware.data.desed import read_events, read_split
 from task_aware.scoring import evaluation
 from task_aware.scoring.psds import why_no_psds
 
@@ -125,7 +125,7 @@ def test_a_clip_that_cannot_be_used_is_named_and_the_others_scored(corpus, score
 
 
 def test_scoring_leaves_the_model_as_it_is(corpus, small_detector):
-    split = evaluate.read_split(corpus("0.wav\t1\t3\tDog"), "validation")
+    split = read_split(corpus("0.wav\t1\t3\tDog"), "validation")
     small_detector.train()
     list(evaluation.hear_split(small_detector, split, device=torch.device("cpu"), progress=False))
     assert small_detector.training
