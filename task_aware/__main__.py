@@ -35,7 +35,7 @@ def usage() -> str:
     width = max(map(len, found))
     lines = [f"  {name:<{width}}  {command.description}" for name, command in found.items()]
     intro = "Trains a sound separator through a frozen sound event detector."
-    outro = "`task-aware COMMAND --help` explains a command and its options."
+    outro = "`task-aware COMMAND --help` explains a command and its options. `task-aware --version` prints the version."
     return "\n".join(["usage: task-aware COMMAND [options]", "", intro, "", "commands:", *lines, "", outro])
 
 

@@ -6,8 +6,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from jsonargparse import ArgumentParser
-
 from task_aware.base import cli
 from task_aware.base.files import claim
 from task_aware.study.systems import DETECTOR_ALONE, ONLY_DEFAULT_RECIPE, ROWS
@@ -16,10 +14,10 @@ from task_aware.study.systems import DETECTOR_ALONE, ONLY_DEFAULT_RECIPE, ROWS
 FAST_STEPS = 2
 
 
-def make_parser() -> ArgumentParser:
+def make_parser() -> cli.Parser:
     """The command's options."""
     program = "python -m task_aware.ablation"
-    parser = ArgumentParser(prog=program, usage=f"{program} --out DIR [options]", description=main.__doc__)
+    parser = cli.Parser(prog=program, usage=f"{program} --out DIR [options]", description=main.__doc__)
     add = parser.add_argument
     add(
         "--out",
@@ -37,7 +35,8 @@ def make_parser() -> ArgumentParser:
         "which are those of --config")  # fmt: skip
     add("--recipe", choices=("default", "paper"), default="default", help="paper: add --config paper after "
         "the other recipes, and leave out the rows that are not in the paper")  # fmt: skip
-    add("--rows", nargs="+", choices=tuple(ROWS), help="rows to run, besides the detector alone; default: all")
+    add("--rows", nargs="+", choices=tuple(ROWS), metavar="ROW", help="rows to run, besides the detector alone; "
+        f"default: all of {', '.join(ROWS)}")  # fmt: skip
     add("--test", nargs="+", default=[], type=Path, help="further data folders in DESED's layout, to score the systems "
         "on as well, with separate tables")  # fmt: skip
     add("--seeds", type=int, default=3, help="runs per row, with the seeds 0, 1, ...")

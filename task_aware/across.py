@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
-from jsonargparse import ArgumentParser
-
 from task_aware.base import cli
 
 
@@ -17,7 +15,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Prints a table per data folder, with 95 % intervals (paired bootstrap over clips). The detectors must have the
     labels and the front end of the separators' own detectors. See docs/evaluation.md.
     """
-    parser = ArgumentParser(prog="python -m task_aware.across", description=main.__doc__)
+    parser = cli.Parser(prog="python -m task_aware.across", description=main.__doc__)
     text = "checkpoints of detectors, or package.module:factory for detectors of your own"
     parser.add_argument("--detectors", type=str, nargs="+", required=True, help=text)
     text = "checkpoints of separators, or folders whose runs are averaged, such as OUT/strong_mse of `ablation`"

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from jsonargparse import ArgumentParser
-
 from task_aware.base import cli
 from task_aware.synthesis.sizes import SIZES
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Generates the built-in corpus of synthesised domestic sounds in DESED's layout, and prints its folder."""
-    parser = ArgumentParser(prog="python -m task_aware.corpus", description=main.__doc__)
+    parser = cli.Parser(prog="python -m task_aware.corpus", description=main.__doc__)
     parser.add_argument(
         "--out", type=Path | None, help="output folder; default: the cache, where other commands find it"
     )

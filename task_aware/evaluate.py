@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from jsonargparse import ArgumentParser
-
 from task_aware.base import cli
 from task_aware.base.errors import DataError
 from task_aware.base.tables import write_table
@@ -20,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Exit status: 0 if all clips were scored, 1 if some could not be used (errors.tsv names them), 2 if the command line
     is wrong. See docs/evaluation.md.
     """
-    parser = ArgumentParser(prog="python -m task_aware.evaluate", description=main.__doc__)
+    parser = cli.Parser(prog="python -m task_aware.evaluate", description=main.__doc__)
     parser.add_argument(
         "checkpoint", type=Path, help="separator.safetensors, denoiser.safetensors or detector.safetensors"
     )

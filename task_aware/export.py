@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jsonargparse import ArgumentParser
-
 from task_aware.base import cli
 from task_aware.base.errors import TaskAwareError
 from task_aware.base.files import replacing
@@ -22,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     Each file is opened again and compared with the model; a difference above 1e-4 is an error. See docs/export.md.
     """
-    parser = ArgumentParser(prog="python -m task_aware.export", description=main.__doc__)
+    parser = cli.Parser(prog="python -m task_aware.export", description=main.__doc__)
     parser.add_argument("checkpoint", type=Path, help="separator.safetensors or detector.safetensors")
     parser.add_argument(
         "--out", type=Path, required=True, help="output folder for model.onnx, model.pt2 and model.json"

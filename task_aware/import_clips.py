@@ -6,16 +6,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from jsonargparse import ArgumentParser
-
 from task_aware.base import cli
 from task_aware.importing.options import GAP_SECONDS, Columns, Wanted
 
 
-def make_parser() -> ArgumentParser:
+def make_parser() -> cli.Parser:
     """The command's options."""
     program = "python -m task_aware.import_clips"
-    parser = ArgumentParser(prog=program, usage=f"{program} SOURCE --out DIR [options]", description=main.__doc__)
+    parser = cli.Parser(prog=program, usage=f"{program} SOURCE --out DIR [options]", description=main.__doc__)
     add = parser.add_argument
     add("source", type=Path, help="folder of the recordings: one folder for each class, or with labels beside them")
     add("--out", type=Path, required=True, help="the data set to make; must not be there yet")

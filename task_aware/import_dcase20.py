@@ -7,8 +7,6 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from jsonargparse import ArgumentParser
-
 from task_aware.base import cli
 
 _log = logging.getLogger(__name__)
@@ -16,7 +14,7 @@ _log = logging.getLogger(__name__)
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Converts a checkpoint of the DCASE 2020 task 4 baseline into a detector for --detector. See docs/detectors.md."""
-    parser = ArgumentParser(prog="python -m task_aware.import_dcase20", description=main.__doc__)
+    parser = cli.Parser(prog="python -m task_aware.import_dcase20", description=main.__doc__)
     parser.add_argument("file", type=Path, help="checkpoint of the baseline; no code in it is executed")
     parser.add_argument("out", type=Path, help="file to write, such as detector.safetensors")
     parser.add_argument("--ema", action="store_true", help="take the mean teacher; default: the student, as published")

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 
 from task_aware.base import cli
 from task_aware.base.files import claim
@@ -19,9 +19,9 @@ from task_aware.models.options import Merge, Precision
 _log = logging.getLogger(__name__)
 
 
-def make_parser() -> ArgumentParser:
+def make_parser() -> cli.Parser:
     """The command's options."""
-    parser = ArgumentParser(
+    parser = cli.Parser(
         prog="python -m task_aware.infer",
         usage="python -m task_aware.infer CKPT PATH... --out DIR [options]\n"
         "       python -m task_aware.infer --demo PATH... --out DIR [options]",

@@ -5,8 +5,6 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterator, Sequence
 
-from jsonargparse import ArgumentParser
-
 from task_aware.base import cli
 from task_aware.base.version import __version__
 
@@ -60,7 +58,7 @@ def rows() -> Iterator[tuple[str, str]]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Shows versions, native libraries and GPUs; if a library is missing, says why."""
-    ArgumentParser(prog="python -m task_aware.info", description=main.__doc__).parse_args(arguments)
+    cli.Parser(prog="python -m task_aware.info", description=main.__doc__).parse_args(arguments)
     for name, value in rows():
         print(f"{name:<13} {value}", flush=True)
 

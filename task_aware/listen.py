@@ -8,8 +8,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jsonargparse import ArgumentParser
-
 from task_aware.base import cli
 
 if TYPE_CHECKING:
@@ -32,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     Each event is printed as a row of DESED's tables, a bounded time after its end. See docs/streams.md.
     """
-    parser = ArgumentParser(
+    parser = cli.Parser(
         prog="python -m task_aware.listen",
         usage="python -m task_aware.listen CKPT FILE [options]\n"
         "       arecord -t raw -f S16_LE -r 16000 | python -m task_aware.listen CKPT - [options]",

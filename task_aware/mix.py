@@ -12,7 +12,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jsonargparse import ActionConfigFile, ArgumentParser
+from jsonargparse import ActionConfigFile
 
 from task_aware.base import cli
 from task_aware.base.errors import DataError
@@ -34,10 +34,10 @@ def _own_options(path: Path) -> str:
     )
 
 
-def make_parser() -> ArgumentParser:
+def make_parser() -> cli.Parser:
     """The command's options."""
     program = "python -m task_aware.mix"
-    parser = ArgumentParser(prog=program, usage=f"{program} --out DIR [options]", description=main.__doc__)
+    parser = cli.Parser(prog=program, usage=f"{program} --out DIR [options]", description=main.__doc__)
     text = f"recipe, repeatable: a path, or one of {cli.PACKAGED}; only its mixing options are used; default: builtin"
     parser.add_argument("--config", action=ActionConfigFile, help=text)
     parser.add_argument("--out", type=Path, required=True, help="output folder, in DESED's layout")
@@ -60,8 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Its classes are those of the data. See docs/data.md.
     """
     parser = make_parser()
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    options = parser.parse_args(cli.packaged_configs(given, "builtin", _own_options))
+    given = cli.packaged_configs(list(sys.argv[1:] if arguments is None else arguments), "builtin", _own_options)
+    parser.show_recipes(given)
+    options = parser.parse_args(given)
     if options.number < 1:
         raise ValueError(f"--number is {options.number}; give at least 1")
     # not above: help and mistakes answer without torch
@@ -84,9 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     data = str(options.data or "the built-in corpus")
     recipe = {"data": data, "number": options.number, "seed": options.seed, "seconds": options.seconds}
     recipe |= {"channel": options.channel} if options.channel is not None else {}
-    recipe_path = options.out / "mix.json"
     begin(
-        recipe_path,
+        options.out / "mix.json",
         {**recipe, "mixing": asdict(mixer.config)},
         [folder, folder.parent / "images"],
         own_files(corpus.encoder.labels),

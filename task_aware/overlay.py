@@ -6,8 +6,6 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from jsonargparse import ArgumentParser
-
 from task_aware.base import cli
 from task_aware.base.errors import DataError
 from task_aware.base.files import claim
@@ -18,7 +16,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     Its classes are those of the data. See docs/data.md.
     """
-    parser = ArgumentParser(prog="python -m task_aware.overlay", description=main.__doc__)
+    parser = cli.Parser(prog="python -m task_aware.overlay", description=main.__doc__)
     parser.add_argument("--out", type=Path, required=True, help="output folder, in DESED's layout")
     parser.add_argument("--data", type=Path | None, help="data folder in DESED's layout; default: the built-in corpus")
     parser.add_argument("--seed", type=int, default=0, help="random seed; each gives different pairs")

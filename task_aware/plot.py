@@ -7,8 +7,6 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jsonargparse import ArgumentParser
-
 from task_aware.base import cli
 from task_aware.base.errors import DataError
 
@@ -31,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     See docs/evaluation.md.
     """
-    parser = ArgumentParser(prog="python -m task_aware.plot", description=main.__doc__)
+    parser = cli.Parser(prog="python -m task_aware.plot", description=main.__doc__)
     parser.add_argument("checkpoint", type=Path, help="separator.safetensors")
     parser.add_argument("recording", type=Path, help="wav, flac, ogg or mp3 of any rate and number of channels")
     parser.add_argument("--out", type=Path, required=True, help="PNG file to write")

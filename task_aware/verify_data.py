@@ -6,8 +6,6 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from jsonargparse import ArgumentParser
-
 from task_aware.base import cli
 from task_aware.training.config import TrainConfig, TrainSedConfig
 
@@ -66,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Exit status: 0 if training can start (there are a soundbank and validation clips, and no "problems"), 1 if it
     cannot, 2 if the command line is wrong. See docs/data.md.
     """
-    parser = ArgumentParser(prog="python -m task_aware.verify_data", description=main.__doc__)
+    parser = cli.Parser(prog="python -m task_aware.verify_data", description=main.__doc__)
     parser.add_argument("data", type=Path, help="data folder in DESED's layout")
     parser.add_argument(
         "--rirs", type=Path | None, help="folder of room impulse responses; default: DATA/rirs if it exists"
