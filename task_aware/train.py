@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 from task_aware.base import cli
 from task_aware.base.types import Backend
 from task_aware.training.config import TrainConfig
+from task_aware.training.ranges import check_ranges
 
 if TYPE_CHECKING:
     from task_aware.data.desed import Clip, Split
@@ -29,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Without options it trains on the built-in corpus. See docs/training.md and docs/recipes.md.
     """
     config = cli.parse(TrainConfig, main.__doc__ or "", arguments, base="builtin")
+    check_ranges(config)
     # not above: help and mistakes answer without torch
     from lightning import seed_everything
     from torch import nn

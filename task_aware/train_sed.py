@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from task_aware.base import cli
 from task_aware.base.types import Backend
 from task_aware.training.config import TrainSedConfig
+from task_aware.training.ranges import check_ranges
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -15,6 +16,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Its classes are those of the data, or --classes. See docs/training.md.
     """
     config = cli.parse(TrainSedConfig, main.__doc__ or "", arguments, base="detector_builtin")
+    check_ranges(config)
     # not above: help and mistakes answer without torch
     from task_aware.models.opening import pick_device
     from task_aware.scoring.evaluation import detect_split, score

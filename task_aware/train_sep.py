@@ -8,6 +8,7 @@ from functools import partial
 from task_aware.base import cli
 from task_aware.base.types import Backend
 from task_aware.training.config import TrainSepConfig
+from task_aware.training.ranges import check_ranges
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -16,6 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     See docs/training.md.
     """
     config = cli.parse(TrainSepConfig, main.__doc__ or "", arguments, base="denoiser_builtin")
+    check_ranges(config)
     # not above: help and mistakes answer without torch
     from lightning import seed_everything
 

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..base.limits import MAX_SOURCES
 from . import _check
 from ._dispatch import (
     Backend,
@@ -25,7 +26,6 @@ from ._tables import kept
 from .reorder import reorder_reference
 
 KINDS = ("mse", "l1", "bce")
-MAX_SOURCES = 32
 #: Up to this many sources, the reference tries all permutations on the device; beyond, it solves on the host.
 EXHAUSTIVE_UP_TO = 6
 
