@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+from task_aware.base.version import __version__
+
 
 class Command(NamedTuple):
     """The module of a command, and one line on what it does."""
@@ -33,7 +35,7 @@ def usage() -> str:
     width = max(map(len, found))
     lines = [f"  {name:<{width}}  {command.description}" for name, command in found.items()]
     intro = "Trains a sound separator through a frozen sound event detector."
-    outro = "`task-aware COMMAND --help` explains a command and its options."
+    outro = "`task-aware COMMAND --help` explains a command and its options. `task-aware --version` prints the version."
     return "\n".join(["usage: task-aware COMMAND [options]", "", intro, "", "commands:", *lines, "", outro])
 
 
@@ -42,6 +44,9 @@ def main() -> None:
     name, *arguments = sys.argv[1:] or [""]
     if name in ("-h", "--help"):
         print(usage())
+        return
+    if name == "--version":
+        print(f"task_aware {__version__}")
         return
     found = commands()
     if name not in found:

@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from jsonargparse import ArgumentParser, Namespace
-
 from task_aware.base import cli
 from task_aware.base.files import claim
-from task_aware.models.opening import pick_device
-from task_aware.scoring.separation import has_separated
-from task_aware.study.jobs import Job, run_all
-from task_aware.study.plan import common_options, make_jobs, scores_folder, shared_detector, train_config
-from task_aware.study.results import check_same, collect
 from task_aware.study.systems import DETECTOR_ALONE, ONLY_DEFAULT_RECIPE, ROWS
-from task_aware.study.tables import Comparison
-from task_aware.synthesis import builtin_corpus
 
 #: Steps of each run with `--fast-dev-run`: one for each stage.
 FAST_STEPS = 2
 
 
-def make_parser() -> ArgumentParser:
+def make_parser() -> cli.Parser:
     """The command's options."""
     program = "python -m task_aware.ablation"
-    parser = ArgumentParser(prog=program, usage=f"{program} --out DIR [options]", description=main.__doc__)
+    parser = cli.Parser(prog=program, usage=f"{program} --out DIR [options]", description=main.__doc__)
     add = parser.add_argument
     add(
         "--out",
@@ -45,7 +35,8 @@ def make_parser() -> ArgumentParser:
         "which are those of --config")  # fmt: skip
     add("--recipe", choices=("default", "paper"), default="default", help="paper: add --config paper after "
         "the other recipes, and leave out the rows that are not in the paper")  # fmt: skip
-    add("--rows", nargs="+", choices=tuple(ROWS), help="rows to run, besides the detector alone; default: all")
+    add("--rows", nargs="+", choices=tuple(ROWS), metavar="ROW", help="rows to run, besides the detector alone; "
+        f"default: all of {', '.join(ROWS)}")  # fmt: skip
     add("--test", nargs="+", default=[], type=Path, help="further data folders in DESED's layout, to score the systems "
         "on as well, with separate tables")  # fmt: skip
     add("--seeds", type=int, default=3, help="runs per row, with the seeds 0, 1, ...")
@@ -68,6 +59,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise ValueError(f"the folders of --test are named {', '.join(names)}; their names must differ")
     if options.seeds < 1 or options.resamples < 1:
         raise ValueError(f"--seeds is {options.seeds} and --resamples is {options.resamples}; both must be at least 1")
+    # not above: help and mistakes answer without torch
+    from task_aware.study.jobs import run_all
+    from task_aware.study.plan import common_options, make_jobs, scores_folder, shared_detector, train_config
+    from task_aware.study.results import check_same, collect, describe, warn_unseparated
+    from task_aware.study.tables import Comparison
+    from task_aware.synthesis import builtin_corpus
+
     if options.fast_dev_run:
         options.seeds, options.max_steps = 1, FAST_STEPS
     rows = options.rows or [name for name in ROWS if options.recipe == "default" or name not in ONLY_DEFAULT_RECIPE]
@@ -95,33 +93,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if failed:
         print("\n".join(["these runs failed; run the same command again to retry them:", *failed]), file=sys.stderr)
         sys.exit(1)
-
-
-def describe(options: Namespace, data: Path, detector: Path) -> str:
-    """A note for below the tables: on what they were measured, and how."""
-    device = pick_device(options.accelerator)
-    length = f", {options.max_steps} steps per run" if options.max_steps else ""
-    fast = " This was a --fast-dev-run: the scores mean nothing." if options.fast_dev_run else ""
-    return (
-        f"Validation clips of {data}, detector {detector}, recipe {options.recipe}{length}. F1: mean and standard "
-        f"deviation over seeds. Intervals: 95 %, paired bootstrap over clips, {options.resamples} draws; they do not "
-        f"cover what another training would change. Real-time factor: one clip at a time on {device.type}.{fast}"
-    )
-
-
-def warn_unseparated(jobs: Sequence[Job]) -> str:
-    """A sentence that names the runs whose sources have not separated; empty if all have."""
-    titles = []
-    for job in jobs:
-        metrics = json.loads((job.folder / "metrics.json").read_text())
-        if "separation" in metrics and not has_separated(metrics["separation"]):
-            titles.append(job.title)
-    if not titles:
-        return ""
-    return (
-        f" The sources have not separated yet in {'; '.join(titles)}: their scores say nothing about separation. "
-        "Train longer (--max-steps, in another --out)."
-    )
 
 
 if __name__ == "__main__":

@@ -6,15 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
-from jsonargparse import ArgumentParser
-from torch import nn
-
 from task_aware.base import cli
-from task_aware.data.desed import read_split
-from task_aware.models.opening import open_detector, pick_device
-from task_aware.models.system import Separator, check_detector
-from task_aware.study.across import compare, count, find_separators
-from task_aware.synthesis import builtin_corpus
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -23,7 +15,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Prints a table per data folder, with 95 % intervals (paired bootstrap over clips). The detectors must have the
     labels and the front end of the separators' own detectors. See docs/evaluation.md.
     """
-    parser = ArgumentParser(prog="python -m task_aware.across", description=main.__doc__)
+    parser = cli.Parser(prog="python -m task_aware.across", description=main.__doc__)
     text = "checkpoints of detectors, or package.module:factory for detectors of your own"
     parser.add_argument("--detectors", type=str, nargs="+", required=True, help=text)
     text = "checkpoints of separators, or folders whose runs are averaged, such as OUT/strong_mse of `ablation`"
@@ -34,6 +26,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     text = "device; auto: a GPU if there is one"
     parser.add_argument("--accelerator", choices=("auto", "cpu", "gpu"), default="auto", help=text)
     options = parser.parse_args(arguments)
+    # not above: help and mistakes answer without torch
+    from torch import nn
+
+    from task_aware.data.desed import read_split
+    from task_aware.models.opening import open_detector, pick_device
+    from task_aware.models.system import Separator, check_detector
+    from task_aware.study.across import compare, count, find_separators
+    from task_aware.synthesis import builtin_corpus
+
     device = pick_device(options.accelerator)
     separators = {
         str(place): [Separator.from_checkpoint(path).to(device) for path in find_separators(place)]

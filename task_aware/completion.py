@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Sequence
 
-from jsonargparse import ArgumentParser, capture_parser
+from jsonargparse import capture_parser
 
 from task_aware.__main__ import commands
 from task_aware.base import cli
@@ -18,7 +18,7 @@ def script(shell: str) -> str:
         importlib.import_module("shtab")
     except ImportError as error:
         raise TaskAwareError("shtab is not installed; run `pip install 'task_aware[completion]'`") from error
-    parser = ArgumentParser(prog="task-aware")
+    parser = cli.Parser(prog="task-aware")
     subcommands = parser.add_subcommands()
     for name, command in commands().items():
         main = importlib.import_module(command.module).main
@@ -28,7 +28,7 @@ def script(shell: str) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints a script to source in a shell's start-up file, which completes `task-aware`, its commands and options."""
-    parser = ArgumentParser(prog="python -m task_aware.completion", description=main.__doc__)
+    parser = cli.Parser(prog="python -m task_aware.completion", description=main.__doc__)
     parser.add_argument("shell", choices=("bash", "zsh"), help="your shell")
     print(script(parser.parse_args(arguments).shell))
 

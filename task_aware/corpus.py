@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from jsonargparse import ArgumentParser
-
 from task_aware.base import cli
-from task_aware.synthesis import builtin_corpus, make_corpus
-from task_aware.synthesis.contents import SIZES
+from task_aware.synthesis.sizes import SIZES
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Generates the built-in corpus of synthesised domestic sounds in DESED's layout, and prints its folder."""
-    parser = ArgumentParser(prog="python -m task_aware.corpus", description=main.__doc__)
+    parser = cli.Parser(prog="python -m task_aware.corpus", description=main.__doc__)
     parser.add_argument(
         "--out", type=Path | None, help="output folder; default: the cache, where other commands find it"
     )
@@ -23,6 +20,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--size", choices=sorted(SIZES), default="full", help=sizes)
     parser.add_argument("--quiet", action="store_true", help="hide the progress bar")
     options = parser.parse_args(arguments)
+    # not above: help and mistakes answer without torch
+    from task_aware.synthesis import builtin_corpus, make_corpus
+
     given = {"seed": options.seed, "size": options.size, "progress": not options.quiet}
     print(builtin_corpus(**given) if options.out is None else make_corpus(options.out.absolute(), **given))
 

@@ -7,17 +7,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from jsonargparse import ArgumentParser
-
 from task_aware.base import cli
 from task_aware.base.errors import DataError
 from task_aware.base.tables import write_table
-from task_aware.data.desed import read_split
-from task_aware.models.opening import detector_of, open_model, pick_device
-from task_aware.scoring.evaluation import decode_all, hear_split, score, score_psds
-from task_aware.scoring.report import table, write_detections, write_results
-from task_aware.synthesis import builtin_corpus
-from task_aware.training.folder import SCORES, check_scores, remove
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -26,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Exit status: 0 if all clips were scored, 1 if some could not be used (errors.tsv names them), 2 if the command line
     is wrong. See docs/evaluation.md.
     """
-    parser = ArgumentParser(prog="python -m task_aware.evaluate", description=main.__doc__)
+    parser = cli.Parser(prog="python -m task_aware.evaluate", description=main.__doc__)
     parser.add_argument(
         "checkpoint", type=Path, help="separator.safetensors, denoiser.safetensors or detector.safetensors"
     )
@@ -40,6 +32,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     text = "device; auto: a GPU if there is one"
     parser.add_argument("--accelerator", choices=("auto", "cpu", "gpu"), default="auto", help=text)
     options = parser.parse_args(arguments)
+    # not above: help and mistakes answer without torch
+    from task_aware.data.desed import read_split
+    from task_aware.models.opening import detector_of, open_model, pick_device
+    from task_aware.scoring.evaluation import decode_all, hear_split, score, score_psds
+    from task_aware.scoring.report import table, write_detections, write_results
+    from task_aware.synthesis import builtin_corpus
+    from task_aware.training.folder import SCORES, check_scores, remove
+
     out = options.out or options.checkpoint.parent / f"evaluation-{options.split}"
     check_scores(out)
     device = pick_device(options.accelerator)

@@ -5,23 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-
-from jsonargparse import ArgumentParser
+from typing import TYPE_CHECKING
 
 from task_aware.base import cli
 from task_aware.base.errors import TaskAwareError
 from task_aware.base.files import replacing
-from task_aware.models.opening import detector_of, open_model
-from task_aware.portable.check import (
-    TOLERANCE,
-    advice,
-    describe,
-    explaining,
-    largest_difference,
-    own_run,
-    real_time_factor,
-)
-from task_aware.portable.formats import SECONDS, Run, export_onnx, export_torch, open_onnx, open_torch
+
+if TYPE_CHECKING:
+    from task_aware.portable.formats import Run
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -29,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     Each file is opened again and compared with the model; a difference above 1e-4 is an error. See docs/export.md.
     """
-    parser = ArgumentParser(prog="python -m task_aware.export", description=main.__doc__)
+    parser = cli.Parser(prog="python -m task_aware.export", description=main.__doc__)
     parser.add_argument("checkpoint", type=Path, help="separator.safetensors or detector.safetensors")
     parser.add_argument(
         "--out", type=Path, required=True, help="output folder for model.onnx, model.pt2 and model.json"
@@ -43,6 +34,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if options.seconds is not None and not options.seconds >= 1:
         raise ValueError(f"--seconds is {options.seconds}; give at least 1, or leave it out for any length")
+    # not above: help and mistakes answer without torch
+    from task_aware.models.opening import detector_of, open_model
+    from task_aware.portable.check import (
+        TOLERANCE,
+        advice,
+        describe,
+        explaining,
+        largest_difference,
+        own_run,
+        real_time_factor,
+    )
+    from task_aware.portable.formats import SECONDS, export_onnx, export_torch, open_onnx, open_torch
+
     model = open_model(options.checkpoint, options.detector)
     rate = detector_of(model).feature_config.sample_rate
     seconds = options.seconds or SECONDS

@@ -6,19 +6,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from jsonargparse import ArgumentParser
-
 from task_aware.base import cli
-from task_aware.importing.activity import GAP_SECONDS
-from task_aware.importing.build import Wanted, import_collection
-from task_aware.importing.tables import Columns
-from task_aware.plots.collection import plot_collection
+from task_aware.importing.options import GAP_SECONDS, Columns, Wanted
 
 
-def make_parser() -> ArgumentParser:
+def make_parser() -> cli.Parser:
     """The command's options."""
     program = "python -m task_aware.import_clips"
-    parser = ArgumentParser(prog=program, usage=f"{program} SOURCE --out DIR [options]", description=main.__doc__)
+    parser = cli.Parser(prog=program, usage=f"{program} SOURCE --out DIR [options]", description=main.__doc__)
     add = parser.add_argument
     add("source", type=Path, help="folder of the recordings: one folder for each class, or with labels beside them")
     add("--out", type=Path, required=True, help="the data set to make; must not be there yet")
@@ -44,6 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = make_parser().parse_args(arguments)
     if not 0 <= options.gap <= 60:
         raise ValueError(f"--gap is {options.gap}; give a number of seconds from 0 to 60")
+    # not above: help and mistakes answer without torch
+    from task_aware.importing.build import import_collection
+    from task_aware.plots.collection import plot_collection
+
     columns = Columns(options.filename_column, options.label_column, options.group_column, options.first_label)
     wanted = Wanted(options.source, options.csv, columns, tuple(options.background), options.gap)
     contents = import_collection(wanted, options.out, progress=not options.quiet)

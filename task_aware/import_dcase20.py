@@ -7,17 +7,14 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from jsonargparse import ArgumentParser
-
 from task_aware.base import cli
-from task_aware.models.dcase20 import UNTRAINED_ATTENTION, convert, read_file
 
 _log = logging.getLogger(__name__)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Converts a checkpoint of the DCASE 2020 task 4 baseline into a detector for --detector. See docs/detectors.md."""
-    parser = ArgumentParser(prog="python -m task_aware.import_dcase20", description=main.__doc__)
+    parser = cli.Parser(prog="python -m task_aware.import_dcase20", description=main.__doc__)
     parser.add_argument("file", type=Path, help="checkpoint of the baseline; no code in it is executed")
     parser.add_argument("out", type=Path, help="file to write, such as detector.safetensors")
     parser.add_argument("--ema", action="store_true", help="take the mean teacher; default: the student, as published")
@@ -30,6 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if options.out.is_dir():
         raise ValueError(f"{options.out} is a folder; give the name of the file to write")
+    # not above: help and mistakes answer without torch
+    from task_aware.models.dcase20 import UNTRAINED_ATTENTION, convert, read_file
+
     content = read_file(options.file)
     detector = convert(content, options.file, ema=options.ema, clip_pooling=options.clip_pooling)
     detector.save(options.out, imported=options.file.name, weights="model_ema" if options.ema else "model")

@@ -10,24 +10,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 
 from task_aware.base import cli
 from task_aware.base.files import claim
-from task_aware.inference.batch import Writer, analyse, seconds_of
-from task_aware.inference.outputs import Layout, Outputs, Wanted
-from task_aware.inference.predictor import Predictor
-from task_aware.inference.recordings import shard
-from task_aware.inference.selection import select_recordings
-from task_aware.models.merging import Merge
-from task_aware.models.opening import BUILTIN_SEPARATOR, Precision
+from task_aware.base.types import Layout
+from task_aware.models.options import Merge, Precision
 
 _log = logging.getLogger(__name__)
 
 
-def make_parser() -> ArgumentParser:
+def make_parser() -> cli.Parser:
     """The command's options."""
-    parser = ArgumentParser(
+    parser = cli.Parser(
         prog="python -m task_aware.infer",
         usage="python -m task_aware.infer CKPT PATH... --out DIR [options]\n"
         "       python -m task_aware.infer --demo PATH... --out DIR [options]",
@@ -60,31 +55,10 @@ def make_parser() -> ArgumentParser:
     return parser
 
 
-def open_predictor(options: Namespace) -> tuple[Predictor, list[str]]:
-    """Opens the model; returns it and the inputs that name recordings."""
-    checkpoint, *inputs = [str(BUILTIN_SEPARATOR)] * options.demo + options.inputs
-    if not inputs:
+def check(options: Namespace) -> None:
+    """Raises ValueError if there is nothing to hear, or a number is out of its range."""
+    if len(options.inputs) + options.demo < 2:
         raise ValueError("no recordings given; give a checkpoint (or --demo), then files or folders")
-    predictor = Predictor(
-        checkpoint,
-        detector=options.detector,
-        device=options.device,
-        precision=options.precision,
-        merge=options.merge,
-        threshold=options.threshold,
-        median_frames=options.median,
-        window_seconds=options.window,
-        overlap_seconds=options.overlap,
-        channel=options.channel,
-        batch_size=options.batch_size,
-    )
-    if options.audio and predictor.separator is None:
-        raise ValueError(f"{checkpoint} is a detector, but --audio needs a separator")
-    return predictor, inputs
-
-
-def check_numbers(options: Namespace) -> None:
-    """Raises ValueError if an option is out of its range."""
     if not 0 < options.threshold <= 1:
         raise ValueError(f"--threshold is {options.threshold}; give a probability above 0 and at most 1")
     for option, value in (("jobs", options.jobs), ("median", options.median), ("batch-size", options.batch_size)):
@@ -101,8 +75,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command line is wrong.
     """
     options = make_parser().parse_args(arguments)
-    check_numbers(options)
-    predictor, inputs = open_predictor(options)
+    check(options)
+    # not above: help and mistakes answer without torch
+    from task_aware.inference.batch import Writer, analyse, seconds_of
+    from task_aware.inference.outputs import Outputs, Wanted
+    from task_aware.inference.predictor import Predictor
+    from task_aware.inference.recordings import shard
+    from task_aware.inference.selection import select_recordings
+    from task_aware.models.opening import BUILTIN_SEPARATOR
+
+    checkpoint, *inputs = [str(BUILTIN_SEPARATOR)] * options.demo + options.inputs
+    predictor = Predictor(
+        checkpoint,
+        detector=options.detector,
+        device=options.device,
+        precision=options.precision,
+        merge=options.merge,
+        threshold=options.threshold,
+        median_frames=options.median,
+        window_seconds=options.window,
+        overlap_seconds=options.overlap,
+        channel=options.channel,
+        batch_size=options.batch_size,
+    )
+    if options.audio and predictor.separator is None:
+        raise ValueError(f"{checkpoint} is a detector, but --audio needs a separator")
     form = predictor.source_names, options.audio_layout
     outputs = Outputs(options.out, Wanted(options.scores, options.plot, options.audio, *form))
     recordings = select_recordings(inputs, outputs)

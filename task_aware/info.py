@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import platform
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-import torch
-from jsonargparse import ArgumentParser
-
+from task_aware.base import cli
 from task_aware.base.version import __version__
-from task_aware.ops._extension import BUILD_COMMAND, extension
 
 
 def cpu_line() -> str:
+    from task_aware.ops._extension import BUILD_COMMAND, extension
+
     if not extension.cpu:
         return f"absent: {extension.cpu_absent}; build them with `{BUILD_COMMAND}`"
     build = extension.build
@@ -21,6 +19,8 @@ def cpu_line() -> str:
 
 
 def cuda_line() -> str:
+    from task_aware.ops._extension import extension
+
     if not extension.cuda:
         return f"absent: {extension.cuda_absent}"
     build = extension.build
@@ -29,6 +29,8 @@ def cuda_line() -> str:
 
 
 def gpu_lines() -> list[str]:
+    import torch
+
     if not torch.cuda.is_available():
         return ["none"]
     lines = []
@@ -39,27 +41,27 @@ def gpu_lines() -> list[str]:
     return lines
 
 
-def report() -> str:
-    """The report, one line per component."""
+def rows() -> Iterator[tuple[str, str]]:
+    """What there is, and what to say of it. It is looked up row by row: the first rows need no torch."""
+    yield "task_aware", __version__
+    yield "python", platform.python_version()
+    import torch
+
     cuda = torch.version.cuda
-    rows = [
-        ("task_aware", __version__),
-        ("python", platform.python_version()),
-        ("torch", f"{torch.__version__} ({f'CUDA {cuda}' if cuda else 'no CUDA'})"),
-        ("CPU kernels", cpu_line()),
-        ("CUDA kernels", cuda_line()),
-        ("CPU threads", str(torch.get_num_threads())),
-        *(("GPU", line) for line in gpu_lines()),
-    ]
-    return "\n".join(f"{name:<13} {value}" for name, value in rows)
+    yield "torch", f"{torch.__version__} ({f'CUDA {cuda}' if cuda else 'no CUDA'})"
+    yield "CPU kernels", cpu_line()
+    yield "CUDA kernels", cuda_line()
+    yield "CPU threads", str(torch.get_num_threads())
+    for line in gpu_lines():
+        yield "GPU", line
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Shows versions, native libraries and GPUs; if a library is missing, says why."""
-    ArgumentParser(prog="python -m task_aware.info", description=main.__doc__).parse_args(arguments)
-    print(report())
-    return 0
+    cli.Parser(prog="python -m task_aware.info", description=main.__doc__).parse_args(arguments)
+    for name, value in rows():
+        print(f"{name:<13} {value}", flush=True)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    cli.run(main)

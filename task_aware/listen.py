@@ -6,14 +6,12 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-
-from jsonargparse import ArgumentParser
+from typing import TYPE_CHECKING
 
 from task_aware.base import cli
-from task_aware.data.blocks import read_blocks
-from task_aware.data.labels import Event, written_times
-from task_aware.data.streams import read_stream
-from task_aware.inference.live import LiveDetector
+
+if TYPE_CHECKING:
+    from task_aware.data.labels import Event
 
 #: Stands for standard input in place of a recording.
 STANDARD_INPUT = "-"
@@ -21,6 +19,8 @@ STANDARD_INPUT = "-"
 
 def print_events(name: str, events: Iterable[Event]) -> None:
     """Prints events as rows of DESED's tables."""
+    from task_aware.data.labels import written_times
+
     for event in events:
         print(name, *written_times(event), event.label, sep="\t", flush=True)
 
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     Each event is printed as a row of DESED's tables, a bounded time after its end. See docs/streams.md.
     """
-    parser = ArgumentParser(
+    parser = cli.Parser(
         prog="python -m task_aware.listen",
         usage="python -m task_aware.listen CKPT FILE [options]\n"
         "       arecord -t raw -f S16_LE -r 16000 | python -m task_aware.listen CKPT - [options]",
@@ -48,6 +48,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if not 0 < options.threshold <= 1:
         raise ValueError(f"--threshold is {options.threshold}; give a probability above 0 and at most 1")
+    # not above: help and mistakes answer without torch
+    from task_aware.data.blocks import read_blocks
+    from task_aware.data.streams import read_stream
+    from task_aware.inference.live import LiveDetector
+
     live = LiveDetector(options.checkpoint, threshold=options.threshold, median_frames=options.median)
     n_samples = round(options.chunk_seconds * live.sample_rate)
     if n_samples < 1:

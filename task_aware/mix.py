@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-from jsonargparse import ActionConfigFile, ArgumentParser
-from tqdm import tqdm
+from jsonargparse import ActionConfigFile
 
 from task_aware.base import cli
 from task_aware.base.errors import DataError
 from task_aware.base.files import claim
-from task_aware.data.desed import split_paths, write_events
 from task_aware.data.mixing_config import MixingConfig
-from task_aware.data.soundscapes import BATCH, SAMPLE_RATE, Soundscape, own_files, soundscapes, write_soundscape
-from task_aware.data.unfinished import begin
-from task_aware.plots.mixture import draw_soundscape
-from task_aware.synthesis import open_corpus
 from task_aware.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from task_aware.data.soundscapes import Soundscape
 
 
 def _own_options(path: Path) -> str:
@@ -36,10 +34,10 @@ def _own_options(path: Path) -> str:
     )
 
 
-def make_parser() -> ArgumentParser:
+def make_parser() -> cli.Parser:
     """The command's options."""
     program = "python -m task_aware.mix"
-    parser = ArgumentParser(prog=program, usage=f"{program} --out DIR [options]", description=main.__doc__)
+    parser = cli.Parser(prog=program, usage=f"{program} --out DIR [options]", description=main.__doc__)
     text = f"recipe, repeatable: a path, or one of {cli.PACKAGED}; only its mixing options are used; default: builtin"
     parser.add_argument("--config", action=ActionConfigFile, help=text)
     parser.add_argument("--out", type=Path, required=True, help="output folder, in DESED's layout")
@@ -62,11 +60,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Its classes are those of the data. See docs/data.md.
     """
     parser = make_parser()
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    options = parser.parse_args(cli.packaged_configs(given, "builtin", _own_options))
-    table, folder = split_paths(options.out, "synthetic")
+    given = cli.packaged_configs(list(sys.argv[1:] if arguments is None else arguments), "builtin", _own_options)
+    parser.show_recipes(given)
+    options = parser.parse_args(given)
     if options.number < 1:
         raise ValueError(f"--number is {options.number}; give at least 1")
+    # not above: help and mistakes answer without torch
+    from tqdm import tqdm
+
+    from task_aware.data.desed import split_paths, write_events
+    from task_aware.data.soundscapes import BATCH, SAMPLE_RATE, own_files, soundscapes, write_soundscape
+    from task_aware.data.unfinished import begin
+    from task_aware.plots.mixture import draw_soundscape
+    from task_aware.synthesis import open_corpus
+
+    table, folder = split_paths(options.out, "synthetic")
     claim(options.out)
     if table.exists():
         raise DataError(f"{table} exists already; give another --out, or delete this one")
@@ -77,9 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     data = str(options.data or "the built-in corpus")
     recipe = {"data": data, "number": options.number, "seed": options.seed, "seconds": options.seconds}
     recipe |= {"channel": options.channel} if options.channel is not None else {}
-    recipe_path = options.out / "mix.json"
     begin(
-        recipe_path,
+        options.out / "mix.json",
         {**recipe, "mixing": asdict(mixer.config)},
         [folder, folder.parent / "images"],
         own_files(corpus.encoder.labels),
@@ -111,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if turned_down := [gain for gain in gains if gain < 1]:
         print(
             f"{len(turned_down)} of {len(gains)} mixtures exceeded full scale and were turned down, by up to "
-            f"{-20 * np.log10(min(turned_down)):.1f} dB"
+            f"{-20 * math.log10(min(turned_down)):.1f} dB"
         )
     print(
         f"written to {options.out}: {len(gains)} mixtures in {folder}, their parts in {folder.parent / 'images'}, "

@@ -3,44 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-
-import numpy as np
-from jsonargparse import ArgumentParser
-from tqdm import tqdm
 
 from task_aware.base import cli
 from task_aware.base.errors import DataError
 from task_aware.base.files import claim
-from task_aware.data.audio import LARGEST, write_audio
-from task_aware.data.desed import Clip, read_split, split_paths, write_events
-from task_aware.data.labels import Event
-from task_aware.data.unfinished import begin
-from task_aware.synthesis import builtin_corpus
-
-SAMPLE_RATE = 16000
-
-
-def union(events: Iterable[Event]) -> list[Event]:
-    """The events in the order of their onsets; those of one class that overlap or touch are joined."""
-    joined: list[Event] = []
-    for event in sorted(events, key=lambda event: (event.label, event.onset)):
-        if joined and joined[-1].label == event.label and event.onset <= joined[-1].offset:
-            last = joined.pop()
-            event = Event(last.onset, max(last.offset, event.offset), event.label)
-        joined.append(event)
-    return sorted(joined, key=lambda event: (event.onset, event.offset))
-
-
-def overlay(first: Clip, second: Clip) -> tuple[np.ndarray, list[Event]]:
-    """The sum of two strongly labelled clips, `[N]` as long as the longer one, and its events."""
-    samples = [clip.read(SAMPLE_RATE) for clip in (first, second)]
-    total = np.zeros(max(map(len, samples)), np.float32)
-    for part in samples:
-        total[: len(part)] += part
-    total *= LARGEST / max(float(np.abs(total).max(initial=0.0)), LARGEST)
-    return total, union([*(first.events or ()), *(second.events or ())])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -48,12 +16,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     Its classes are those of the data. See docs/data.md.
     """
-    parser = ArgumentParser(prog="python -m task_aware.overlay", description=main.__doc__)
+    parser = cli.Parser(prog="python -m task_aware.overlay", description=main.__doc__)
     parser.add_argument("--out", type=Path, required=True, help="output folder, in DESED's layout")
     parser.add_argument("--data", type=Path | None, help="data folder in DESED's layout; default: the built-in corpus")
     parser.add_argument("--seed", type=int, default=0, help="random seed; each gives different pairs")
     cli.add_channel(parser)
     options = parser.parse_args(arguments)
+    # not above: help and mistakes answer without torch
+    import numpy as np
+    from tqdm import tqdm
+
+    from task_aware.data.audio import write_audio
+    from task_aware.data.desed import read_split, split_paths, write_events
+    from task_aware.data.overlays import SAMPLE_RATE, overlay
+    from task_aware.data.unfinished import begin
+    from task_aware.synthesis import builtin_corpus
+
     table, folder = split_paths(options.out, "validation")
     claim(options.out)
     if table.exists():

@@ -5,22 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
-
-import numpy as np
-from jsonargparse import ArgumentParser
+from typing import TYPE_CHECKING
 
 from task_aware.base import cli
 from task_aware.base.errors import DataError
-from task_aware.data.blocks import read_blocks
-from task_aware.data.desed import read_events
-from task_aware.data.labels import Event
-from task_aware.data.offset import remove_offset
-from task_aware.inference.predictor import Predictor
-from task_aware.plots.separation import draw_separation
+
+if TYPE_CHECKING:
+    from task_aware.data.labels import Event
 
 
 def true_events(table: Path, recording: Path, labels: Sequence[str], seconds: float) -> list[Event]:
     """The events that begin in the first `seconds` of a recording, from a table that names it."""
+    from task_aware.data.desed import read_events
+
     events = read_events(table, labels)
     if recording.name not in events:
         raise DataError(f"{table} has no row for {recording.name}; give a table that names this recording")
@@ -32,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     See docs/evaluation.md.
     """
-    parser = ArgumentParser(prog="python -m task_aware.plot", description=main.__doc__)
+    parser = cli.Parser(prog="python -m task_aware.plot", description=main.__doc__)
     parser.add_argument("checkpoint", type=Path, help="separator.safetensors")
     parser.add_argument("recording", type=Path, help="wav, flac, ogg or mp3 of any rate and number of channels")
     parser.add_argument("--out", type=Path, required=True, help="PNG file to write")
@@ -48,6 +45,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if options.seconds <= 0:
         raise ValueError(f"--seconds is {options.seconds}; give more than 0")
+    # not above: help and mistakes answer without torch
+    import numpy as np
+
+    from task_aware.data.blocks import read_blocks
+    from task_aware.data.offset import remove_offset
+    from task_aware.inference.predictor import Predictor
+    from task_aware.plots.separation import draw_separation
+
     predictor = Predictor(
         options.checkpoint,
         detector=options.detector,

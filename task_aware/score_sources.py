@@ -6,15 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from jsonargparse import ArgumentParser
-from tqdm import tqdm
-
 from task_aware.base import cli
-from task_aware.base.files import replacing
-from task_aware.base.tables import write_table
-from task_aware.data.scenes import S5_CLASSES, read_scenes
-from task_aware.scoring.scenes import score_scene
-from task_aware.scoring.source_scores import SourceScores
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -23,7 +15,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Prints the CAPI-SDRi in dB and the label accuracies, and writes them with each mixture's. The estimates are those of
     `infer --audio --audio-layout s5`, or of any other system. See docs/dcase2026.md.
     """
-    parser = ArgumentParser(prog="python -m task_aware.score_sources", description=main.__doc__)
+    parser = cli.Parser(prog="python -m task_aware.score_sources", description=main.__doc__)
     text = "folder of the estimates, NAME_K_Label.wav"
     parser.add_argument("estimates", type=Path, help=text)
     text = "data set, with the mixtures in soundscape/ and the true sources in oracle_target/"
@@ -33,6 +25,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     text = "the classes that there may be; default: any. s5: the 18 of the challenge"
     parser.add_argument("--classes", nargs="+", type=str | None, help=text)
     options = parser.parse_args(arguments)
+    # not above: help and mistakes answer without torch
+    from tqdm import tqdm
+
+    from task_aware.base.files import replacing
+    from task_aware.base.tables import write_table
+    from task_aware.data.scenes import S5_CLASSES, read_scenes
+    from task_aware.scoring.scenes import score_scene
+    from task_aware.scoring.source_scores import SourceScores
+
     classes = S5_CLASSES if options.classes == ["s5"] else options.classes
     out = options.out or options.estimates.with_name(f"{options.estimates.name}-scores")
     references = read_scenes(options.data, labels=classes)

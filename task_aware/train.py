@@ -5,30 +5,15 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
-from lightning import seed_everything
-from torch import nn
-
-from task_aware import ops
 from task_aware.base import cli
-from task_aware.data.desed import Clip, Split
-from task_aware.data.offset import remove_offset
-from task_aware.models.condition import condition_size
-from task_aware.models.opening import pick_device
-from task_aware.models.separator import MaskNetwork, preset
-from task_aware.models.system import ClassSeparator, Separator
-from task_aware.plots import plot_training
-from task_aware.plots.separation import draw_separation
-from task_aware.scoring.evaluation import SEPARATED, detect_split, score
-from task_aware.scoring.report import table, write_results
-from task_aware.scoring.separation import verdict
+from task_aware.base.types import Backend
 from task_aware.training.config import TrainConfig
-from task_aware.training.folder import is_first_process, read_history
-from task_aware.training.frozen import get_detector
-from task_aware.training.loop import fit
-from task_aware.training.separator import TaskAwareModule, measure_separation
-from task_aware.training.setup import FAST_STEPS, check_train, corpus_of, make_data
+from task_aware.training.ranges import check_ranges
+
+if TYPE_CHECKING:
+    from task_aware.data.desed import Clip, Split
 
 #: Separation is measured on the mixtures of this many further steps, as long as clips, which training has not seen.
 MEASURED_STEPS = 8
@@ -45,11 +30,32 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Without options it trains on the built-in corpus. See docs/training.md and docs/recipes.md.
     """
     config = cli.parse(TrainConfig, main.__doc__ or "", arguments, base="builtin")
+    check_ranges(config)
+    # not above: help and mistakes answer without torch
+    from lightning import seed_everything
+    from torch import nn
+
+    from task_aware.data.offset import remove_offset
+    from task_aware.models.condition import condition_size
+    from task_aware.models.opening import pick_device
+    from task_aware.models.separator import MaskNetwork, preset
+    from task_aware.models.system import ClassSeparator, Separator
+    from task_aware.plots import plot_training
+    from task_aware.plots.separation import draw_separation
+    from task_aware.scoring.evaluation import SEPARATED, detect_split, score
+    from task_aware.scoring.report import table, write_results
+    from task_aware.scoring.separation import verdict
+    from task_aware.training.folder import is_first_process, read_history
+    from task_aware.training.frozen import get_detector
+    from task_aware.training.loop import fit
+    from task_aware.training.separator import TaskAwareModule, measure_separation
+    from task_aware.training.setup import FAST_STEPS, check_train, corpus_of, make_data
+
     check_train(config)
     schedule = config.optimiser
     if config.fast_dev_run:
         schedule.max_steps = min(schedule.max_steps, FAST_STEPS)
-    backend: ops.Backend = "native" if config.fused else "reference"
+    backend: Backend = "native" if config.fused else "reference"
     detector = get_detector(config)
     corpus = corpus_of(config, sample_rate=detector.feature_config.sample_rate, labels=detector.labels)
     validation = corpus.split("validation")

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from task_aware import ops
 from task_aware.base import cli
-from task_aware.models.opening import pick_device
-from task_aware.scoring.evaluation import detect_split, score
-from task_aware.scoring.report import table, write_results
+from task_aware.base.types import Backend
 from task_aware.training.config import TrainSedConfig
-from task_aware.training.folder import is_first_process
-from task_aware.training.frozen import train_detector
-from task_aware.training.setup import check_run, corpus_of
+from task_aware.training.ranges import check_ranges
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -21,6 +16,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Its classes are those of the data, or --classes. See docs/training.md.
     """
     config = cli.parse(TrainSedConfig, main.__doc__ or "", arguments, base="detector_builtin")
+    check_ranges(config)
+    # not above: help and mistakes answer without torch
+    from task_aware.models.opening import pick_device
+    from task_aware.scoring.evaluation import detect_split, score
+    from task_aware.scoring.report import table, write_results
+    from task_aware.training.folder import is_first_process
+    from task_aware.training.frozen import train_detector
+    from task_aware.training.setup import check_run, corpus_of
+
     check_run(config)
     options = config.training
     if options.batch.strong < 1:
@@ -32,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not is_first_process():
         return  # the first process scores
     split = corpus.split("validation")
-    backend: ops.Backend = "native" if config.fused else "reference"
+    backend: Backend = "native" if config.fused else "reference"
     detections = detect_split(detector, split, device=pick_device(config.accelerator), backend=backend)
     results = score(split, detections, detector.labels)
     print(table(results))

@@ -5,28 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from lightning import seed_everything
-
-from task_aware import ops
 from task_aware.base import cli
-from task_aware.data.batches import BatchSizes, StepDataModule
-from task_aware.models.crnn import CRNN
-from task_aware.models.denoiser import PRESETS, DenoisedDetector, Denoiser, DenoiserConfig
-from task_aware.models.opening import pick_device
-from task_aware.plots import plot_training
-from task_aware.scoring.evaluation import detect_split, score
-from task_aware.scoring.report import table, write_results
+from task_aware.base.types import Backend
 from task_aware.training.config import TrainSepConfig
-from task_aware.training.denoiser import DenoisingModule
-from task_aware.training.folder import is_first_process, read_history
-from task_aware.training.frozen import get_detector
-from task_aware.training.loop import fit
-from task_aware.training.setup import FAST_STEPS, check_run, corpus_of
-
-
-def batch_sizes(mixtures: int, step: int) -> BatchSizes:
-    """Clips in a step; the same for all steps."""
-    return BatchSizes(mixtures, 0, 0)
+from task_aware.training.ranges import check_ranges
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -35,11 +17,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
     See docs/training.md.
     """
     config = cli.parse(TrainSepConfig, main.__doc__ or "", arguments, base="denoiser_builtin")
+    check_ranges(config)
+    # not above: help and mistakes answer without torch
+    from lightning import seed_everything
+
+    from task_aware.data.batches import StepDataModule
+    from task_aware.models.crnn import CRNN
+    from task_aware.models.denoiser import PRESETS, DenoisedDetector, Denoiser, DenoiserConfig
+    from task_aware.models.opening import pick_device
+    from task_aware.plots import plot_training
+    from task_aware.scoring.evaluation import detect_split, score
+    from task_aware.scoring.report import table, write_results
+    from task_aware.training.denoiser import DenoisingModule, batch_sizes
+    from task_aware.training.folder import is_first_process, read_history
+    from task_aware.training.frozen import get_detector
+    from task_aware.training.loop import fit
+    from task_aware.training.setup import FAST_STEPS, check_run, corpus_of
+
     check_run(config)
     options = config.denoiser
     if config.fast_dev_run:
         options.max_steps = min(options.max_steps, FAST_STEPS)
-    backend: ops.Backend = "native" if config.fused else "reference"
+    backend: Backend = "native" if config.fused else "reference"
     detector = get_detector(config)
     if not isinstance(detector, CRNN):
         raise ValueError(

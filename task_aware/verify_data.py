@@ -6,15 +6,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from jsonargparse import ArgumentParser
-
 from task_aware.base import cli
-from task_aware.data.scenes import is_scenes
-from task_aware.data.verify import verify
-from task_aware.data.verify_scenes import verify_scenes
-from task_aware.data.verify_tables import classes_table, forms, splits_table
 from task_aware.training.config import TrainConfig, TrainSedConfig
-from task_aware.training.setup import batch_sizes
 
 #: The options that make a command run without a split.
 TRAIN_WITHOUT = {"weak": "--losses.weak 0 --losses.teacher 0", "unlabelled": "--losses.teacher 0"}
@@ -40,6 +33,8 @@ def verdict(needs: Iterable[str], usable: set[str], without: dict[str, str]) -> 
 
 def recipes(usable: set[str]) -> list[tuple[str, str]]:
     """Each command with each packaged recipe, and whether it can run."""
+    from task_aware.training.setup import batch_sizes
+
     rows = []
     detectors = []
     for name in ("builtin", "desed", "desed --config paper"):
@@ -65,6 +60,8 @@ def recipes(usable: set[str]) -> list[tuple[str, str]]:
 
 def check_scenes(data: Path, classes: Sequence[str] | None) -> None:
     """Checks a set in the layout of DCASE 2026 task 4; the exit status is 1 if it cannot be scored."""
+    from task_aware.data.verify_scenes import verify_scenes
+
     contents, problems = verify_scenes(data, classes)
     print(contents)
     if problems:
@@ -80,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Exit status: 0 if training can start (there are a soundbank and validation clips, and no "problems"), 1 if it
     cannot, 2 if the command line is wrong. See docs/data.md.
     """
-    parser = ArgumentParser(prog="python -m task_aware.verify_data", description=main.__doc__)
+    parser = cli.Parser(prog="python -m task_aware.verify_data", description=main.__doc__)
     parser.add_argument("data", type=Path, help="data folder in DESED's layout, or in that of DCASE 2026 task 4")
     parser.add_argument(
         "--rirs", type=Path | None, help="folder of room impulse responses; default: DATA/rirs if it exists"
@@ -92,6 +89,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     text = "the classes that there should be; other labels are then problems; default: those of the data"
     parser.add_argument("--classes", nargs="+", type=str | None, help=text)
     options = parser.parse_args(arguments)
+    # not above: help and mistakes answer without torch
+    from task_aware.data.scenes import is_scenes
+    from task_aware.data.verify import verify
+    from task_aware.data.verify_tables import classes_table, forms, splits_table
+
     if is_scenes(options.data):
         check_scenes(options.data, options.classes)
         return

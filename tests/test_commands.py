@@ -45,7 +45,7 @@ def parse(*arguments: str) -> TrainConfig:
 def cache(tiny_corpus, monkeypatch):
     """The commands' built-in corpus is the one already made."""
     monkeypatch.setattr("task_aware.synthesis.cache.builtin_corpus", lambda **_: tiny_corpus)
-    monkeypatch.setattr("task_aware.evaluate.builtin_corpus", lambda **_: tiny_corpus)
+    monkeypatch.setattr("task_aware.synthesis.builtin_corpus", lambda **_: tiny_corpus)
 
 
 def test_a_fast_run_trains_scores_and_draws(cache, tmp_path, capsys):
@@ -208,6 +208,35 @@ def test_help(command, capsys):
         command.main(["--help"])
     assert exit_.value.code == 0
     assert "usage: python -m task_aware." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "option", "default"),
+    [
+        (train, [], "--separator.sources", "classes"),
+        (train, ["--config", "builtin", "--config=paper"], "--separator.sources", "free"),
+        (train, [], "--mixing.reference_db", "null"),
+        (mix, [], "--mixing.n_events", "[1, 4]"),
+        (mix, ["--config=paper"], "--mixing.n_events", "[1, 5]"),
+        (train_sed, [], "--training.crnn.initialisation", "unit"),
+    ],
+)
+def test_help_shows_what_a_run_would_take(command, arguments, option, default, capsys):
+    """The defaults are those of the recipes, not of the classes that the recipes change."""
+    with pytest.raises(SystemExit):
+        command.main([*arguments, "--help"])
+    _, _, after = " ".join(capsys.readouterr().out.split()).partition(f" {option} ")
+    assert after.partition("default: ")[2].partition(")")[0] == default
+
+
+def test_help_leaves_out_what_says_nothing(capsys):
+    for command in (infer, train, ablation):
+        with pytest.raises(SystemExit):
+            command.main(["--help"])
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "<class" not in printed and "Literal[" not in printed.replace("Optional[Literal[", "")
+    assert "--scores also write frame probabilities, in sed_scores_eval's format --plot" in printed
+    assert "default: the detector's own (type: int | null)" in printed
 
 
 def test_mistakes_are_one_sentence(tmp_path, tiny_corpus):

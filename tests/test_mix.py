@@ -9,7 +9,7 @@ import pytest
 
 from task_aware import evaluate, mix
 from task_aware.base.errors import DataError
-from task_aware.data import read_audio, read_split
+from task_aware.data import read_audio, read_split, soundscapes
 from task_aware.data.mixing_config import MixingConfig
 from task_aware.models.opening import BUILTIN_DETECTOR
 
@@ -55,7 +55,7 @@ def test_a_seed_gives_the_same_files_and_is_not_overwritten(tiny_corpus, tmp_pat
 
 
 def test_a_mix_after_an_interrupted_one_is_what_it_is_alone(tiny_corpus, tmp_path, monkeypatch):
-    out, write, written = tmp_path / "out", mix.write_soundscape, []
+    out, write, written = tmp_path / "out", soundscapes.write_soundscape, []
 
     def stop_at_the_fourth(folder, name, soundscape):
         if len(written) == 3:
@@ -64,10 +64,10 @@ def test_a_mix_after_an_interrupted_one_is_what_it_is_alone(tiny_corpus, tmp_pat
         written.append(name)
         write(folder, name, soundscape)
 
-    monkeypatch.setattr(mix, "write_soundscape", stop_at_the_fourth)
+    monkeypatch.setattr(soundscapes, "write_soundscape", stop_at_the_fourth)
     with pytest.raises(KeyboardInterrupt):
         run(tiny_corpus, out, "-n=8", "--plot")
-    monkeypatch.setattr(mix, "write_soundscape", write)
+    monkeypatch.setattr(soundscapes, "write_soundscape", write)
     assert json.loads((out / "mix.json").read_text())["number"] == 8 and list((out / IMAGES).rglob("*.wav"))
     note = out / IMAGES / "00000" / "note.txt"
     note.write_text("mine")

@@ -7,14 +7,14 @@ import pytest
 
 from task_aware import overlay
 from task_aware.base.errors import DataError
-from task_aware.data import read_audio, read_split
+from task_aware.data import desed, overlays, read_audio, read_split
 from task_aware.data.labels import Event
 
 
 def test_events_of_a_class_that_overlap_or_touch_are_one():
     events = [Event(4, 6, "Dog"), Event(1, 3, "Dog"), Event(3, 4, "Dog"), Event(7, 8, "Dog"), Event(2, 5, "Cat")]
-    assert overlay.union(events) == [Event(1, 6, "Dog"), Event(2, 5, "Cat"), Event(7, 8, "Dog")]
-    assert overlay.union([Event(1, 9, "Dog"), Event(2, 3, "Dog")]) == [Event(1, 9, "Dog")]
+    assert overlays.union(events) == [Event(1, 6, "Dog"), Event(2, 5, "Cat"), Event(7, 8, "Dog")]
+    assert overlays.union([Event(1, 9, "Dog"), Event(2, 3, "Dog")]) == [Event(1, 9, "Dog")]
 
 
 def test_every_clip_is_in_one_pair(tiny_corpus, tmp_path):
@@ -32,7 +32,7 @@ def test_every_clip_is_in_one_pair(tiny_corpus, tmp_path):
             for b in clips
             if a.filename < b.filename
             and np.allclose(mixture, single[a.filename] + single[b.filename], atol=1e-4)
-            and overlay.union([*a.events, *b.events]) == list(pair.events)
+            and overlays.union([*a.events, *b.events]) == list(pair.events)
         ]
         assert len(found) == 1
         used += found[0]
@@ -43,7 +43,7 @@ def test_every_clip_is_in_one_pair(tiny_corpus, tmp_path):
 
 def test_what_an_unfinished_run_left_does_not_stay_beside_the_pairs_of_another(tiny_corpus, tmp_path, monkeypatch):
     arguments = [f"--data={tiny_corpus}", f"--out={tmp_path}"]
-    monkeypatch.setattr(overlay, "write_events", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(desed, "write_events", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         overlay.main(arguments)
     monkeypatch.undo()

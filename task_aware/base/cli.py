@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
 import logging
 import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from jsonargparse import ActionConfigFile, ActionYesNo, ArgumentParser
+from jsonargparse import ActionConfigFile, ActionYesNo, ArgumentParser, DefaultHelpFormatter
 from jsonargparse.typing import NonNegativeInt
 
 from task_aware.base.errors import DataError, TaskAwareError, Terminated
@@ -25,6 +27,55 @@ RESUMABLE = "stopped; --resume continues from the last checkpoint"
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 PACKAGED = ", ".join(sorted(path.stem for path in RECIPES.glob("*.yaml")))
+
+
+class HelpFormatter(DefaultHelpFormatter):
+    """Leaves out what says nothing: defaults of switches, defaults that the text describes, types beside choices."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        told = super()._get_help_string(action)
+        described = action.default == [] or (action.default is None and "null" not in (action.help or ""))
+        if action.nargs == 0 or described:
+            told = told.replace(", default: %(default)s", "").replace(" (default: %(default)s)", "")
+        if (self._get_type_str(action) or "").startswith(("bool", "Literal[")):
+            told = told.replace("type: %(type)s, ", "").replace(" (type: %(type)s)", "")
+        return told
+
+    def _get_type_str(self, action: argparse.Action) -> str | None:
+        text = super()._get_type_str(action)
+        return "Path" if text == "<class 'Path'>" else text
+
+
+class Parser(ArgumentParser):
+    """The parser of all commands."""
+
+    def __init__(self, *args: Any, formatter_class: type = HelpFormatter, **options: Any) -> None:
+        super().__init__(*args, formatter_class=formatter_class, **options)
+
+    def show_recipes(self, arguments: Sequence[str]) -> None:
+        """Lets --help, if it is among the arguments, show the values of the recipes in them as defaults.
+
+        `arguments` are those of `packaged_configs`.
+        """
+        if not {"-h", "--help"} & set(arguments):
+            return
+        for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+            flag, equals, value = argument.partition("=")
+            if flag == "--config":
+                value = value if equals else following
+                recipe = read_recipe(Path(value)) if os.path.isfile(value) else yaml.safe_load(value)
+                for option, default in _flat(recipe) if isinstance(recipe, dict) else ():
+                    with suppress(KeyError):  # an option that this command does not have
+                        self.set_defaults({option: default})
+
+
+def _flat(options: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """The options in a recipe by their names on the command line."""
+    for name, value in options.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{above}{name}.")
+        else:
+            yield f"{above}{name}", value
 
 
 def set_up_logging() -> None:
@@ -113,9 +164,10 @@ def parse(
     is `base`.
     """
     program = f"python -m task_aware.{Path(sys.argv[0]).stem}"
-    parser = ArgumentParser(description=description, prog=program, usage=f"{program} [options]")
+    parser = Parser(description=description, prog=program, usage=f"{program} [options]")
     text = f"recipe: the path of a YAML file of options, or one of {PACKAGED}; repeatable, later ones override earlier "
-    text += f"ones. Default: {base}; a recipe of your own replaces it, so give --config {base} first to build on it"
+    text += f"ones. Default: {base}; a recipe of your own replaces it, so give --config {base} first to build on it. "
+    text += "The defaults in this help are those of the recipes"
     parser.add_argument("--config", action=ActionConfigFile, help=text)
     parser.add_argument("--epochs", type=int | None, help="length of the run in epochs (of steps_per_epoch steps)")
     parser.add_argument("--max-steps", type=int | None, help="length of the run in steps")
@@ -124,7 +176,9 @@ def parse(
         option = f"--{name.replace('_', '-')}"
         parser.add_argument(option, action=ActionYesNo(no_prefix="no-"), default=name == "fused", help=text)
     parser.add_class_arguments(config_class, skip=set(flags))
-    options = parser.parse_args(packaged_configs(list(sys.argv[1:] if arguments is None else arguments), base))
+    given = packaged_configs(list(sys.argv[1:] if arguments is None else arguments), base)
+    parser.show_recipes(given)
+    options = parser.parse_args(given)
     epochs, max_steps = options.pop("epochs"), options.pop("max_steps")
     options.pop("config")
     values = vars(parser.instantiate_classes(options))

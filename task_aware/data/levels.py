@@ -10,7 +10,6 @@ from functools import cache
 from typing import NamedTuple
 
 import numpy as np
-from scipy.signal import butter, sosfilt
 
 ACTIVE_FRAME_SECONDS = 0.02
 ACTIVE_RANGE_DB = 40.0
@@ -115,11 +114,15 @@ def active_part(samples: np.ndarray, sample_rate: int) -> ActivePart:
 
 def audible(samples: np.ndarray, sample_rate: int) -> np.ndarray:
     """Samples [N] without what is below 20 Hz, as float64: a filter of 12 dB per octave that begins at rest."""
+    from scipy.signal import sosfilt  # slow to import
+
     return sosfilt(_high_pass(sample_rate), np.asarray(samples, dtype=np.float64))
 
 
 @cache
 def _high_pass(sample_rate: int) -> np.ndarray:
+    from scipy.signal import butter
+
     return butter(2, LOWEST_HERTZ, "highpass", fs=sample_rate, output="sos")
 
 

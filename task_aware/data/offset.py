@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from functools import partial
 
 import numpy as np
-from scipy.signal import lfilter
 
 #: The offset may change as fast as this: what is slower is taken out, and what is ten times as fast stays to 0.05 dB.
 CORNER_HERTZ = 1.0
@@ -29,7 +29,10 @@ class OffsetFilter:
     """
 
     def __init__(self, sample_rate: int) -> None:
+        from scipy.signal import lfilter  # slow to import: not before there is something to hear, nor while it is heard
+
         self._decay = math.exp(-2 * math.pi * CORNER_HERTZ / sample_rate)
+        self._filter = partial(lfilter, [1 - self._decay], [1, -self._decay])
         self._n_first = max(1, math.ceil(FIRST_SECONDS * sample_rate))
         self._held: np.ndarray | None = np.empty(0, dtype=np.float32)
         self._state = np.zeros(1)
@@ -43,7 +46,7 @@ class OffsetFilter:
                 return samples[:0]
             self._held = None
             self._state = self._decay * samples[: self._n_first].mean(dtype=np.float64, keepdims=True)
-        offset, self._state = lfilter([1 - self._decay], [1, -self._decay], samples.astype(np.float64), zi=self._state)
+        offset, self._state = self._filter(samples.astype(np.float64), zi=self._state)
         return (samples - offset).astype(np.float32)
 
 

@@ -12,9 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 from task_aware.data.levels import ACTIVE_FRAME_SECONDS, ACTIVE_RANGE_DB, Frames
+from task_aware.importing.options import GAP_SECONDS
 
-#: Pauses up to this long stay inside an event.
-GAP_SECONDS = 0.5
 #: What is shorter is a click.
 SHORTEST_SECONDS = 0.06
 #: Silence at the ends up to this long is not worth cutting.

@@ -8,7 +8,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -21,29 +20,12 @@ from task_aware.data.corpus import stated_levels
 from task_aware.importing.collection import read_collection
 from task_aware.importing.items import Item, Problems
 from task_aware.importing.mixtures import average_level, write_mixtures
+from task_aware.importing.options import Wanted
 from task_aware.importing.report import Contents, write_levels
 from task_aware.importing.splitting import classes, hold_out
-from task_aware.importing.tables import Columns
 from task_aware.importing.writing import HELD, Writer, Written, file_stems
 
 _AT_ONCE = 256  # recordings handed to the threads at a time, which bounds memory
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What is imported: the folder of the recordings, the table if there is one, its columns, and how.
-
-    Attributes:
-        source, table, columns: as for `read_collection`.
-        background: classes that become backgrounds.
-        gap: pauses up to this many seconds stay inside an event.
-    """
-
-    source: Path
-    table: Path | None = None
-    columns: Columns = Columns()
-    background: tuple[str, ...] = ()
-    gap: float = 0.5
 
 
 def import_collection(wanted: Wanted, out: Path, *, progress: bool = True) -> Contents:

@@ -11,7 +11,8 @@ from task_aware.data.finding import walk
 from task_aware.data.labels import label_of
 from task_aware.importing.annotators import read_elan, read_jams, read_label_studio, read_textgrid
 from task_aware.importing.items import Item, Problems, Row, Sounds, collect
-from task_aware.importing.tables import Columns, looks_like_one, read_table
+from task_aware.importing.options import Columns
+from task_aware.importing.tables import looks_like_one, read_table
 from task_aware.importing.texts import read_text_file
 
 _log = logging.getLogger(__name__)

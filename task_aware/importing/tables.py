@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from task_aware.base.errors import DataError
 from task_aware.base.tables import split_rows
 from task_aware.data.labels import split_labels
 from task_aware.importing.items import Row
+from task_aware.importing.options import Columns
 
 #: Usual names of columns, in lower case, the most telling first.
 USUAL = {
@@ -28,17 +28,7 @@ USUAL = {
 SEVERAL = {"labels", "tags", "event_labels"}
 
 
-@dataclass(frozen=True)
-class Columns:
-    """Names of columns as given; None looks for a usual name. `first_label` keeps only the first of several labels."""
-
-    filename: str | None = None
-    label: str | None = None
-    group: str | None = None
-    first_label: bool = False
-
-
-def read_table(path: Path, columns: Columns = Columns()) -> Iterator[Row]:
+def read_table(path: Path, columns: Columns) -> Iterator[Row]:
     """Yields the rows of a table, separated by commas, tabs or semicolons, whose first line names the columns.
 
     Raises DataError if the columns are not found, or a row cannot be split.

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from task_aware.base.errors import DataError
 from task_aware.importing.items import Problems, Row
-from task_aware.importing.tables import Columns, read_table, read_text
+from task_aware.importing.options import Columns
+from task_aware.importing.tables import read_table, read_text
 
 _NUMBER = re.compile(r"^[-+]?\d+([.,]\d+)?([eE][-+]?\d+)?$")
 

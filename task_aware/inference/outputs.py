@@ -8,7 +8,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import soundfile
@@ -17,6 +16,7 @@ import torch
 from task_aware.base.errors import DataError, RecordingError
 from task_aware.base.files import LONGEST_NAME, cannot_write, hidden, replacing
 from task_aware.base.tables import read_rows, write_table
+from task_aware.base.types import Layout
 from task_aware.data.audio import Header
 from task_aware.data.blocks import resampled
 from task_aware.data.labels import Event, safe_name, written_times
@@ -24,15 +24,9 @@ from task_aware.data.scenes import source_name
 from task_aware.inference.predictor import REST, Predictor, Result
 from task_aware.inference.recordings import Recording
 from task_aware.models.decoding import frame_edges
-from task_aware.plots import plot_separation
 
 #: Samples that are added to the rest at once.
 BLOCK = 2**20
-
-
-#: Forms of the separated sources: NAME.SOURCE.flac at the detector's sample rate, with the rest, or NAME_K_CLASS.wav
-#: as long and at the same rate as the recording, which DCASE 2026 task 4 reads.
-Layout = Literal["flac", "s5"]
 
 
 @dataclass(frozen=True)
@@ -146,6 +140,8 @@ def write_scores(path: Path, result: Result, labels: Sequence[str], frame_second
 
 def draw(path: Path, recording: Recording, result: Result, predictor: Predictor, minutes: float) -> None:
     """Plots the beginning of a recording: mel-spectrogram, frame probabilities and detected events."""
+    from task_aware.plots import plot_separation  # most runs draw nothing, and need no matplotlib
+
     detector = predictor.detector
     front_end = detector.feature_config
     seconds = min(60 * minutes, result.seconds)

@@ -26,8 +26,9 @@ from task_aware.models.copies import listening_copy
 from task_aware.models.decoding import decode
 from task_aware.models.denoiser import DenoisedDetector
 from task_aware.models.detector import median_frames_of
-from task_aware.models.merging import Merge, check_merge
-from task_aware.models.opening import Precision, detector_of, open_model, pick_device
+from task_aware.models.merging import check_merge
+from task_aware.models.opening import detector_of, open_model, pick_device
+from task_aware.models.options import Merge, Precision
 from task_aware.models.system import Separator
 
 #: What is left of a recording without the sources of classes.

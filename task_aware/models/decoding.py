@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.ndimage import median_filter
 
 from task_aware.data.labels import Event
 
@@ -43,6 +42,8 @@ def decode(
     Raises:
         ValueError: the shape is another, a probability is NaN, or an option is out of range.
     """
+    from scipy.ndimage import median_filter  # slow to import
+
     probabilities = check_probabilities(_array(frame), labels)
     if median_frames < 1:
         raise ValueError(f"median_frames is {median_frames}; it must be 1 (no filter) or more.")

@@ -9,9 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from task_aware.models.features import FeatureConfig
-
-#: Length of the baseline's median filter, output frames.
-MEDIAN_FRAMES = 7
+from task_aware.models.options import MEDIAN_FRAMES
 
 
 class Detection(NamedTuple):

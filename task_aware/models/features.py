@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-import torch
-from torch import Tensor
-
-from task_aware import ops
+from task_aware.base.types import Backend, Tensor
 
 #: The largest sizes, with which a matrix of mel bands still takes no more than a few hundred megabytes.
 LARGEST = {"sample_rate": 1 << 20, "n_fft": 1 << 16, "hop": 1 << 16, "n_mels": 1 << 10}
@@ -57,8 +54,10 @@ class FeatureConfig:
         """Number of frames T of a centred transform of `n_samples` samples."""
         return n_samples // self.hop + 1
 
-    def mel(self, waveform: Tensor, *, backend: ops.Backend = "auto") -> Tensor:
+    def mel(self, waveform: Tensor, *, backend: Backend = "auto") -> Tensor:
         """Computes the linear-amplitude mel-spectrogram: `[..., N]` -> `[..., F, T]`."""
+        from task_aware import ops  # not above: the command line reads these options without torch
+
         return ops.mel_spectrogram(
             waveform,
             sample_rate=self.sample_rate,
@@ -75,8 +74,8 @@ class FeatureConfig:
 
         Values are clamped at `top_db` below each clip's maximum.
         """
-        decibel = 20 * torch.log10(mel.clamp_min(self.amin))
-        return torch.maximum(decibel, decibel.amax((-2, -1), keepdim=True) - self.top_db)
+        decibel = 20 * mel.clamp_min(self.amin).log10()
+        return decibel.maximum(decibel.amax((-2, -1), keepdim=True) - self.top_db)
 
     def scale(self, decibel: Tensor, mean: Tensor, std: Tensor) -> Tensor:
         """Standardises each mel band of `[..., F, T]` with `mean` and `std`, both `[F]`."""

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
-Merge = Literal["max", "average", "noisy_or", "mean", "own", "own_average"]
+from task_aware.models.options import Merge
 
 
 def merge_sources(sources: Tensor, mixture: Tensor, rule: Merge, *, plausible: float = 0.0) -> Tensor:

@@ -6,7 +6,7 @@ import importlib
 import os
 import sys
 from pathlib import Path
-from typing import Literal, cast
+from typing import cast
 
 import torch
 from torch import nn
@@ -18,9 +18,6 @@ from task_aware.models.denoiser import DenoisedDetector
 from task_aware.models.detector import Detector, freeze
 from task_aware.models.protocol import check_protocol
 from task_aware.models.system import Separator
-
-#: Precision of the networks: float32, or autocast to bfloat16.
-Precision = Literal["32-true", "bf16-mixed"]
 
 _ASSETS = Path(__file__).parents[1] / "assets"
 

@@ -16,7 +16,8 @@ from task_aware.models.condition import condition_of
 from task_aware.models.crnn import CRNN
 from task_aware.models.detector import Detection, Detector, features_of, freeze
 from task_aware.models.features import FeatureConfig
-from task_aware.models.merging import Merge, check_merge, merge_sources
+from task_aware.models.merging import check_merge, merge_sources
+from task_aware.models.options import Merge
 from task_aware.models.separator import MaskNetwork, MaskNetworkConfig
 
 

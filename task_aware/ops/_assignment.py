@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ._dispatch import constant_in_graphs
 from ._tables import kept
 
 #: Up to this many sources, all permutations are tried on the device; beyond, it is solved on the host.
@@ -44,7 +45,7 @@ def _to_integers(costs: Tensor) -> Tensor:
     return torch.where(infinite, costs.sign() * 2**53, scaled.round()).to(torch.int64)
 
 
-@torch.compiler.assume_constant_result
+@constant_in_graphs
 @kept
 def _permutations(S: int, device: torch.device) -> Tensor:
     """All permutations of S, ``[S!,S]``, made once: nothing may be copied from the host during CUDA graph capture."""

@@ -8,17 +8,18 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
 from ..base.errors import BackendError
+from ..base.types import Backend as Backend
 from . import _extension
 
-Backend = Literal["auto", "native", "reference"]
 _Reference = TypeVar("_Reference", bound=Callable[..., Any])
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def use_native(operation: str, backend: str, tensor: Tensor) -> bool:
@@ -71,6 +72,16 @@ def outside_autocast(reference: _Reference) -> _Reference:
             return reference(*args, **kwargs)
 
     return call  # type: ignore[return-value]
+
+
+def constant_in_graphs(function: _Function) -> _Function:
+    """Marks a function whose result is a constant of compiled graphs.
+
+    ``torch.compiler.assume_constant_result`` does no more, but imports the compiler first, which takes as long as the
+    rest of torch.
+    """
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
 
 
 class _ReverseModeOnly(torch.library.Library):

@@ -10,7 +10,15 @@ import torch
 from torch import Tensor
 
 from . import _check
-from ._dispatch import Backend, has_kernels, outside_autocast, register_autograd, served_by_cuda, use_native
+from ._dispatch import (
+    Backend,
+    constant_in_graphs,
+    has_kernels,
+    outside_autocast,
+    register_autograd,
+    served_by_cuda,
+    use_native,
+)
 from ._tables import fft_roots, kept
 
 _HERTZ_PER_MEL = 200.0 / 3
@@ -128,7 +136,7 @@ def _cached_tables(
     )
 
 
-@torch.compiler.assume_constant_result
+@constant_in_graphs
 def _tables(*configuration: Any) -> _Tables:
     return _cached_tables(*configuration)
 

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..base.limits import MAX_SOURCES
 from . import _check
 from ._assignment import assign
 from ._dispatch import Backend, has_kernels, outside_autocast, refuse_second_derivatives, register_autograd, use_native
@@ -18,7 +19,6 @@ Kind = Literal["mse", "l1", "bce", "snr", "si_sdr"]
 KINDS = ("mse", "l1", "bce", "snr", "si_sdr")
 #: Kinds whose cost is a ratio in dB of a pair's energies, not a mean over elements.
 RATIOS = ("snr", "si_sdr")
-MAX_SOURCES = 32
 #: Added to every energy of a ratio, so that silence has finite ones: float32's epsilon, as torchmetrics has it.
 ENERGY_FLOOR = 2.0**-23
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from . import _check
-from ._dispatch import Backend, has_kernels, register_autograd, served_by_cuda, use_native
+from ._dispatch import Backend, constant_in_graphs, has_kernels, register_autograd, served_by_cuda, use_native
 from ._tables import fft_roots
 
 # The transform sizes that csrc/cuda/reverb_mix.cuh chooses from.
@@ -149,7 +149,7 @@ def reverb_mix(
     return Mixture(made.to(sources.dtype), mixture) if images else mixture
 
 
-@torch.compiler.assume_constant_result
+@constant_in_graphs
 def _roots(dtype: torch.dtype, device: torch.device) -> Tensor:
     return fft_roots(_CUDA_TRANSFORMS[dtype], dtype, device)
 

@@ -26,13 +26,10 @@ from task_aware.models.opening import detector_of
 from task_aware.models.system import Separator, listen
 from task_aware.scoring.metrics import Scores, event_f1, segment_f1
 from task_aware.scoring.psds import SCENARIOS, psds, why_no_psds
+from task_aware.scoring.systems import DETECTOR_ONLY, SEPARATED, SOURCE_ONLY
 
 #: Detected events: system -> filename -> events.
 Detections = dict[str, dict[str, list[Event]]]
-
-DETECTOR_ONLY = "detector_only"
-SEPARATED = "separated"
-SOURCE_ONLY = "source_only"
 
 
 def _readable(

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from task_aware.base.files import replacing
 from task_aware.data.desed import write_events
-from task_aware.scoring.evaluation import DETECTOR_ONLY, SEPARATED, SOURCE_ONLY, Detections
+from task_aware.scoring.evaluation import Detections
 from task_aware.scoring.metrics import Scores
+from task_aware.scoring.systems import DETECTOR_ONLY, SEPARATED, SOURCE_ONLY
 
 #: `psds1` and `psds2` of each system.
 PSDS = Mapping[str, Mapping[str, float]]

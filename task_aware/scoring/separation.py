@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from task_aware.scoring.evaluation import DETECTOR_ONLY, SEPARATED
 from task_aware.scoring.metrics import Scores
+from task_aware.scoring.systems import DETECTOR_ONLY, SEPARATED
 
 #: Up to this spread the sources have not separated: one of them holds most of the energy.
 SEPARATED_ABOVE = 0.5

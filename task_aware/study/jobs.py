@@ -19,7 +19,9 @@ from task_aware.training.folder import last_checkpoint
 
 #: A server process that has imported everything; each run is forked from it, and may fail without the others.
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["task_aware.train_sep", "task_aware.study.tables"])
+PROCESSES.set_forkserver_preload(
+    [f"task_aware.{name}" for name in ("training.frozen", "training.separator", "training.denoiser", "study.tables")]
+)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Collects the results of finished runs, and checks that they were started with the same options."""
+"""Collects the results of finished runs, says what they mean, and checks that the runs had the same options."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from task_aware.base.files import replacing
 from task_aware.data.desed import read_split
 from task_aware.models.crnn import load_detector
 from task_aware.models.opening import open_model, pick_device
+from task_aware.scoring.separation import has_separated
 from task_aware.study.jobs import Job
 from task_aware.study.systems import ROWS, RUNS
 from task_aware.study.tables import Result, n_parameters, read_counts, real_time_factor
@@ -54,3 +55,30 @@ def collect(options: Namespace, jobs: Sequence[Job], detector: Path, data: Path,
             speed = real_time_factor(model, row.system, split.clips[0], device)
             results[name] = Result(counts, n_parameters(model), speed)
     return results
+
+
+def describe(options: Namespace, data: Path, detector: Path) -> str:
+    """A note for below the tables: on what they were measured, and how."""
+    device = pick_device(options.accelerator)
+    length = f", {options.max_steps} steps per run" if options.max_steps else ""
+    fast = " This was a --fast-dev-run: the scores mean nothing." if options.fast_dev_run else ""
+    return (
+        f"Validation clips of {data}, detector {detector}, recipe {options.recipe}{length}. F1: mean and standard "
+        f"deviation over seeds. Intervals: 95 %, paired bootstrap over clips, {options.resamples} draws; they do not "
+        f"cover what another training would change. Real-time factor: one clip at a time on {device.type}.{fast}"
+    )
+
+
+def warn_unseparated(jobs: Sequence[Job]) -> str:
+    """A sentence that names the runs whose sources have not separated; empty if all have."""
+    titles = []
+    for job in jobs:
+        metrics = json.loads((job.folder / "metrics.json").read_text())
+        if "separation" in metrics and not has_separated(metrics["separation"]):
+            titles.append(job.title)
+    if not titles:
+        return ""
+    return (
+        f" The sources have not separated yet in {'; '.join(titles)}: their scores say nothing about separation. "
+        "Train longer (--max-steps, in another --out)."
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from task_aware.scoring.evaluation import DETECTOR_ONLY, SEPARATED, SOURCE_ONLY
+from task_aware.scoring.systems import DETECTOR_ONLY, SEPARATED, SOURCE_ONLY
 from task_aware.training.config import LossConfig
 
 Command = Literal["evaluate", "train_sep", "train"]

@@ -17,9 +17,10 @@ from task_aware.data.desed import Clip, Split, read_events
 from task_aware.models.denoiser import DenoisedDetector
 from task_aware.models.opening import detector_of
 from task_aware.plots import Bar, plot_ablation
-from task_aware.scoring.evaluation import SOURCE_ONLY, frame_probabilities
+from task_aware.scoring.evaluation import frame_probabilities
 from task_aware.scoring.metrics import event_counts
 from task_aware.scoring.significance import bootstrap, interval, macro_f1
+from task_aware.scoring.systems import SOURCE_ONLY
 from task_aware.study.systems import DETECTOR_ALONE, ROWS, TABLES
 
 #: Number of timed repetitions, after one to warm up; their median is reported.

@@ -17,10 +17,8 @@ from task_aware.base.tables import write_table
 from task_aware.data.audio import write_audio
 from task_aware.data.labels import DESED_CLASSES
 from task_aware.synthesis.contents import (
-    SIZES,
     VERSION,
     ClipPlan,
-    Size,
     make_clip,
     make_response,
     make_soundbank_background,
@@ -30,6 +28,7 @@ from task_aware.synthesis.contents import (
 from task_aware.synthesis.rooms import reverberation_time
 from task_aware.synthesis.scenes import CLIP_SECONDS
 from task_aware.synthesis.signals import SAMPLE_RATE
+from task_aware.synthesis.sizes import SIZES, Size
 
 Row = Sequence[str]
 

@@ -16,7 +16,8 @@ from task_aware.base.errors import DataError
 from task_aware.data.corpus import Corpus
 from task_aware.data.recordings import cache_folder
 from task_aware.synthesis.build import build, identity
-from task_aware.synthesis.contents import SIZES, VERSION
+from task_aware.synthesis.contents import VERSION
+from task_aware.synthesis.sizes import SIZES
 
 _ABANDONED_SECONDS = 3600.0
 

@@ -16,6 +16,7 @@ from task_aware.synthesis.backgrounds import background
 from task_aware.synthesis.rooms import Room, impulse_response, random_room
 from task_aware.synthesis.scenes import compose
 from task_aware.synthesis.signals import Array, decibels
+from task_aware.synthesis.sizes import Size
 from task_aware.synthesis.sounds import sound
 
 VERSION = 6
@@ -23,28 +24,6 @@ VERSION = 6
 
 _SOUNDS = 5
 """Part of every random generator; must be raised whenever the same seed gives other sounds."""
-
-
-@dataclass(frozen=True)
-class Size:
-    """Number of files: events per class, backgrounds, clips of each split, rooms, responses per room."""
-
-    events: int
-    backgrounds: int
-    weak: int
-    unlabelled: int
-    synthetic: int
-    validation: int
-    rooms: int
-    positions: int
-
-
-SIZES = {
-    "full": Size(200, 24, 100, 100, 60, 120, 8, 6),
-    "large": Size(200, 24, 100, 100, 60, 600, 8, 6),  # the training material of "full"
-    "stems": Size(1000, 100, 100, 100, 60, 120, 24, 6),  # what the networks in the package were trained on
-    "tiny": Size(3, 3, 6, 6, 6, 8, 2, 3),
-}
 
 # Keys of the random generators. A sound uses the index of its class as the second key; the others follow the classes.
 _PARTS = ("soundbank", "weak", "unlabelled", "synthetic", "validation")

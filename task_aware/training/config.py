@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from task_aware.data.mixing_config import MixingConfig
-from task_aware.models.crnn import CRNNConfig
 from task_aware.models.features import FeatureConfig
-from task_aware.models.merging import Merge
-from task_aware.models.opening import Precision
-from task_aware.training.losses import MSEDomain, Reduction
+from task_aware.models.options import CRNNConfig, Merge, Precision
+
+MSEDomain = Literal["linear", "linear_normalised", "compressed", "log"]
+Reduction = Literal["mean", "sum"]
 
 
 @dataclass

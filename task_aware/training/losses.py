@@ -6,15 +6,13 @@ Equations are those of Cornell et al., DCASE 2020. All permutation searches are 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from task_aware import ops
-
-MSEDomain = Literal["linear", "linear_normalised", "compressed", "log"]
-Reduction = Literal["mean", "sum"]
+from task_aware.training.config import MSEDomain, Reduction
 
 #: Exponent of the compressed domain: close to loudness, and smooth where the logarithm is not.
 COMPRESSION = 0.3

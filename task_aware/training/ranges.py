@@ -6,7 +6,7 @@ import math
 from dataclasses import fields, is_dataclass
 from typing import NamedTuple
 
-from task_aware.ops.pit_loss import MAX_SOURCES
+from task_aware.base.limits import MAX_SOURCES
 
 
 class Range(NamedTuple):

@@ -17,7 +17,6 @@ from task_aware.ops._assignment import EXHAUSTIVE_UP_TO
 from task_aware.synthesis import open_corpus
 from task_aware.training.config import LossConfig, OptimiserConfig, RunConfig, TrainConfig
 from task_aware.training.folder import check_new
-from task_aware.training.ranges import check_ranges
 
 #: Steps of a `--fast-dev-run`, for the separator and for the detector.
 FAST_STEPS = 6
@@ -73,13 +72,12 @@ def make_data(config: TrainConfig, corpus: Corpus, detector: Detector) -> StepDa
 
 
 def check_run(config: RunConfig) -> None:
-    """Checks, before anything is computed, the ranges of all options, the devices, and that `out` is free.
+    """Checks, before anything is computed, that the devices are there, and that `out` is free.
 
     Raises:
-        ValueError: an option is out of its range, or there are not that many devices.
+        ValueError: there are not that many devices.
         CheckpointError: a new run would replace what is in `out`.
     """
-    check_ranges(config)
     on_gpu = pick_device(config.accelerator).type == "cuda"
     if on_gpu and config.devices > (there := torch.cuda.device_count()):
         raise ValueError(f"--devices is {config.devices}, but this machine has {there} GPUs; give at most as many")
@@ -88,7 +86,7 @@ def check_run(config: RunConfig) -> None:
 
 
 def check_train(config: TrainConfig) -> None:
-    """All checks of the options of `train`, before anything is computed; see the others."""
+    """All checks of the options of `train` but those of ranges, before anything is computed; see the others."""
     check_run(config)
     check_losses(config.losses, config.optimiser)
     check_batch(config)

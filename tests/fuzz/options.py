@@ -18,9 +18,10 @@ from task_aware.__main__ import commands
 from task_aware.base import cli
 from task_aware.base.errors import TaskAwareError
 from task_aware.data.mixing_config import MixingConfig
-from task_aware.infer import check_numbers
+from task_aware.infer import check as check_infer
 from task_aware.mix import _own_options
 from task_aware.training.config import TrainConfig, TrainSedConfig, TrainSepConfig
+from task_aware.training.ranges import check_ranges
 from task_aware.training.setup import check_run, check_train
 
 from .mutations import WORDS, mutate
@@ -111,14 +112,16 @@ def parse(name: str, parser: ArgumentParser, arguments: list[str]) -> None:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             if name in TRAINING:
                 config_class, base, check = TRAINING[name]
-                check(cli.parse(config_class, "", arguments, base=base))
+                config = cli.parse(config_class, "", arguments, base=base)
+                check_ranges(config)
+                check(config)
             elif name == "mix":
                 options = parser.parse_args(cli.packaged_configs(arguments, "builtin", _own_options))
                 MixingConfig(**vars(options.mixing))
             else:
                 options = parser.parse_args(arguments)
                 if name == "infer":
-                    check_numbers(options)
+                    check_infer(options)
     except SystemExit as exit_:
         if exit_.code == 2 and "error: " in err.getvalue():
             raise Refused(err.getvalue()) from None

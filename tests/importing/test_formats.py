@@ -12,7 +12,8 @@ from task_aware.base.errors import DataError
 from task_aware.data.labels import Event
 from task_aware.importing.collection import read_collection
 from task_aware.importing.items import Problems
-from task_aware.importing.tables import Columns, read_table
+from task_aware.importing.options import Columns
+from task_aware.importing.tables import read_table
 
 from .sounds import barks, write
 
@@ -254,7 +255,7 @@ def test_published_tables_are_read(tmp_path, name):
     text, expected = PUBLISHED[name]
     path = tmp_path / "table.csv"
     path.write_text(text)
-    (row,) = read_table(path)
+    (row,) = read_table(path, Columns())
     assert (row.file, row.labels, row.group, row.fold) == expected and row.times is None
     if name == "FSD50K":
         (row,) = read_table(path, Columns(first_label=True))

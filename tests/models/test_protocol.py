@@ -17,7 +17,7 @@ from task_aware import Predictor, evaluate, export, infer, plot, train
 from task_aware.base.errors import CheckpointError
 from task_aware.data.batches import StrongBatch, TrainingBatch
 from task_aware.models.detector import Detection
-from task_aware.models.opening import import_detector
+from task_aware.models.opening import import_detector, open_model
 from task_aware.models.protocol import check_protocol, output_frames
 from task_aware.models.separator import MaskNetwork, MaskNetworkConfig
 from task_aware.models.system import Separator
@@ -160,12 +160,12 @@ def test_another_detector_behind_a_separator_that_holds_one(small_separator, tmp
     other = copy.deepcopy(small_separator.detector)
     nn.init.zeros_(other.dense.weight)
     other.save(tmp_path / "other.safetensors")
-    model = evaluate.open_model(tmp_path / "separator.safetensors", tmp_path / "other.safetensors")
+    model = open_model(tmp_path / "separator.safetensors", tmp_path / "other.safetensors")
     assert not model.detector.dense.weight.any()
     with pytest.raises(CheckpointError, match="holds a detector, but only a separator can use another"):
-        evaluate.open_model(tmp_path / "other.safetensors", tmp_path / "other.safetensors")
+        open_model(tmp_path / "other.safetensors", tmp_path / "other.safetensors")
     with pytest.raises(CheckpointError, match="was made for FeatureConfig"):
-        evaluate.open_model(tmp_path / "separator.safetensors", "own_detector:make")
+        open_model(tmp_path / "separator.safetensors", "own_detector:make")
 
 
 @pytest.mark.parametrize("name", ["no_such_package:make", "own_detector:no_such_function", "own_detector:"])

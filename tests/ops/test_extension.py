@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from task_aware import ops
+from task_aware import info, ops
 from task_aware.base.errors import BackendError
-from task_aware.info import report
 from task_aware.ops import _dispatch, _extension, _sources
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -151,7 +150,7 @@ def test_the_package_works_without_libraries(tmp_path: Path) -> None:
         "import torch\n"
         "from task_aware import ops, info\n"
         "x = torch.rand(1, 2, 3)\n"
-        "print(info.report())\n"
+        "info.main([])\n"
         "print(ops.pit_loss(x, x, backend='reference').permutation.tolist())\n"
         "try:\n    ops.pit_loss(x, x)\nexcept Exception as error:\n    print(type(error).__name__)\n"
     )
@@ -170,8 +169,9 @@ def test_the_package_works_without_libraries(tmp_path: Path) -> None:
     assert "[[0, 1]]" in answer.stdout and "BackendError" in answer.stdout
 
 
-def test_info_tells_what_is_there() -> None:
-    text = report()
+def test_info_tells_what_is_there(capsys: pytest.CaptureFixture[str]) -> None:
+    info.main([])
+    text = capsys.readouterr().out
     for row in ("task_aware", "torch", "CPU kernels", "CUDA kernels", "CPU threads", "GPU"):
         assert f"\n{row} " in f"\n{text}"
     if _extension.extension.cpu:

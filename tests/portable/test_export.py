@@ -14,6 +14,7 @@ from task_aware.models.detector import Detection
 from task_aware.models.features import FeatureConfig
 from task_aware.models.separator import MaskNetwork, MaskNetworkConfig
 from task_aware.models.system import Separator
+from task_aware.portable import formats
 from task_aware.portable.check import TOLERANCE, own_run
 from task_aware.portable.formats import export_onnx, export_torch, noise, open_onnx, open_torch
 from task_aware.portable.model import FrontEnd
@@ -115,7 +116,7 @@ def test_a_detector_of_one_s_own_that_cannot_be_exported_is_named(tmp_path):
 
 def test_a_file_that_says_something_else_is_an_error(small_detector, tmp_path, monkeypatch):
     small_detector.save(tmp_path / "detector.safetensors")
-    monkeypatch.setattr(export, "open_torch", lambda path: lambda waveform: open_torch(path)(waveform) + 2e-4)
+    monkeypatch.setattr(formats, "open_torch", lambda path: lambda waveform: open_torch(path)(waveform) + 2e-4)
     with pytest.raises(TaskAwareError, match="differs from the model by 2.0e-04, more than the allowed 1e-04"):
         export.main([str(tmp_path / "detector.safetensors"), f"--out={tmp_path}", "--format=torch", "--seconds=1"])
 

@@ -15,7 +15,7 @@ from data.recordings import burst, write, write_table
 
 from task_aware import evaluate
 from task_aware.base.errors import DataError
-from task_aware.data.desed import read_events
+from task_aware.data.desed import read_events, read_split
 from task_aware.scoring import evaluation
 from task_aware.scoring.psds import why_no_psds
 
@@ -87,7 +87,7 @@ def test_what_is_computed_is_written_before_psds_begins(corpus, score, monkeypat
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(evaluate, "score_psds", interrupted)
+    monkeypatch.setattr(evaluation, "score_psds", interrupted)
     with pytest.raises(KeyboardInterrupt):
         score(corpus("0.wav\t1\t3\tDog", "1.wav\t1\t3\tCat", "2.wav\t\t\t"))
     assert "event_f1_macro" in json.loads((tmp_path / "out/metrics.json").read_text())["detector_only"]
@@ -98,7 +98,7 @@ def test_detections_are_written_before_they_are_scored(corpus, score, monkeypatc
     def failing(*_):
         raise RuntimeError
 
-    monkeypatch.setattr(evaluate, "score", failing)
+    monkeypatch.setattr(evaluation, "score", failing)
     with pytest.raises(RuntimeError):
         score(corpus("0.wav\t1\t3\tDog", "1.wav\t1\t3\tCat", "2.wav\t\t\t"))
     assert set(read_events(tmp_path / "out/detector_only.tsv")) == {"0.wav", "1.wav", "2.wav"}
@@ -125,7 +125,7 @@ def test_a_clip_that_cannot_be_used_is_named_and_the_others_scored(corpus, score
 
 
 def test_scoring_leaves_the_model_as_it_is(corpus, small_detector):
-    split = evaluate.read_split(corpus("0.wav\t1\t3\tDog"), "validation")
+    split = read_split(corpus("0.wav\t1\t3\tDog"), "validation")
     small_detector.train()
     list(evaluation.hear_split(small_detector, split, device=torch.device("cpu"), progress=False))
     assert small_detector.training

@@ -16,9 +16,10 @@ from task_aware.data.rirs import RirBank
 from task_aware.data.soundbank import Soundbank
 from task_aware.synthesis import build as build_module
 from task_aware.synthesis import contents
-from task_aware.synthesis.contents import SIZES, make_clip, make_room, make_soundbank_event, plan_clips
+from task_aware.synthesis.contents import make_clip, make_room, make_soundbank_event, plan_clips
 from task_aware.synthesis.scenes import CLIP_SECONDS, compose
 from task_aware.synthesis.signals import SAMPLE_RATE, rms
+from task_aware.synthesis.sizes import SIZES
 
 TINY = SIZES["tiny"]
 

@@ -16,8 +16,8 @@ def nothing_is_computed(monkeypatch):
     def opened(*_: object, **__: object) -> None:
         raise AssertionError("the options were not checked first")
 
-    for name in ("train.corpus_of", "train.get_detector", "train_sed.corpus_of", "train_sep.get_detector"):
-        monkeypatch.setattr(f"task_aware.{name}", opened)
+    for name in ("setup.corpus_of", "frozen.get_detector"):
+        monkeypatch.setattr(f"task_aware.training.{name}", opened)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,250 @@
+"""Compares this checkout with an older commit: builds that one aside, and runs both in turn.
+
+    python benchmarks/against.py COMMIT                # everything
+    python benchmarks/against.py COMMIT help import    # only these
+
+Both run as a user runs them, as commands in processes of their own, with the same Python and its packages. Before
+anything is timed, each runs once, and their results are compared. Then every round runs both, so that a slow moment of
+the machine affects both. Times are medians over the rounds, ratios are medians of the rounds' ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import math
+import os
+import platform
+import shlex
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+
+#: Copies of one recording that `infer` hears, and how long each is.
+FILES, MINUTES = 6, 2.0
+
+
+class Failure(Exception):
+    """What went wrong, in one sentence."""
+
+
+class Run(NamedTuple):
+    """What a run took, in seconds, and what came out: names and numbers that another version should agree with."""
+
+    seconds: float
+    result: dict[str, float]
+
+
+def git(*arguments: str) -> str:
+    answer = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True)
+    if answer.returncode:
+        raise Failure(answer.stderr.strip() or f"git {arguments[0]} failed")
+    return answer.stdout.strip()
+
+
+def resolve(commit: str) -> str:
+    """The full name of a commit."""
+    try:
+        return git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{commit}^{{commit}}")
+    except Failure as error:
+        raise Failure(
+            f"there is no commit {commit!r} in {ROOT}; `git log --oneline` lists them, and a clone without its history "
+            "needs `git fetch --unshallow`"
+        ) from error
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def python(tree: Path, *arguments: str) -> tuple[float, str]:
+    """Runs Python with the package of `tree`, and no other one; returns the seconds, and what it printed."""
+    environment = {**os.environ, "PYTHONPATH": str(tree)}
+    with tempfile.TemporaryDirectory() as elsewhere:
+        command, start = [sys.executable, *arguments], time.perf_counter()
+        answer = subprocess.run(command, cwd=elsewhere, env=environment, capture_output=True, text=True)
+        seconds = time.perf_counter() - start
+    if answer.returncode:
+        said = (answer.stderr.strip() or answer.stdout.strip() or "nothing").splitlines()[-1]
+        raise Failure(f"`python {shlex.join(arguments)}` of {tree} ended with {answer.returncode}: {said}")
+    return seconds, answer.stdout
+
+
+def build(commit: str) -> Path:
+    """A folder with the commit's files and its native libraries; made once, then kept.
+
+    Libraries are taken from this checkout if they were built from the same sources; compiling takes minutes.
+    """
+    cache = Path(os.environ.get("TASK_AWARE_CACHE") or Path.home() / ".cache/task_aware") / "against"
+    tree = cache / commit[:12]
+    if tree.is_dir():
+        return tree
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache) as temporary:
+        made = Path(temporary) / "tree"
+        made.mkdir()
+        archive = subprocess.run(["git", "-C", str(ROOT), "archive", commit], capture_output=True, check=True).stdout
+        subprocess.run(["tar", "-x", "-C", str(made)], input=archive, check=True)
+        about = (
+            "from task_aware.ops import _extension as e, _sources\n"
+            "import json, pathlib, sys; digest = _sources.sources_digest(pathlib.Path(sys.argv[1]) / 'csrc')\n"
+            "print(json.dumps([e.extension.build.get('sources') == digest, str(e.extension.folder)]))"
+        )
+        same, folder = json.loads(python(ROOT, "-c", about, str(made))[1])
+        if same:
+            say(f"{commit[:12]} has the kernels of this checkout: taking its libraries")
+            for name in ("_C*.so", "_cuda.so"):
+                for library in Path(folder).glob(name):
+                    shutil.copy(library, made / "task_aware/ops")
+        else:
+            say(f"building {commit[:12]}; this takes minutes, once")
+            command = [sys.executable, "setup.py", "build_ext", "--inplace"]
+            answer = subprocess.run(command, cwd=made, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            if answer.returncode:
+                raise Failure(f"{commit[:12]} cannot be built here; its output ends with:\n{answer.stdout[-2000:]}")
+        os.rename(made, tree)
+    return tree
+
+
+class Measures:
+    """What is compared. Each takes the folder of a version, and returns a run of it."""
+
+    def __init__(self, scratch: Path) -> None:
+        self.scratch = scratch
+        self.recordings = scratch / "recordings"
+        self._corpus: Path | None = None
+
+    @property
+    def corpus(self) -> Path:
+        """The smallest built-in corpus, made by this checkout for both."""
+        if self._corpus is None:
+            self._corpus = Path(python(ROOT, "-m", "task_aware.corpus", "--size=tiny", "--quiet")[1].strip())
+        return self._corpus
+
+    def torch(self, tree: Path) -> Run:
+        """python -c "import torch", to compare with"""
+        return Run(python(tree, "-c", "import torch")[0], {})
+
+    def help(self, tree: Path) -> Run:
+        """train --help"""
+        seconds, printed = python(tree, "-m", "task_aware.train", "--help")
+        return Run(seconds, {"has options": float("--out" in printed and "--data" in printed)})
+
+    def imports(self, tree: Path) -> Run:
+        """from task_aware import Predictor"""
+        return Run(python(tree, "-c", "from task_aware import Predictor")[0], {})
+
+    def infer(self, tree: Path) -> Run:
+        """infer --demo over a folder"""
+        if not self.recordings.is_dir():
+            self.recordings.mkdir()
+            make = (
+                "import sys, numpy as np, soundfile; from pathlib import Path\n"
+                "clips = sorted((Path(sys.argv[1]) / 'audio/validation').iterdir())\n"
+                "read = [soundfile.read(clip, dtype='float32') for clip in clips]\n"
+                "for k in range(int(sys.argv[3])):\n"
+                "    whole = np.concatenate([samples for samples, _ in read[k:] + read[:k]])\n"
+                "    whole = np.resize(whole, round(60 * float(sys.argv[4]) * read[0][1]))\n"
+                "    soundfile.write(Path(sys.argv[2]) / f'{k}.wav', whole, read[0][1])\n"
+            )
+            python(ROOT, "-c", make, str(self.corpus), str(self.recordings), str(FILES), str(MINUTES))
+        with tempfile.TemporaryDirectory(dir=self.scratch) as out:
+            options = ["--demo", str(self.recordings), f"--out={out}", "--device=cpu"]
+            seconds = python(tree, "-m", "task_aware.infer", *options)[0]
+            result: dict[str, float] = {}
+            with (Path(out) / "events.tsv").open(encoding="utf-8", newline="") as table:
+                for row in csv.DictReader(table, delimiter="\t"):
+                    active = float(row["offset"] or 0) - float(row["onset"] or 0)
+                    key = f"seconds of {row['event_label']} in {row['filename']}"
+                    result[key] = result.get(key, 0.0) + active
+        return Run(seconds, result)
+
+    def step(self, tree: Path) -> Run:
+        """a training step of the default recipe"""
+        with tempfile.TemporaryDirectory(dir=self.scratch) as out:
+            detector = tree / "task_aware/assets/detector_builtin.safetensors"
+            options = [f"--data={self.corpus}", f"--detector={detector}", "--accelerator=cpu", f"--out={out}"]
+            python(tree, "-m", "task_aware.train", *options, "--fast-dev-run")
+            metrics = json.loads((Path(out) / "metrics.json").read_text(encoding="utf-8"))
+        return Run(1 / metrics["steps_per_second"], dict(metrics["separation"]))
+
+
+WHAT: dict[str, Callable[[Measures, Path], Run]] = {
+    "help": Measures.help,
+    "import": Measures.imports,
+    "infer": Measures.infer,
+    "step": Measures.step,
+}
+
+
+def agreement(old: dict[str, float], new: dict[str, float]) -> str:
+    """How the results of two versions differ, in a few words."""
+    if old.keys() != new.keys():
+        return f"other: {len(old.keys() - new.keys())} of {len(old)} gone, {len(new.keys() - old.keys())} new"
+    largest = max((abs(old[name] - new[name]) for name in old), default=0.0)
+    return "same" if largest == 0 else f"differ by up to {largest:.2g}"
+
+
+def compare(old: Path, new: Path, what: Sequence[str], rounds: int) -> list[str]:
+    """The rows of the table."""
+    lines = []
+    with tempfile.TemporaryDirectory() as scratch:
+        measures = Measures(Path(scratch))
+        verdicts = {}
+        for name in what:
+            say(f"{name}: results")
+            first, second = WHAT[name](measures, old), WHAT[name](measures, new)
+            verdicts[name] = agreement(first.result, second.result)
+        seconds: dict[str, list[tuple[float, float, float]]] = {name: [] for name in what}
+        for number in range(1, rounds + 1):
+            for name in what:
+                say(f"{name}: round {number} of {rounds}")
+                reference = measures.torch(new).seconds if name in ("help", "import") else math.nan
+                pair = [WHAT[name](measures, tree).seconds for tree in (old, new)]
+                seconds[name].append((pair[0], pair[1], reference))
+        for name in what:
+            title = (WHAT[name].__doc__ or name).strip()
+            times = [statistics.median(column) for column in zip(*seconds[name], strict=True)]
+            ratios = sorted(before / after for before, after, _ in seconds[name])
+            shares = [statistics.median(row[k] / row[2] for row in seconds[name]) for k in (0, 1)]
+            of_torch = "" if math.isnan(times[2]) else f"{shares[0]:.2f} / {shares[1]:.2f}"
+            spread = f"{statistics.median(ratios):.2f} ({ratios[0]:.2f}–{ratios[-1]:.2f})"
+            lines.append(f"| {title} | {times[0]:.2f} | {times[1]:.2f} | {spread} | {of_torch} | {verdicts[name]} |")
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("commit", metavar="COMMIT", help="the commit to compare with, by any name that git knows")
+    parser.add_argument("what", nargs="*", metavar="WHAT", help=f"what to compare: {', '.join(WHAT)}; default: all")
+    parser.add_argument("--rounds", type=int, default=5, help="how often each is timed; default: 5")
+    options = parser.parse_args()
+    if unknown := [name for name in options.what if name not in WHAT]:
+        parser.error(f"cannot compare {', '.join(unknown)}; choose from {', '.join(WHAT)}")
+    if options.rounds < 1:
+        parser.error(f"--rounds is {options.rounds}; give at least 1")
+    try:
+        commit = resolve(options.commit)
+        lines = compare(build(commit), ROOT, options.what or list(WHAT), options.rounds)
+    except Failure as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+    changed = ", with changes" if git("status", "--porcelain", "--untracked-files=no") else ""
+    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}; {commit[:12]} (old) and")
+    print(f"{git('rev-parse', 'HEAD')[:12]}{changed} (new), {options.rounds} rounds, {time.strftime('%Y-%m-%d')}\n")
+    print("| | old, s | new, s | old / new | of `import torch`, old / new | results |")
+    print("|---|---|---|---|---|---|", *lines, sep="\n")
+
+
+if __name__ == "__main__":
+    main()
