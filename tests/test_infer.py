@@ -15,12 +15,10 @@ from data.recordings import burst, write
 
 from task_aware import infer
 from task_aware.base.errors import CheckpointError, DataError
-from task_aware.base.tables import read_rows
 from task_aware.data.audio import read_audio
 from task_aware.data.desed import Clip, Split, read_events
 from task_aware.data.labels import DESED_CLASSES
 from task_aware.data.offset import remove_offset
-from task_aware.data.scenes import read_scenes
 from task_aware.inference import batch
 from task_aware.inference.outputs import write_scores
 from task_aware.inference.predictor import Result
@@ -102,34 +100,6 @@ def test_a_folder_of_all_kinds_of_files(checkpoint, recordings, tmp_path, capsys
     assert [row["offset"] for row in scores[:-1]] == [row["onset"] for row in scores[1:]]
     assert 299.9 < float(scores[-1]["offset"]) <= 300.0
     assert all(0 <= float(row[label]) <= 1 for row in scores for label in DESED_CLASSES)
-
-
-def test_sources_in_the_layout_of_dcase_2026(class_separator, tmp_path):
-    """As long and at the same rate as the recording, numbered, only what was heard, and read back by `read_scenes`."""
-    class_separator.save(tmp_path / "separator.safetensors")
-    folder = tmp_path / "data/soundscape"
-    write(folder / "eval_1.wav", np.repeat(burst(3.0, lead=0.5), 3)[:-7], 44100)
-    write(folder / "eval_10.wav", burst(2.0, seed=1))
-    command = (tmp_path / "separator.safetensors", folder, "--out", tmp_path / "out", "--audio", "--audio-layout", "s5")
-    assert run(*command, "--threshold", "0.3") == 0
-    found = read_scenes(tmp_path / "data", tmp_path / "out/audio", class_separator.detector.labels)
-    assert any(scene.sources for scene in found)
-    for scene in found:
-        events = [row for _, row in read_rows(tmp_path / f"out/events/{scene.name}.tsv")][1:]
-        assert sorted(source.label for source in scene.sources) == sorted({row[2] for row in events})
-        given = soundfile.info(scene.path)
-        for source in scene.sources:
-            written = soundfile.info(source.path)
-            assert (written.frames, written.samplerate) == (given.frames, given.samplerate)
-    assert run(*command, "--threshold", "0.3", "--skip-existing") == 0
-    removed = next(source.path for scene in found for source in scene.sources)
-    removed.unlink()
-    assert run(*command, "--threshold", "0.3", "--skip-existing") == 0 and removed.is_file()
-
-
-def test_free_sources_have_no_layout_of_classes(checkpoint, recordings, tmp_path):
-    with pytest.raises(ValueError, match="the layout s5 needs a separator with sources of classes"):
-        run(checkpoint, recordings, "--out", tmp_path / "out", "--audio", "--audio-layout", "s5")
 
 
 def test_sources_of_classes_have_their_names(class_separator, recordings, tmp_path):

@@ -8,10 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from data.recordings import burst
+from data.recordings import write as write_recording
 
-from task_aware import score_sources, verify_data
+from task_aware import infer, score_sources, verify_data
 from task_aware.base.errors import DataError
 from task_aware.base.tables import read_rows
+from task_aware.data.scenes import read_scenes
 from task_aware.scoring import capi_sdri
 
 RATE = 32000
@@ -89,3 +92,42 @@ def test_verify_data_knows_the_layout(data, capsys):
         verify_data.main([str(data)])
     printed = capsys.readouterr().out
     assert "m_10_0_Pour.wav has 0.0125 s" in printed and "m_2.wav" in printed
+
+
+def infer_of(*arguments: object) -> int:
+    """The exit status of `infer`."""
+    try:
+        infer.main([str(argument) for argument in (*arguments, "--threshold", "0.3")])
+    except SystemExit as exit_:
+        return int(exit_.code or 0)
+    return 0
+
+
+def test_sources_in_the_layout_of_dcase_2026(class_separator, tmp_path):
+    """As long and at the same rate as the recording, numbered, only what was heard, and read back by `read_scenes`."""
+    class_separator.save(tmp_path / "separator.safetensors")
+    folder = tmp_path / "data/soundscape"
+    write_recording(folder / "eval_1.wav", np.repeat(burst(3.0, lead=0.5), 3)[:-7], 44100)
+    write_recording(folder / "eval_10.wav", burst(2.0, seed=1))
+    command = (tmp_path / "separator.safetensors", folder, "--out", tmp_path / "out", "--audio", "--audio-layout", "s5")
+    assert infer_of(*command) == 0
+    found = read_scenes(tmp_path / "data", tmp_path / "out/audio", class_separator.detector.labels)
+    assert any(scene.sources for scene in found)
+    for scene in found:
+        events = [row for _, row in read_rows(tmp_path / f"out/events/{scene.name}.tsv")][1:]
+        assert sorted(source.label for source in scene.sources) == sorted({row[2] for row in events})
+        given = soundfile.info(scene.path)
+        for source in scene.sources:
+            written = soundfile.info(source.path)
+            assert (written.frames, written.samplerate) == (given.frames, given.samplerate)
+    assert infer_of(*command, "--skip-existing") == 0
+    removed = next(source.path for scene in found for source in scene.sources)
+    removed.unlink()
+    assert infer_of(*command, "--skip-existing") == 0 and removed.is_file()
+
+
+def test_free_sources_have_no_layout_of_classes(small_separator, tmp_path):
+    small_separator.save(tmp_path / "separator.safetensors")
+    recording = write_recording(tmp_path / "a.wav", burst(2.0))
+    with pytest.raises(ValueError, match="the layout s5 needs a separator with sources of classes"):
+        infer_of(tmp_path / "separator.safetensors", recording, "--out", tmp_path, "--audio", "--audio-layout", "s5")
