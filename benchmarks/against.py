@@ -1,11 +1,11 @@
 """Compares this checkout with an older commit: builds that one aside, and runs both in turn.
 
-    python benchmarks/against.py COMMIT                # everything
-    python benchmarks/against.py COMMIT help import    # only these
+    python benchmarks/against.py COMMIT [help import infer step]
 
 Both run as a user runs them, as commands in processes of their own, with the same Python and its packages. Before
 anything is timed, each runs once, and their results are compared. Then every round runs both, so that a slow moment of
-the machine affects both. Times are medians over the rounds, ratios are medians of the rounds' ratios.
+the machine affects both. Times are medians over the rounds, ratios are medians of the rounds' ratios. How a whole run
+compares with `import torch` is told in processor time, which other programs change less.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import math
 import os
 import platform
 import shlex
@@ -38,9 +37,10 @@ class Failure(Exception):
 
 
 class Run(NamedTuple):
-    """What a run took, in seconds, and what came out: names and numbers that another version should agree with."""
+    """What a run took, in seconds on the clock and of processors, and what came out, for another version to agree."""
 
     seconds: float
+    processor: float
     result: dict[str, float]
 
 
@@ -66,17 +66,17 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def python(tree: Path, *arguments: str) -> tuple[float, str]:
-    """Runs Python with the package of `tree`, and no other one; returns the seconds, and what it printed."""
+def python(tree: Path, *arguments: str) -> tuple[float, float, str]:
+    """Runs Python with the package of `tree`, and no other; returns seconds, those of processors, and the output."""
     environment = {**os.environ, "PYTHONPATH": str(tree)}
     with tempfile.TemporaryDirectory() as elsewhere:
-        command, start = [sys.executable, *arguments], time.perf_counter()
+        command, start, before = [sys.executable, *arguments], time.perf_counter(), os.times()
         answer = subprocess.run(command, cwd=elsewhere, env=environment, capture_output=True, text=True)
-        seconds = time.perf_counter() - start
+        seconds, after = time.perf_counter() - start, os.times()
     if answer.returncode:
         said = (answer.stderr.strip() or answer.stdout.strip() or "nothing").splitlines()[-1]
         raise Failure(f"`python {shlex.join(arguments)}` of {tree} ended with {answer.returncode}: {said}")
-    return seconds, answer.stdout
+    return seconds, sum(after[2:4]) - sum(before[2:4]), answer.stdout
 
 
 def build(commit: str) -> Path:
@@ -99,7 +99,7 @@ def build(commit: str) -> Path:
             "import json, pathlib, sys; digest = _sources.sources_digest(pathlib.Path(sys.argv[1]) / 'csrc')\n"
             "print(json.dumps([e.extension.build.get('sources') == digest, str(e.extension.folder)]))"
         )
-        same, folder = json.loads(python(ROOT, "-c", about, str(made))[1])
+        same, folder = json.loads(python(ROOT, "-c", about, str(made))[2])
         if same:
             say(f"{commit[:12]} has the kernels of this checkout: taking its libraries")
             for name in ("_C*.so", "_cuda.so"):
@@ -127,21 +127,21 @@ class Measures:
     def corpus(self) -> Path:
         """The smallest built-in corpus, made by this checkout for both."""
         if self._corpus is None:
-            self._corpus = Path(python(ROOT, "-m", "task_aware.corpus", "--size=tiny", "--quiet")[1].strip())
+            self._corpus = Path(python(ROOT, "-m", "task_aware.corpus", "--size=tiny", "--quiet")[2].strip())
         return self._corpus
 
     def torch(self, tree: Path) -> Run:
         """python -c "import torch", to compare with"""
-        return Run(python(tree, "-c", "import torch")[0], {})
+        return Run(*python(tree, "-c", "import torch")[:2], {})
 
     def help(self, tree: Path) -> Run:
         """train --help"""
-        seconds, printed = python(tree, "-m", "task_aware.train", "--help")
-        return Run(seconds, {"has options": float("--out" in printed and "--data" in printed)})
+        seconds, processor, printed = python(tree, "-m", "task_aware.train", "--help")
+        return Run(seconds, processor, {"has options": float("--out" in printed and "--data" in printed)})
 
     def imports(self, tree: Path) -> Run:
         """from task_aware import Predictor"""
-        return Run(python(tree, "-c", "from task_aware import Predictor")[0], {})
+        return Run(*python(tree, "-c", "from task_aware import Predictor")[:2], {})
 
     def infer(self, tree: Path) -> Run:
         """infer --demo over a folder"""
@@ -159,23 +159,23 @@ class Measures:
             python(ROOT, "-c", make, str(self.corpus), str(self.recordings), str(FILES), str(MINUTES))
         with tempfile.TemporaryDirectory(dir=self.scratch) as out:
             options = ["--demo", str(self.recordings), f"--out={out}", "--device=cpu"]
-            seconds = python(tree, "-m", "task_aware.infer", *options)[0]
+            seconds, processor, _ = python(tree, "-m", "task_aware.infer", *options)
             result: dict[str, float] = {}
             with (Path(out) / "events.tsv").open(encoding="utf-8", newline="") as table:
                 for row in csv.DictReader(table, delimiter="\t"):
                     active = float(row["offset"] or 0) - float(row["onset"] or 0)
                     key = f"seconds of {row['event_label']} in {row['filename']}"
                     result[key] = result.get(key, 0.0) + active
-        return Run(seconds, result)
+        return Run(seconds, processor, result)
 
     def step(self, tree: Path) -> Run:
         """a training step of the default recipe"""
         with tempfile.TemporaryDirectory(dir=self.scratch) as out:
             detector = tree / "task_aware/assets/detector_builtin.safetensors"
             options = [f"--data={self.corpus}", f"--detector={detector}", "--accelerator=cpu", f"--out={out}"]
-            python(tree, "-m", "task_aware.train", *options, "--fast-dev-run")
+            _, processor, _ = python(tree, "-m", "task_aware.train", *options, "--fast-dev-run")
             metrics = json.loads((Path(out) / "metrics.json").read_text(encoding="utf-8"))
-        return Run(1 / metrics["steps_per_second"], dict(metrics["separation"]))
+        return Run(1 / metrics["steps_per_second"], processor, dict(metrics["separation"]))
 
 
 WHAT: dict[str, Callable[[Measures, Path], Run]] = {
@@ -204,21 +204,19 @@ def compare(old: Path, new: Path, what: Sequence[str], rounds: int) -> list[str]
             say(f"{name}: results")
             first, second = WHAT[name](measures, old), WHAT[name](measures, new)
             verdicts[name] = agreement(first.result, second.result)
-        seconds: dict[str, list[tuple[float, float, float]]] = {name: [] for name in what}
+        runs: dict[str, list[tuple[Run, Run, Run]]] = {name: [] for name in what}
         for number in range(1, rounds + 1):
+            say(f"round {number} of {rounds}")
             for name in what:
-                say(f"{name}: round {number} of {rounds}")
-                reference = measures.torch(new).seconds if name in ("help", "import") else math.nan
-                pair = [WHAT[name](measures, tree).seconds for tree in (old, new)]
-                seconds[name].append((pair[0], pair[1], reference))
+                runs[name].append((WHAT[name](measures, old), WHAT[name](measures, new), measures.torch(new)))
         for name in what:
             title = (WHAT[name].__doc__ or name).strip()
-            times = [statistics.median(column) for column in zip(*seconds[name], strict=True)]
-            ratios = sorted(before / after for before, after, _ in seconds[name])
-            shares = [statistics.median(row[k] / row[2] for row in seconds[name]) for k in (0, 1)]
-            of_torch = "" if math.isnan(times[2]) else f"{shares[0]:.2f} / {shares[1]:.2f}"
+            before, after = (statistics.median(run[k].seconds for run in runs[name]) for k in (0, 1))
+            ratios = sorted(first.seconds / second.seconds for first, second, _ in runs[name])
+            shares = [statistics.median(run[k].processor / run[2].processor for run in runs[name]) for k in (0, 1)]
             spread = f"{statistics.median(ratios):.2f} ({ratios[0]:.2f}–{ratios[-1]:.2f})"
-            lines.append(f"| {title} | {times[0]:.2f} | {times[1]:.2f} | {spread} | {of_torch} | {verdicts[name]} |")
+            of_torch = f"{shares[0]:.2f} / {shares[1]:.2f}"
+            lines.append(f"| {title} | {before:.2f} | {after:.2f} | {spread} | {of_torch} | {verdicts[name]} |")
     return lines
 
 
@@ -242,7 +240,7 @@ def main() -> None:
     changed = ", with changes" if git("status", "--porcelain", "--untracked-files=no") else ""
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}; {commit[:12]} (old) and")
     print(f"{git('rev-parse', 'HEAD')[:12]}{changed} (new), {options.rounds} rounds, {time.strftime('%Y-%m-%d')}\n")
-    print("| | old, s | new, s | old / new | of `import torch`, old / new | results |")
+    print("| | old, s | new, s | old / new | processor time of `import torch`, old / new | results |")
     print("|---|---|---|---|---|---|", *lines, sep="\n")
 
 
