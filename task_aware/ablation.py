@@ -43,6 +43,7 @@ def make_parser() -> cli.Parser:
     add("--max-steps", type=int | None, help="length of each run in steps, except the detector's training")
     add("--resamples", type=int, default=1000, help="bootstrap draws for the confidence intervals")
     add("--accelerator", choices=("auto", "cpu", "gpu"), default="auto", help="device; auto: a GPU if there is one")
+    cli.add_channel(parser)
     add("--fast-dev-run", action="store_true", help="check that everything runs: one seed, two steps per row")
     return parser
 

@@ -25,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--resamples", type=int, default=2000, help="bootstrap draws for the confidence intervals")
     text = "device; auto: a GPU if there is one"
     parser.add_argument("--accelerator", choices=("auto", "cpu", "gpu"), default="auto", help=text)
+    cli.add_channel(parser)
     options = parser.parse_args(arguments)
     # not above: help and mistakes answer without torch
     from torch import nn
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for own in (separator.detector for separator in runs):
                 check_detector(detector, list(own.labels), own.feature_config, place)
     for data in options.data or [builtin_corpus()]:
-        split = read_split(data, "validation", next(iter(detectors.values())).labels)
+        split = read_split(data, "validation", next(iter(detectors.values())).labels, channel=options.channel)
         table = compare(count(split, detectors, separators, device), options.resamples)
         print("\n".join([f"{len(split.clips)} clips of {data}", "", *table, ""]))
 

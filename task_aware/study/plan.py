@@ -77,7 +77,7 @@ def _if_given(options: Namespace, *names: str) -> list[str]:
 
 
 def common_options(options: Namespace, data: Path) -> list[str]:
-    return [f"--data={data}", f"--accelerator={options.accelerator}"]
+    return [f"--data={data}", f"--accelerator={options.accelerator}", *_if_given(options, "channel")]
 
 
 def scores_folder(test: Path) -> str:

@@ -20,7 +20,7 @@ from task_aware.study.tables import Result, n_parameters, read_counts, real_time
 from task_aware.training.identity import differences, identified
 
 #: The options that influence the results of a run.
-DECISIVE = ("data", "rirs", "detector", "config", "denoiser_config", "recipe", "max_steps", "fast_dev_run")
+DECISIVE = ("data", "rirs", "channel", "detector", "config", "denoiser_config", "recipe", "max_steps", "fast_dev_run")
 
 
 def check_same(path: Path, options: Namespace) -> None:

@@ -170,6 +170,13 @@ def test_jobs_of_all_rows(tmp_path):
     assert denoiser.denoiser.max_steps == 9
 
 
+def test_the_channel_reaches_every_run(tmp_path):
+    options = ablation.make_parser().parse_args([f"--out={tmp_path}", "--seeds=1", "--channel=1", "--test", "other"])
+    options.rows = list(ROWS)
+    jobs = list(make_jobs(options, [], Path("detector.safetensors"), Path("corpus")))
+    assert jobs and all("--channel=1" in job.arguments for job in jobs)
+
+
 def test_tables_have_rows_and_rows_have_runs():
     assert {name for names in TABLES.values() for name in names} == set(ROWS)
     assert {row.run for row in ROWS.values()} == set(RUNS)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from task_aware.across import main
-from task_aware.base.errors import CheckpointError, DataError
+from task_aware.base.errors import CheckpointError, DataError, RecordingError
 from task_aware.data.desed import read_split
 from task_aware.models.detector import features_of
 from task_aware.scoring.evaluation import DETECTOR_ONLY, SEPARATED, detect_split
@@ -87,6 +87,8 @@ def test_the_command(tiny_corpus, small_separator, other_detector, tmp_path, cap
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].endswith(f"clips of {tiny_corpus}")
     assert lines[-2].startswith(f"| {tmp_path}/row ") and " 2 |" in lines[-2]
+    with pytest.raises(RecordingError, match="channel"):
+        main([*command, "--channel=7"])
     with pytest.raises(CheckpointError, match=r"there is no separator.safetensors in .*nothing"):
         main([*command, f"--separators={tmp_path}/nothing"])
 
