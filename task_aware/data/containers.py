@@ -35,6 +35,7 @@ _FOREIGN: tuple[tuple[re.Pattern[bytes], str, str], ...] = (
     (re.compile(rb"\x1a\x45\xdf\xa3"), "a Matroska or WebM file", _TO_FLAC),
     (re.compile(rb"\xff[\xf0\xf1\xf8\xf9]"), "an AAC stream", _TO_FLAC),
     (re.compile(rb"#!AMR"), "an AMR file", _TO_FLAC),
+    (re.compile(rb"OggS.{24}\x7fFLAC", re.DOTALL), "FLAC in Ogg", _TO_FLAC),
     (re.compile(rb"wvpk"), "a WavPack file", _TO_FLAC),
     (re.compile(rb"MAC "), "a Monkey's Audio file", _TO_FLAC),
     (re.compile(rb"TTA1"), "a True Audio file", _TO_FLAC),

@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from task_aware.models.crnn import CRNN
+from task_aware.models.crnn import CRNN, TimeMelConv2d
 from task_aware.models.features import FeatureConfig
 from task_aware.models.opening import detector_of
 from task_aware.models.separator import MaskNetwork
@@ -53,12 +53,27 @@ class Portable(nn.Module):
         for part in self.model.modules():
             if isinstance(part, (Separator, MaskNetwork, CRNN)):
                 part.backend = "reference"
+        for name, part in list(self.model.named_modules()):
+            if isinstance(part, TimeMelConv2d):
+                self.model.set_submodule(name, with_turned_kernel(part))
         if isinstance(self.model, ClassSeparator):
             self.model.separates_all = True  # how many classes are plausible is a value, on which no shape may depend
         self.front_end = FrontEnd(detector_of(self.model).feature_config)
 
     def forward(self, waveform: Tensor) -> Tensor:
         return listen(self.model, self.front_end(waveform))
+
+
+def with_turned_kernel(convolution: TimeMelConv2d) -> nn.Module:
+    """The same convolution with its kernel stored as (mel, time).
+
+    In ONNX, a kernel that is turned in each of two calls ends onnxruntime's int8 quantisation in an error.
+    """
+    filters, channels = convolution.weight.shape[:2]
+    plain = nn.Conv2d(channels, filters, 3, padding=convolution.padding)  # type: ignore[arg-type]
+    plain.weight = nn.Parameter(convolution.weight.transpose(2, 3).contiguous(), requires_grad=False)
+    plain.bias = convolution.bias
+    return nn.Sequential(convolution.context, plain)
 
 
 class OnnxGRU(nn.Module):

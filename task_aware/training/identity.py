@@ -66,7 +66,16 @@ def _of_file(name: str | Path) -> object:
     file = Path(name)
     if not file.is_file():
         return str(name)
-    return {"path": str(file.absolute()), "content": hashlib.sha256(file.read_bytes()).hexdigest()[:16]}
+    return {"path": str(file.absolute()), "content": hashlib.sha256(_ordered(file.read_bytes())).hexdigest()[:16]}
+
+
+def _ordered(content: bytes) -> bytes:
+    """A safetensors file with its header sorted, as its library writes metadata in any order; others as they are."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    try:
+        return json.dumps(json.loads(content[8:end]), sort_keys=True).encode() + content[end:]
+    except (ValueError, RecursionError, OverflowError):
+        return content
 
 
 def _sample(file: Path) -> bytes:

@@ -150,6 +150,13 @@ def test_other_formats_are_named_with_a_way_to_convert_them(tmp_path):
                 door(tmp_path / name)
 
 
+def test_flac_in_ogg_as_ffmpeg_writes_it_is_named_with_a_way_to_convert_it(tmp_path):
+    page = b"OggS\0\6" + bytes(20) + b"\1\x33" + b"\x7fFLAC\1\0\0\1fLaC"
+    (tmp_path / "a.ogg").write_bytes(page.ljust(28 + 0x33, b"\0"))
+    with pytest.raises(RecordingError, match=r"is FLAC in Ogg, .* `ffmpeg -i a.ogg a.flac`"):
+        read_audio(tmp_path / "a.ogg")
+
+
 def test_a_named_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe.wav")
     for door in (decode_all, read_audio, audio_header):

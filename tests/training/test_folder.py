@@ -15,11 +15,12 @@ import torch
 from lightning import LightningDataModule, LightningModule
 from torch.utils.data import DataLoader
 
-from task_aware.base import cli
+from task_aware.base import checkpoint, cli
 from task_aware.base.errors import CheckpointError, DataError
 from task_aware.data.audio import write_audio
 from task_aware.training.config import OptimiserConfig, TrainConfig
 from task_aware.training.folder import LOGS, OPTIONS, RESULTS, last_checkpoint, read_history
+from task_aware.training.identity import identified
 from task_aware.training.loop import fit
 
 STEPS_PER_EPOCH = 2
@@ -180,6 +181,18 @@ def test_data_are_compared_by_what_they_hold(tmp_path, monkeypatch):
     detector.write_bytes(b"others")
     with pytest.raises(CheckpointError, match=r"detector.content was"):
         train(replace(given, data=tmp_path / "moved"))
+
+
+def test_a_detector_saved_once_more_is_the_same(tmp_path):
+    """safetensors writes the entries of its metadata in another order from save to save."""
+    path, seen, found = tmp_path / "detector.safetensors", set(), set()
+    for _ in range(40):
+        checkpoint.write(path, "detector", {"weight": torch.ones(2)}, {"labels": ["Cat"]})
+        seen.add(path.read_bytes())
+        found.add(identified({"detector": path})["detector"]["content"])
+    assert len(seen) == 2 and len(found) == 1
+    checkpoint.write(path, "detector", {"weight": torch.zeros(2)}, {"labels": ["Cat"]})
+    assert identified({"detector": path})["detector"]["content"] not in found
 
 
 def test_another_number_of_processes_is_named_with_what_it_changes(tmp_path):
