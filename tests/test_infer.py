@@ -21,7 +21,7 @@ from task_aware.data.labels import DESED_CLASSES
 from task_aware.data.offset import remove_offset
 from task_aware.inference import batch
 from task_aware.inference.outputs import write_scores
-from task_aware.inference.predictor import Result
+from task_aware.inference.result import Result
 from task_aware.models.system import Separator
 from task_aware.scoring.evaluation import SEPARATED, detect_split
 
