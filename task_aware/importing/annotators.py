@@ -30,7 +30,7 @@ def read_textgrid(path: Path, audio: str, problems: Problems) -> Iterator[Row]:
     grid = _read(path, lambda: crowsetta.formats.seq.TextGrid.from_file(path))
     for tier in grid.tiers:
         for interval in getattr(tier, "intervals", ()):
-            if label := interval.text.strip():
+            if label := interval.text.strip().replace('""', '"'):  # Praat doubles quotes; crowsetta leaves them so
                 yield Row(str(path), audio, (label,), (interval.xmin, interval.xmax))
         for point in getattr(tier, "points", ()):
             problems.add(path, f"the point {point.mark!r} at {point.number:g} s has no length; make it an interval")

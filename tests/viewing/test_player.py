@@ -161,14 +161,7 @@ def test_arrow_keys_jump_from_event_to_event(browser, short):
 
     show(browser, (short / "index.html").as_uri() + "#plain.wav")
     at = []
-    for key in (
-        Keys.ARROW_RIGHT,
-        Keys.ARROW_RIGHT,
-        Keys.ARROW_RIGHT,
-        Keys.ARROW_RIGHT,
-        Keys.ARROW_LEFT,
-        Keys.ARROW_LEFT,
-    ):
+    for key in (*[Keys.ARROW_RIGHT] * 4, *[Keys.ARROW_LEFT] * 2):
         press(browser, key)
         at.append(round(seconds_of(browser), 2))
     assert at == [0.5, 2.0, 2.5, 2.5, 2.0, 0.5]
@@ -213,7 +206,6 @@ def test_a_long_recording_shows_details_only_of_what_is_seen(browser, tmp_path, 
     until(lambda: tiles() and tiles()[0] == 0 and len(tiles()) < 5)
     browser.execute_script("shown.wave.setScrollTime(250)")
     until(lambda: tiles() and tiles()[-1] == 9 and 0 not in tiles())
-    until(
-        lambda: browser.execute_script("return [...shown.tracks[1].images.values()].every((each) => each.naturalWidth)")
-    )
+    drawn = "return [...shown.tracks[1].images.values()].every((each) => each.naturalWidth)"
+    until(lambda: browser.execute_script(drawn))
     assert browser.get_log("browser") == []
