@@ -54,7 +54,7 @@ def show(browser: Any, address: str) -> None:
         browser.get_log(kind)
     browser.get("about:blank")
     browser.get(address)
-    until(lambda: browser.execute_script("return Boolean(shown && shown.regions.getRegions().length)"))
+    until(lambda: browser.execute_script("return Boolean(shown && shown.marks.length)"))
 
 
 def until(happens: Callable[[], Any], seconds: float = 60.0) -> Any:
@@ -102,11 +102,11 @@ def test_rows_hold_the_events_that_they_are_named_for(browser, short):
     show(browser, (short / "index.html").as_uri() + "#plain.wav")
     heads = browser.execute_script("return [...document.querySelectorAll('#gutter strong')].map((each) => each.title)")
     assert heads == ["recording", "reference", "detector alone", "with separation", "Dog", "Cat"]
-    spans = browser.execute_script("return shown.regions.getRegions().map((each) => [each.start, each.end])")
+    spans = browser.execute_script("return shown.marks.map((each) => [each.start, each.end])")
     expected = [*EVENTS[1:], *EVENTS[:1], *EVENTS]
     assert spans == [[event.onset, event.offset] for event in expected]
     boxes = browser.execute_script(
-        "return shown.regions.getRegions().map(({element}) => { const box = element.getBoundingClientRect();"
+        "return shown.marks.map(({element}) => { const box = element.getBoundingClientRect();"
         "return [box.left, box.right, box.top, box.bottom]; })"
     )
     for index, (left, right, top, bottom) in enumerate(boxes):  # none hides another, and all are seen
@@ -205,7 +205,7 @@ def test_a_long_recording_shows_details_only_of_what_is_seen(browser, tmp_path, 
 
     until(lambda: tiles() and tiles()[0] == 0 and len(tiles()) < 5)
     browser.execute_script("shown.wave.setScrollTime(250)")
-    until(lambda: tiles() and tiles()[-1] == 9 and 0 not in tiles())
+    until(lambda: tiles() and tiles()[-1] == 7 and 0 not in tiles())
     drawn = "return [...shown.tracks[1].images.values()].every((each) => each.naturalWidth)"
     until(lambda: browser.execute_script(drawn))
     assert browser.get_log("browser") == []

@@ -104,7 +104,7 @@ function show(entry, recording) {
   byId("facts").textContent = `${clock(recording.seconds)} · ${count} event${count === 1 ? "" : "s"}`;
   const tracks = recording.tracks.map((track, index) => ({
     ...track, index, solo: false, mute: index > 0,
-    audio: Object.assign(new Audio(), { preload: "auto", src: track.audio }),
+    audio: Object.assign(new Audio(), { preload: "metadata", src: track.audio }),
   }));
   const style = getComputedStyle(document.documentElement);
   const color = (name) => style.getPropertyValue(name).trim();
@@ -120,7 +120,7 @@ function show(entry, recording) {
                                 formatTimeCallback: (t) => clock(t, 2) }),
     ],
   });
-  shown = { entry, recording, wave, regions, tracks, loop: null, selected: null, zoom: 0,
+  shown = { entry, recording, wave, regions, tracks, loop: null, marks: [], zoom: 0,
             events: [...Object.values(recording.rows).at(-1)].sort((a, b) => a[0] - b[0]) };
   wave.once("decode", () => {  // regions need the length, which is known from here on
     layOut(rows);
@@ -157,7 +157,7 @@ function layOut(rows) {
     const height = Math.max(1, lanes.count) * LANE + 4;
     area.append(place(make("div"), { position: "absolute", top: `${y - WAVE}px`, left: 0, right: 0, height: `${height}px`,
                                      background: "var(--lane)" }));
-    events.forEach((event, index) => mark(event, y + 2 + lanes.of[index] * LANE));
+    area.append(...events.map((event, index) => mark(event, y - WAVE + 2 + lanes.of[index] * LANE)));
     head(height, make("div", {}, make("strong", { title }, title)));
   }
   for (const track of tracks.slice(1)) picture(track, SOURCE);
@@ -181,15 +181,21 @@ function stack(events) {
   return { of, count: ends.length };
 }
 
+/** Shows an event. Not as a region of wavesurfer, which measures the layout anew for each: an hour has a thousand. */
 function mark([start, end, label], top) {
-  const region = shown.regions.addRegion({ start, end, drag: false, resize: false, color: colorOf(label) });
-  const tip = `${readable(label)}, ${start.toFixed(2)} to ${end.toFixed(2)} s`;
-  place(region.element, { top: `${top}px`, height: `${LANE - 2}px`, overflow: "hidden" });
-  region.element.title = tip;
-  region.element.append(place(make("span", {}, readable(label)), {
-    padding: "0 6px", color: "white", font: "600 11.5px/18px system-ui, 'DejaVu Sans', sans-serif", whiteSpace: "nowrap",
-    textShadow: "0 0 2px rgba(0,0,0,.55)" }));
-  region.isEvent = true;
+  const seconds = shown.recording.seconds;
+  const event = { start, end, element: make("div", { title: `${readable(label)}, ${start.toFixed(2)} to ${end.toFixed(2)} s` },
+                                            readable(label)) };
+  place(event.element, {
+    position: "absolute", left: `${100 * start / seconds}%`, width: `${100 * (end - start) / seconds}%`, minWidth: "2px",
+    top: `${top}px`, height: `${LANE - 2}px`, overflow: "hidden", borderRadius: "4px", zIndex: 6, pointerEvents: "auto",
+    cursor: "pointer", background: colorOf(label), color: "white", textIndent: "6px", whiteSpace: "nowrap",
+    font: "600 11.5px/18px system-ui, 'DejaVu Sans', sans-serif", textShadow: "0 0 2px rgba(0,0,0,.55)" });
+  const only = (action) => (happening) => { happening.stopPropagation(); action(event); };
+  event.element.onclick = only(jump);
+  event.element.ondblclick = only(toggleLoop);
+  shown.marks.push(event);
+  return event.element;
 }
 
 /** The name, level and buttons of a track. */
@@ -269,17 +275,11 @@ function listen() {
     }
   });
   regions.enableDragSelection({ color: "rgba(120,160,255,.18)" });
-  regions.on("region-created", (region) => setTimeout(() => { if (!region.isEvent) loopOver(region); }));
+  regions.on("region-created", (region) => setTimeout(() => loopOver(region)));
   regions.on("region-updated", (region) => { if (region === shown.loop) wave.setTime(region.start); });
-  regions.on("region-clicked", (region, event) => {
-    if (!region.isEvent) return;
-    event.stopPropagation();
-    jump(region);
-  });
   regions.on("region-double-clicked", (region, event) => {
     event.stopPropagation();
-    if (region.isEvent) toggleLoop(region);
-    else toggleLoop();
+    toggleLoop();
   });
   regions.on("region-out", (region) => { if (region === shown?.loop && wave.isPlaying()) region.play(); });
   for (const happening of ["scroll", "zoom", "resize", "redraw"]) wave.on(happening, showTiles);
