@@ -226,7 +226,7 @@ function settle() {
     track.audio.muted = alone ? !track.solo : track.mute;
     for (const kind of ["solo", "mute"]) track.buttons[kind].setAttribute("aria-pressed", String(track[kind]));
     track.head.classList.toggle("silent", track.audio.muted);
-    track.strip.style.filter = track.audio.muted ? "brightness(.7) saturate(.6)" : "";
+    track.strip.style.filter = track.audio.muted ? "brightness(.85) saturate(.8)" : "";
   }
 }
 
