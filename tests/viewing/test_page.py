@@ -12,6 +12,7 @@ import urllib.request
 import numpy as np
 import pytest
 import torch
+from layout import PACKAGE
 from PIL import Image
 
 from task_aware import view
@@ -138,3 +139,12 @@ def test_the_server_gives_only_what_the_page_consists_of(address, path):
 def test_events_have_their_rows(tmp_path):
     rows = read_recording(add_recording(tmp_path, "a.wav", "a").data)["rows"]
     assert rows["with separation"] == [[event.onset, event.offset, event.label] for event in EVENTS]
+
+
+def test_what_the_page_is_made_of_goes_into_the_wheel():
+    text = (PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8")
+    patterns = re.findall(r'"([^"]+)"', re.search(r"^task_aware = (\[.*\])$", text, re.MULTILINE)[1])
+    packed = {path for pattern in patterns for path in PACKAGE.glob(pattern)}
+    needed = {path for path in (PACKAGE / "assets/view").rglob("*") if path.is_file()}
+    assert len(needed) >= 9 and needed <= packed
+    assert "BSD 3-Clause" in (PACKAGE / "assets/view/wavesurfer/LICENSE").read_text(encoding="utf-8")
