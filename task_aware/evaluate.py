@@ -6,10 +6,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 from task_aware.base import cli
 from task_aware.base.errors import DataError
 from task_aware.base.tables import write_table
+from task_aware.base.types import Format
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -29,19 +31,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--out", type=Path | None, help="output folder; default: evaluation-SPLIT beside CHECKPOINT")
     cli.add_channel(parser)
+    cli.add_export(parser, get_args(Format))
     text = "device; auto: a GPU if there is one"
     parser.add_argument("--accelerator", choices=("auto", "cpu", "gpu"), default="auto", help=text)
     options = parser.parse_args(arguments)
     # not above: help and mistakes answer without torch
+    from task_aware.annotations.writing import check_format
     from task_aware.data.desed import read_split
     from task_aware.models.opening import detector_of, open_model, pick_device
     from task_aware.scoring.evaluation import decode_all, hear_split, score, score_psds
-    from task_aware.scoring.report import table, write_detections, write_results
+    from task_aware.scoring.report import table, write_detections, write_results, write_split_labels
     from task_aware.synthesis import builtin_corpus
     from task_aware.training.folder import SCORES, check_scores, remove
 
     out = options.out or options.checkpoint.parent / f"evaluation-{options.split}"
     check_scores(out)
+    check_format(options.export)
     device = pick_device(options.accelerator)
     scored: dict[str, object] = {
         "checkpoint": str(options.checkpoint),
@@ -65,6 +70,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     detections = decode_all(heard, detector)
     write_detections(out, detections)
     write_table(out / "errors.tsv", ("filename", "error"), unusable.items())
+    if options.export:
+        lengths = {clip.filename: clip.seconds for clip in heard}
+        write_split_labels(out / "labels", options.export, split, detections, lengths, detector.feature_config.f_max)
     results = score(split, detections, detector.labels)
     write_results(out, results, detections, **scored)
     psds_of, reasons = score_psds(split, heard, detector)

@@ -14,10 +14,15 @@ from jsonargparse import Namespace
 
 from task_aware.base import cli
 from task_aware.base.files import claim
-from task_aware.base.types import Layout
+from task_aware.base.types import Format, Layout
 from task_aware.models.options import Merge, Precision
 
 _log = logging.getLogger(__name__)
+
+
+#: Options of the predictor, with the names of its arguments.
+PREDICTOR = {name: name for name in ("detector", "device", "precision", "merge", "threshold", "channel", "batch_size")}
+PREDICTOR |= {"median": "median_frames", "window": "window_seconds", "overlap": "overlap_seconds"}
 
 
 def make_parser() -> cli.Parser:
@@ -39,6 +44,8 @@ def make_parser() -> cli.Parser:
     add("--plot-minutes", type=float, default=2.0, help="how many minutes of a recording to draw, from its start")
     add("--audio", action="store_true", help="also write the separated sources (see docs/inference.md)")
     add("--audio-layout", choices=get_args(Layout), default="flac", help="form of the sources; s5: DCASE 2026 task 4's")
+    add("--html", action="store_true", help="also write index.html, to hear and see it all in a browser; with --audio")
+    cli.add_export(parser, get_args(Format))
     add("--threshold", type=float, default=0.5, help="probability from which a class is active")
     add("--median", type=int | None, help="length of the median filter in output frames; 1 switches it off; default: "
         "the detector's own")  # fmt: skip
@@ -77,34 +84,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = make_parser().parse_args(arguments)
     check(options)
     # not above: help and mistakes answer without torch
+    from task_aware.annotations.writing import check_format
     from task_aware.inference.batch import Writer, analyse, seconds_of
     from task_aware.inference.outputs import Outputs, Wanted
     from task_aware.inference.predictor import Predictor
     from task_aware.inference.recordings import shard
     from task_aware.inference.selection import select_recordings
     from task_aware.models.opening import BUILTIN_SEPARATOR
+    from task_aware.viewing.page import write_page
 
+    check_format(options.export)
     checkpoint, *inputs = [str(BUILTIN_SEPARATOR)] * options.demo + options.inputs
-    predictor = Predictor(
-        checkpoint,
-        detector=options.detector,
-        device=options.device,
-        precision=options.precision,
-        merge=options.merge,
-        threshold=options.threshold,
-        median_frames=options.median,
-        window_seconds=options.window,
-        overlap_seconds=options.overlap,
-        channel=options.channel,
-        batch_size=options.batch_size,
-    )
+    predictor = Predictor(checkpoint, **{name: options[option] for option, name in PREDICTOR.items()})
     if options.audio and predictor.separator is None:
         raise ValueError(f"{checkpoint} is a detector, but --audio needs a separator")
-    form = predictor.source_names, options.audio_layout
-    outputs = Outputs(options.out, Wanted(options.scores, options.plot, options.audio, *form))
-    recordings = select_recordings(inputs, outputs)
-    recordings = shard(recordings, options.shard) if options.shard else recordings
-    ending = f"-{options.shard.replace('/', '-of-')}" if options.shard else ""
+    audio = options.audio or (options.html and predictor.separator is not None)
+    form = options.html, options.export, predictor.source_names, options.audio_layout
+    outputs = Outputs(options.out, Wanted(options.scores, options.plot, audio, *form))
+    recordings = shard(select_recordings(inputs, outputs), options.shard)
     claim(options.out, shared=options.shard is not None)
     todo = [each for each in recordings if not (options.skip_existing and outputs.are_complete(each))]
     if options.skip_existing:
@@ -113,7 +110,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     seconds = seconds_of(todo, options.jobs)
     errors = analyse(predictor, todo, Writer(outputs, predictor, seconds, options.plot_minutes), options.jobs)
     elapsed = time.perf_counter() - start
-    outputs.write_tables(recordings, errors, ending)
+    failures = outputs.write_tables(recordings, errors, options.shard)
+    if options.html and any(outputs.place(each).data.is_file() for each in recordings):
+        write_page(options.out)
     done = [each.name for each in todo if each.name not in errors]
     heard = sum(seconds[name] for name in done)
     print(
@@ -121,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         f"({heard / elapsed:.0f} times real time); written to {options.out}"
     )
     if errors:
-        print(f"{len(errors)} could not be read: see {options.out / f'errors{ending}.tsv'}", file=sys.stderr)
+        print(f"{len(errors)} could not be read: see {failures}", file=sys.stderr)
         sys.exit(1)
 
 

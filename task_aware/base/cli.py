@@ -145,6 +145,12 @@ def add_channel(parser: ArgumentParser) -> None:
     parser.add_argument("--channel", type=NonNegativeInt | None, help=text)
 
 
+def add_export(parser: ArgumentParser, formats: Sequence[str]) -> None:
+    """Adds the option `--export` of the commands that detect events."""
+    text = "also write the events into labels/, as files that Audacity, Raven or Praat (textgrid) open, or as JAMS"
+    parser.add_argument("--export", choices=formats, help=text)
+
+
 #: Options that are on or off, with their help. A command has those that its config class has.
 FLAGS = {
     "fused": "train with the native operators; --no-fused: with their PyTorch references",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import urllib.parse
 import warnings
@@ -10,21 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from task_aware.base.errors import DataError, TaskAwareError
+from task_aware.annotations.libraries import library
+from task_aware.base.errors import DataError
 from task_aware.importing.items import Problems, Row
 from task_aware.importing.tables import read_text
-
-
-def _library(name: str) -> Any:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return importlib.import_module(name)
-    except ImportError as error:
-        raise TaskAwareError(
-            f"{name.partition('.')[0]}, which reads such files, cannot be imported ({error}); run "
-            "`pip install 'task_aware[import]'`"
-        ) from error
 
 
 def _read(path: Path, read: Callable[[], Any]) -> Any:
@@ -38,11 +26,11 @@ def _read(path: Path, read: Callable[[], Any]) -> Any:
 
 def read_textgrid(path: Path, audio: str, problems: Problems) -> Iterator[Row]:
     """The labelled intervals of all tiers of a Praat TextGrid; empty ones are silence, and points have no length."""
-    crowsetta = _library("crowsetta")
+    crowsetta = library("crowsetta")
     grid = _read(path, lambda: crowsetta.formats.seq.TextGrid.from_file(path))
     for tier in grid.tiers:
         for interval in getattr(tier, "intervals", ()):
-            if label := interval.text.strip():
+            if label := interval.text.strip().replace('""', '"'):  # Praat doubles quotes; crowsetta leaves them so
                 yield Row(str(path), audio, (label,), (interval.xmin, interval.xmax))
         for point in getattr(tier, "points", ()):
             problems.add(path, f"the point {point.mark!r} at {point.number:g} s has no length; make it an interval")
@@ -54,7 +42,7 @@ def read_elan(path: Path, audio: str, problems: Problems) -> Iterator[Row]:
     Borders without a time lie evenly between their neighbours, as ELAN shows them. Times count from where the recording
     begins, which may be skipped in part (TIME_ORIGIN).
     """
-    elan = _read(path, lambda: _library("pympi").Elan.Eaf(str(path)))
+    elan = _read(path, lambda: library("pympi").Elan.Eaf(str(path)))
     seconds = _interpolated(list(elan.timeslots.items()))
     media = sorted(elan.media_descriptors, key=lambda each: Path(each.get("MEDIA_URL", "")).name != Path(audio).name)
     origin = float(media[0].get("TIME_ORIGIN", 0)) / 1000 if media else 0.0  # of this recording, not of a video
@@ -85,7 +73,7 @@ def _interpolated(slots: list[tuple[str, int | None]]) -> dict[str, float]:
 
 def read_jams(path: Path, audio: str, problems: Problems) -> Iterator[Row]:
     """The events of a JAMS file: Scaper's foreground, and tags and segments with times."""
-    jams = _library("jams")
+    jams = library("jams")
     content = _read(path, lambda: jams.load(str(path), validate=False))
     for annotation in content.annotations:
         kind = annotation.namespace

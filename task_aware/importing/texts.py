@@ -17,8 +17,6 @@ from task_aware.importing.tables import read_table, read_text
 
 _NUMBER = re.compile(r"^[-+]?\d+([.,]\d+)?([eE][-+]?\d+)?$")
 
-#: Raven's own columns; the label is in another one.
-RAVEN = ("Selection", "View", "Channel", "Begin Time (s)", "End Time (s)", "Low Freq (Hz)", "High Freq (Hz)")
 _RAVEN_LABELS = ("annotation", "species", "label", "class", "call", "type", "event", "sound", "tag", "name")
 
 

@@ -14,9 +14,10 @@ from tqdm import tqdm
 from task_aware.base.errors import DataError, RecordingError
 from task_aware.data.audio import audio_header, audio_seconds
 from task_aware.data.blocks import read_ahead
-from task_aware.inference.outputs import Outputs, SourceFiles, draw, write_event_table, write_scores
-from task_aware.inference.predictor import REST, Predictor, Result
+from task_aware.inference.outputs import Outputs, SourceFiles, draw, export, write_event_table, write_scores, write_view
+from task_aware.inference.predictor import Predictor
 from task_aware.inference.recordings import Recording
+from task_aware.inference.result import REST, Result
 from task_aware.inference.windows import Window
 
 
@@ -59,21 +60,20 @@ class Writer:
     def finish(self, recording: Recording, result: Result) -> None:
         """Writes a recording's other outputs; its events come last, as they mark the recording as complete."""
         wanted, detector = self.outputs.wanted, self.predictor.detector
+        kept = result.kept_sources(self.predictor.source_names) if wanted.audio else ()
+        if wanted.layout == "s5":  # which has no rest
+            kept = [name for name in kept if name != REST]
         if wanted.scores:
             write_scores(self.outputs.scores(recording), result, detector.labels, detector.frame_seconds)
         if wanted.plot:
             draw(self.outputs.plot(recording), recording, result, self.predictor, self.plot_minutes)
         if wanted.audio:
-            self._sources.pop(recording).close(self._kept_sources(result))
+            self._sources.pop(recording).close(kept)
+        if wanted.html:
+            write_view(self.outputs, recording, result, self.predictor, kept)
+        if wanted.export:
+            export(self.outputs, recording, result, self.predictor)
         write_event_table(self.outputs.events(recording), result.events)
-
-    def _kept_sources(self, result: Result) -> Sequence[str]:
-        """All free sources; of classes, those that were heard, and the rest."""
-        names = self.outputs.wanted.sources
-        if REST not in names:
-            return names
-        rest = [REST] if self.outputs.wanted.layout == "flac" else []
-        return [*{event.label: None for event in result.events}, *rest]
 
     def discard(self, recording: Recording) -> None:
         """Discards the partial outputs of a recording that failed."""

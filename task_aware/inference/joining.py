@@ -52,11 +52,12 @@ class OverlapAdd:
 
 @dataclass(frozen=True)
 class Answer:
-    """Results of one window: probabilities `[C, T']` and, on request, the sources' waveforms `[S, n]` and mel
-    `[S, F, T]`."""
+    """Results of one window: probabilities `[C, T']`, of a separator also those of its detector alone, and, on
+    request, the sources' waveforms `[S, n]` and mel `[S, F, T]`."""
 
     window: Window
     frame: np.ndarray
+    alone: np.ndarray | None = None
     waveform: np.ndarray | None = None
     mel: Tensor | None = None
 
@@ -72,7 +73,7 @@ class Join:
     def __init__(self, windowing: Windowing, *, ordered: bool = False) -> None:
         self.windowing = windowing
         self._is_ordered = ordered
-        self._frames = OverlapAdd(windowing.overlap // windowing.pooling)
+        self._frames = OverlapAdd(windowing.overlap // windowing.pooling)  # of one row, or two with the detector alone
         self._parts: list[np.ndarray] = []
         self._waveforms = OverlapAdd(windowing.overlap * windowing.hop)
         self._last: tuple[int, Tensor] | None = None
@@ -80,7 +81,8 @@ class Join:
     def add(self, answer: Answer) -> list[np.ndarray]:
         """Adds the results of the next window; returns the source samples that have become final."""
         first = answer.window.first
-        self._parts.append(self._frames.add(first // self.windowing.pooling, answer.frame))
+        frames = np.stack([answer.frame, *([] if answer.alone is None else [answer.alone])])
+        self._parts.append(self._frames.add(first // self.windowing.pooling, frames))
         if answer.waveform is None or answer.mel is None:
             return []
         waveform, mel = self._ordered(first, answer.waveform, answer.mel)
@@ -99,6 +101,6 @@ class Join:
         order = ops.pit_loss(mel[None, ..., :shared], last_mel[None, ..., -shared:]).permutation
         return waveform[order[0].cpu().numpy()], ops.reorder(mel[None], order)[0]
 
-    def scores(self) -> np.ndarray:
-        """Frame probabilities of the whole recording, `[T', C]`."""
-        return np.concatenate([*self._parts, self._frames.finish()], axis=-1).T
+    def scores(self) -> list[np.ndarray]:
+        """Frame probabilities of the whole recording, `[T', C]`: the model's and, of a separator, the detector's."""
+        return [rows.T for rows in np.concatenate([*self._parts, self._frames.finish()], axis=-1)]

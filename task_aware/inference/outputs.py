@@ -11,19 +11,26 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-import torch
 
+from task_aware.annotations.writing import Labelled, label_paths, write_labels
 from task_aware.base.errors import DataError, RecordingError
 from task_aware.base.files import LONGEST_NAME, cannot_write, hidden, replacing
 from task_aware.base.tables import read_rows, write_table
-from task_aware.base.types import Layout
+from task_aware.base.types import Format, Layout
 from task_aware.data.audio import Header
 from task_aware.data.blocks import resampled
 from task_aware.data.labels import Event, safe_name, written_times
 from task_aware.data.scenes import source_name
-from task_aware.inference.predictor import REST, Predictor, Result
+from task_aware.inference.hearing import draw_detections
+from task_aware.inference.predictor import Predictor
 from task_aware.inference.recordings import Recording
+from task_aware.inference.result import REST, Result
 from task_aware.models.decoding import frame_edges
+from task_aware.viewing.page import DATA
+from task_aware.viewing.recordings import Place, write_recording
+
+#: The recording itself among its sources; no class has this name in files.
+MIXTURE = "mixture"
 
 #: Samples that are added to the rest at once.
 BLOCK = 2**20
@@ -36,6 +43,8 @@ class Wanted:
     scores: bool = False
     plot: bool = False
     audio: bool = False
+    html: bool = False
+    export: Format | None = None
     sources: tuple[str, ...] = ()
     layout: Layout = "flac"
 
@@ -74,6 +83,15 @@ class Outputs:
             }
         return {name: stem.with_name(f"{stem.name}.{source_file(name)}.flac") for name in self.wanted.sources}
 
+    def labels(self, recording: Recording) -> Path:
+        """The file for annotation programs without its suffix."""
+        return self.root / "labels" / recording.stem
+
+    def place(self, recording: Recording) -> Place:
+        """The files of the page, which has the recording's sound beside those of its sources."""
+        mixture = self.root / "audio" / f"{recording.stem}.{MIXTURE}.flac"
+        return Place(self.root, self.root / DATA / f"{recording.stem}.js", mixture)
+
     def are_complete(self, recording: Recording) -> bool:
         """Whether all requested outputs of a recording exist; the events are written last."""
         paths = [self.events(recording)]
@@ -81,6 +99,10 @@ class Outputs:
             paths.append(self.scores(recording))
         if self.wanted.plot:
             paths.append(self.plot(recording))
+        if self.wanted.html:
+            paths.append(self.place(recording).data)
+        if self.wanted.export:
+            paths += label_paths(self.labels(recording), self.wanted.export, [""])
         if self.wanted.audio and self.wanted.layout == "flac":  # of classes, only those that were heard, and the rest
             paths += list(self.sources(recording).values())[-1:]
         if not all(path.is_file() for path in paths):
@@ -97,19 +119,24 @@ class Outputs:
             recording.name.encode()
         except UnicodeEncodeError as error:
             raise RecordingError(f"the name of {recording.name!r} is not UTF-8; rename it") from error
-        paths = [self.events(recording), self.scores(recording), *self.sources(recording).values()]
+        sources = [*self.sources(recording).values(), self.place(recording).mixture]
+        tiles = [path.with_suffix(".0000.png") for path in sources]
+        paths = [self.events(recording), self.scores(recording), *sources, *(tiles if self.wanted.html else ())]
+        paths += label_paths(self.labels(recording), self.wanted.export, [""]) if self.wanted.export else ()
         if max(len(path.name.encode()) for path in paths) > LONGEST_NAME:
             raise RecordingError(
                 f"{recording.path} has a name so long that those of its results would exceed {LONGEST_NAME} bytes; "
                 "rename it"
             )
 
-    def write_tables(self, recordings: Sequence[Recording], errors: dict[str, str], ending: str = "") -> None:
+    def write_tables(self, recordings: Sequence[Recording], errors: dict[str, str], part: str | None) -> Path:
         """Writes one table with the events of all recordings in DESED's format, and one with the errors, by recording.
 
         A recording without events gets a row with empty fields. One whose own table, of an earlier run, cannot be read
-        is added to the errors.
+        is added to the errors. Of part `i/n` of the recordings, their names say so. Returns the path of the errors.
         """
+        ending = f"-{part.replace('/', '-of-')}" if part else ""
+        failures = self.root / f"errors{ending}.tsv"
 
         def rows() -> Iterator[Sequence[str]]:
             for recording in recordings:
@@ -123,7 +150,8 @@ class Outputs:
                     yield from ((recording.name, *row) for row in found or [["", "", ""]])
 
         write_table(self.root / f"events{ending}.tsv", ("filename", "onset", "offset", "event_label"), rows())
-        write_table(self.root / f"errors{ending}.tsv", ("filename", "error"), errors.items())
+        write_table(failures, ("filename", "error"), errors.items())
+        return failures
 
 
 def write_event_table(path: Path, events: Iterable[Event]) -> None:
@@ -138,32 +166,43 @@ def write_scores(path: Path, result: Result, labels: Sequence[str], frame_second
     write_table(path, ("onset", "offset", *labels), ([f"{value:.6f}" for value in frame] for frame in frames))
 
 
+def export(outputs: Outputs, recording: Recording, result: Result, predictor: Predictor) -> None:
+    """Writes the events of a recording for an annotation program."""
+    assert outputs.wanted.export is not None
+    f_max = predictor.detector.feature_config.f_max
+    labelled = Labelled(recording.name, result.seconds, f_max, {"": result.events})
+    write_labels(outputs.labels(recording), outputs.wanted.export, labelled)
+
+
+def write_view(
+    outputs: Outputs, recording: Recording, result: Result, predictor: Predictor, kept: Sequence[str]
+) -> None:
+    """Writes what the page shows of a recording: its sound and pictures, those of the sources `kept`, and the events.
+
+    The recording is read again.
+    """
+    rows = {"events": result.events}
+    if result.alone is not None:
+        rows = {"detector alone": result.alone, "with separation": result.events}
+    write_recording(
+        outputs.place(recording),
+        recording.name,
+        predictor.read(recording.path),
+        {name: outputs.sources(recording)[name] for name in kept},
+        rows,
+        seconds=result.seconds,
+        front_end=predictor.detector.feature_config,
+    )
+
+
 def draw(path: Path, recording: Recording, result: Result, predictor: Predictor, minutes: float) -> None:
     """Plots the beginning of a recording: mel-spectrogram, frame probabilities and detected events."""
-    from task_aware.plots import plot_separation  # most runs draw nothing, and need no matplotlib
-
-    detector = predictor.detector
-    front_end = detector.feature_config
+    rate = predictor.sample_rate
     seconds = min(60 * minutes, result.seconds)
-    n_samples = round(seconds * front_end.sample_rate)
     blocks = predictor.read(recording.path, block_seconds=seconds)
-    samples = np.concatenate(list(islice(blocks, 2)))[:n_samples]
-    mel = front_end.mel(torch.from_numpy(samples))
-    frames = result.scores[: round(seconds / detector.frame_seconds)]
-    plot_separation(
-        path,
-        mel,
-        mel.new_empty(0, *mel.shape),
-        frames,
-        np.empty((0, *frames.shape)),
-        detector.labels,
-        frame_seconds=front_end.frame_seconds,
-        output_frame_seconds=detector.frame_seconds,
-        f_max=front_end.f_max,
-        estimated=[event for event in result.events if event.onset < seconds],
-        threshold=predictor.threshold,
-        title=recording.name + (f" (first {minutes:g} min)" if seconds < result.seconds else ""),
-    )
+    samples = np.concatenate(list(islice(blocks, 2)))[: round(seconds * rate)]
+    title = recording.name + (f" (first {minutes:g} min)" if seconds < result.seconds else "")
+    draw_detections(path, samples, result, predictor, title)
 
 
 def source_file(name: str) -> str:

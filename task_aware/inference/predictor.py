@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -19,7 +18,9 @@ from task_aware.data.channels import Mixdown
 from task_aware.data.labels import Event
 from task_aware.data.offset import remove_offset, without_offset
 from task_aware.data.samples import as_float, check_level
+from task_aware.inference.hearing import Hearing, hear
 from task_aware.inference.joining import Join
+from task_aware.inference.result import REST, Result
 from task_aware.inference.runner import Runner
 from task_aware.inference.windows import Window, Windowing
 from task_aware.models.copies import listening_copy
@@ -31,26 +32,8 @@ from task_aware.models.opening import detector_of, open_model, pick_device
 from task_aware.models.options import Merge, Precision
 from task_aware.models.system import Separator
 
-#: What is left of a recording without the sources of classes.
-REST = "rest"
-
 Key = TypeVar("Key", bound=Hashable)
 Waveform = TypeVar("Waveform", np.ndarray, Tensor)
-
-
-@dataclass(frozen=True)
-class Result:
-    """Detections in a recording.
-
-    Attributes:
-        events: the detected events, sorted by onset.
-        scores: frame probabilities, float32 `[T', C]`.
-        seconds: length of the recording.
-    """
-
-    events: list[Event]
-    scores: np.ndarray
-    seconds: float
 
 
 class Predictor:
@@ -165,6 +148,15 @@ class Predictor:
         """
         return self.analyse_waveform(waveform, sample_rate).events
 
+    def hear(self, recording: str | os.PathLike[str] | np.ndarray, sample_rate: int | None = None) -> Hearing:
+        """Detects the events in a recording and separates it: a result that shows itself in notebooks.
+
+        Args:
+            recording: a file, or samples as `detect` takes them. Its sound is kept in memory.
+            sample_rate: of samples, their sample rate in Hz.
+        """
+        return hear(self, recording, sample_rate)
+
     def separate(self, waveform: Waveform, sample_rate: int) -> Waveform:
         """Separates a recording `[N]` or `[channels, N]` into sources `[S, N]` at the same sample rate.
 
@@ -232,7 +224,11 @@ class Predictor:
 
         Raises ValueError as `detect` does, or if the detector answers NaN.
         """
-        windows = self.windowing.cut([self._mono(waveform, sample_rate)], "waveform")
+        return self.analyse_samples(self.heard(waveform, sample_rate), sink)
+
+    def analyse_samples(self, samples: np.ndarray, sink: Callable[[int, np.ndarray], None] | None = None) -> Result:
+        """As `analyse_waveform`, of samples `[N]` as `heard` returns them."""
+        windows = self.windowing.cut([samples], "waveform")
         ((_, result),) = self.analyse(((0, window) for window in windows), sink)
         if isinstance(result, RecordingError):
             raise result
@@ -271,31 +267,39 @@ class Predictor:
 
     def _windows_of_row(self, batch: Mapping[str, Any], row: int) -> Iterator[Window]:
         if "waveform" in batch:
-            return self.windowing.cut([self._mono(batch["waveform"][row], batch["sample_rate"][row])], "waveform")
+            return self.windowing.cut([self.heard(batch["waveform"][row], batch["sample_rate"][row])], "waveform")
         path = batch["path"][row]
         if not isinstance(path, (str, os.PathLike)):
             raise RecordingError(f"path is of type {type(path).__name__}; give the path of a recording as a string")
         return self.windowing.cut(self.read(Path(path)), str(path))
 
-    def _result(self, scores: np.ndarray, seconds: float) -> Result | RecordingError:
-        if np.isnan(scores).any():
+    def _result(self, scores: Sequence[np.ndarray], seconds: float) -> Result | RecordingError:
+        """The result of the model's scores `[T', C]` and, of a separator, those of its detector alone."""
+        if any(np.isnan(each).any() for each in scores):
             return RecordingError("the detector answers NaN for this recording; check the recording and the detector")
-        events = decode(
-            scores,
-            self.labels,
-            self.detector.frame_seconds,
-            threshold=self.threshold,
-            median_frames=self.median_frames,
-            duration=seconds,
-        )
-        return Result(events, scores, seconds)
+        events = [
+            decode(
+                each,
+                self.labels,
+                self.detector.frame_seconds,
+                threshold=self.threshold,
+                median_frames=self.median_frames,
+                duration=seconds,
+            )
+            for each in scores
+        ]
+        return Result(events[0], scores[0], seconds, events[1] if len(events) > 1 else None)
 
     def _separator(self, purpose: str) -> Separator:
         if self.separator is None:
             raise ValueError(f"this checkpoint holds a detector alone, but {purpose} needs a separator")
         return self.separator
 
-    def _mono(self, waveform: np.ndarray | Tensor, sample_rate: int) -> np.ndarray:
+    def heard(self, waveform: np.ndarray | Tensor, sample_rate: int) -> np.ndarray:
+        """A recording as the detector hears it, `[N]`: one channel, at its rate, without an offset.
+
+        Raises ValueError as `detect` does.
+        """
         samples = as_float(waveform)
         if samples.ndim not in (1, 2) or not samples.size:
             raise ValueError(f"waveform has the shape {list(samples.shape)}; expected [N] or [channels, N], not empty")

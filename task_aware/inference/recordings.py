@@ -68,8 +68,13 @@ def find_recordings(arguments: Sequence[str]) -> list[Recording]:
     return recordings
 
 
-def shard(recordings: Sequence[Recording], part: str) -> list[Recording]:
-    """Selects the recordings of part `i/n`, i from 1 to n; the parts are disjoint and the same on every machine."""
+def shard(recordings: Sequence[Recording], part: str | None) -> list[Recording]:
+    """Selects the recordings of part `i/n`, i from 1 to n; the parts are disjoint and the same on every machine.
+
+    None selects all.
+    """
+    if part is None:
+        return list(recordings)
     index, _, count = part.partition("/")
     if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
         raise ValueError(f"{part!r} is not a valid part; expected i/n with i from 1 to n, such as 1/4")

@@ -73,17 +73,21 @@ class Runner:
             begin = lead // hop
             mel = mel[..., begin : begin + self.windowing.n_frames].contiguous()
         with self._autocast():
-            analysis = self.separator.analyse(mel) if with_sources and self.separator is not None else None
+            analysis = None if self.separator is None else self.separator.analyse(mel)
             frame = listen(self.model, mel) if analysis is None else analysis.merged
-        frames = frame.transpose(1, 2).float().cpu().numpy()
+        frames = _array(frame)
         if analysis is None:
             return [(key, Answer(window, frames[i])) for i, (key, window) in enumerate(group)]
+        alone = _array(analysis.alone.frame)
+        if not with_sources:
+            return [(key, Answer(window, frames[i], alone[i])) for i, (key, window) in enumerate(group)]
         waveforms = self._waveforms(waveform, mel, analysis, lead).cpu().numpy()
         sources = analysis.separation.mel.float()
         answers = []
         for i, (key, window) in enumerate(group):
             n_samples = window.stop - window.first * hop
-            answers.append((key, Answer(window, frames[i], waveforms[i, :, lead : lead + n_samples], sources[i])))
+            own = waveforms[i, :, lead : lead + n_samples]
+            answers.append((key, Answer(window, frames[i], alone[i], own, sources[i])))
         return answers
 
     def _waveforms(self, waveform: Tensor, mel: Tensor, analysis: Analysis, lead: int) -> Tensor:
@@ -100,3 +104,8 @@ class Runner:
         if self.precision == "32-true":
             return nullcontext()
         return torch.autocast(self.device.type, torch.bfloat16)
+
+
+def _array(frame: Tensor) -> np.ndarray:
+    """Probabilities `[B, T', C]` as `[B, C, T']`."""
+    return frame.transpose(1, 2).float().cpu().numpy()

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Collection, Sequence
 
 from task_aware.base.errors import DataError
-from task_aware.inference.outputs import Outputs, source_file
+from task_aware.inference.outputs import MIXTURE, Outputs, source_file
 from task_aware.inference.recordings import Recording, find_recordings
 
 _log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ def _is_source(recording: Recording, outputs: Outputs, stems: Collection[str]) -
     if path.suffix != ".flac" or outputs.events(recording).is_file():
         return False
     parts = path.stem.split(".")
-    sources = {source_file(name) for name in outputs.wanted.sources}
+    sources = {MIXTURE, *(source_file(name) for name in outputs.wanted.sources)}
     for folder in (parent for parent in path.parents if parent.name == "audio"):
         for count in range(1, len(parts)):
             stem = path.with_name(".".join(parts[:count])).relative_to(folder).as_posix()

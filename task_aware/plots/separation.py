@@ -29,7 +29,7 @@ MOST_SOURCES, LIKELY = 5, 0.25
 
 
 def plot_separation(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | None,
     mixture_mel: Array,
     separated_mel: Array,
     mixture_frames: Array,
@@ -44,7 +44,7 @@ def plot_separation(
     estimated: Sequence[Event] | None = None,
     threshold: float = 0.5,
     title: str = "",
-) -> None:
+) -> Figure:
     """Plots the paper's Figure 3: the mixture, then each estimated source, with the detections in it.
 
     Below each spectrogram (dB below the mixture's maximum, on a common scale) are the detector's frame probabilities of
@@ -52,7 +52,7 @@ def plot_separation(
     dark) of the same classes.
 
     Args:
-        path: the PNG to write, 1404 pixels wide; it is written completely or not at all.
+        path: the PNG to write, 1404 pixels wide, completely or not at all; None only returns the figure.
         mixture_mel: [F, T] linear amplitude.
         separated_mel: [S, F, T] linear amplitude.
         mixture_frames: [T', C] probabilities.
@@ -108,7 +108,9 @@ def plot_separation(
             _draw_probabilities(probabilities, frames[index], row, labels, output_frame_seconds, threshold)
             _draw_events(lanes, row, labels, reference, estimated)
     page.finish(image, title, reference is not None, estimated is not None)
-    save(page.figure, path)
+    if path is not None:
+        save(page.figure, path)
+    return page.figure
 
 
 class _Page:
@@ -251,15 +253,18 @@ def _draw_events(
 
 @torch.no_grad()
 def draw_separation(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | None,
     system: Separator,
     samples: np.ndarray,
     *,
     reference: Sequence[Event] | None,
     estimated: Sequence[Event] | None,
     title: str,
-) -> None:
-    """Separates samples `[N]` at the detector's sample rate and plots mixture and sources, with detections in each."""
+) -> Figure:
+    """Separates samples `[N]` at the detector's sample rate and plots mixture and sources, with detections in each.
+
+    The picture is written to `path` if that is not None.
+    """
     detector = system.detector
     front_end = detector.feature_config
     waveform = torch.from_numpy(samples).to(detector.mean.device)[None]
@@ -271,7 +276,7 @@ def draw_separation(
         likely = own.topk(min(MOST_SOURCES, len(own)))
         shown = likely.indices[likely.values >= LIKELY]
         frame, masked, names = frame[shown], masked[shown], [detector.labels[k] for k in asked[shown].tolist()]
-    plot_separation(
+    return plot_separation(
         path,
         mel[0].cpu().numpy(),
         masked.cpu().numpy(),

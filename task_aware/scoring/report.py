@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from task_aware.annotations.writing import Labelled, write_labels
 from task_aware.base.files import replacing
-from task_aware.data.desed import write_events
+from task_aware.base.types import Format
+from task_aware.data.desed import Split, write_events
 from task_aware.scoring.evaluation import Detections
 from task_aware.scoring.metrics import Scores
 from task_aware.scoring.systems import DETECTOR_ONLY, SEPARATED, SOURCE_ONLY
@@ -80,6 +83,21 @@ def write_detections(out: Path, detections: Detections) -> None:
     out.mkdir(parents=True, exist_ok=True)
     for name, events in detections.items():
         write_events(out / f"{name}.tsv", events)
+
+
+def write_split_labels(
+    folder: Path, wanted: Format, split: Split, detections: Detections, seconds: Mapping[str, float], f_max: float
+) -> None:
+    """Writes the true events of each clip, and beside them those that each system detected, for annotation programs.
+
+    Files are named as the clips, without their suffixes where that leaves the names different.
+    """
+    stems = Counter(Path(name).with_suffix("").as_posix() for name in seconds)
+    for name, reference in split.reference.items():
+        stem = Path(name).with_suffix("").as_posix()
+        kinds = {"reference": reference, **{system: events[name] for system, events in detections.items()}}
+        path = folder / (stem if stems[stem] == 1 else name)
+        write_labels(path, wanted, Labelled(name, seconds[name], f_max, kinds))
 
 
 def write_results(

@@ -118,4 +118,4 @@ def results(random: Random, own: Path, clips: Path) -> None:
     names = ("a", "b")
     for name in names:
         write(own / "events" / f"{name}.tsv", random, EVENTS)
-    outputs.write_tables([Recording(clips / f"{name}.wav", f"{name}.wav", name) for name in names], {})
+    outputs.write_tables([Recording(clips / f"{name}.wav", f"{name}.wav", name) for name in names], {}, None)

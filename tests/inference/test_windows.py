@@ -127,4 +127,4 @@ def test_sources_keep_their_order_across_windows(windowing):
     parts = join.add(Answer(first, frame, waveform[:, : n_frames * hop], mel[..., :n_frames]))
     parts += join.add(Answer(second, frame, waveform[order, begin * hop :], mel[order][..., begin:]))
     np.testing.assert_allclose(np.concatenate(parts, axis=-1), waveform, atol=1e-5)
-    assert join.scores().shape == (waveform.shape[1] // hop // windowing.pooling, 2)
+    assert join.scores()[0].shape == (waveform.shape[1] // hop // windowing.pooling, 2)

@@ -1,0 +1,84 @@
+"""A result that shows itself in a notebook."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+from html import unescape
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from data.recordings import burst, write
+from PIL import Image
+
+from task_aware import Predictor
+from task_aware.data.labels import Event
+from task_aware.inference.hearing import Hearing
+from task_aware.inference.result import REST
+
+NOTEBOOK = Path(__file__).parents[2] / "examples/quickstart.ipynb"
+
+
+def hearing(predictor: Predictor, tmp_path: Path, name: str = "a.wav") -> Hearing:
+    return predictor.hear(write(tmp_path / name, burst(3.0, lead=0.5, tail=0.5)))
+
+
+def test_a_separator_s_sources_are_those_it_heard_and_sum_to_the_recording(class_separator, tmp_path):
+    predictor = Predictor(class_separator, window_seconds=2.0, overlap_seconds=0.5)
+    found = hearing(predictor, tmp_path)
+    assert list(found.sources) == [*{event.label: None for event in found.events}, REST]
+    np.testing.assert_allclose(sum(found.sources.values()), found.recording, atol=1e-4)
+    samples, rate = soundfile.read(tmp_path / "a.wav")
+    assert found.events == predictor.detect(samples, rate) == predictor.hear(samples, rate).events
+    assert found.alone is not None and found.seconds == 4.0
+
+
+def test_the_detector_s_own_events_are_those_of_the_detector_alone(class_separator, tmp_path):
+    found = hearing(Predictor(class_separator, median_frames=1), tmp_path)
+    alone = hearing(Predictor(class_separator.detector, median_frames=1), tmp_path)
+    assert found.alone == alone.events and alone.alone is None and not alone.sources
+
+
+@pytest.mark.parametrize("name", ["separator", "detector"])
+def test_it_shows_a_picture_players_and_a_table(class_separator, tmp_path, name):
+    predictor = Predictor(class_separator if name == "separator" else class_separator.detector)
+    found = hearing(predictor, tmp_path, "<b>'x'.wav")
+    text = found._repr_html_()
+    assert "<b>" not in text and "<b>'x'.wav" in unescape(text)
+    urls = [base64.b64decode(each) for each in re.findall(r'src="data:[^;]+;base64,([^"]+)"', text)]
+    picture = Image.open(io.BytesIO(urls[0]))
+    assert picture.size[0] > 500 and np.ptp(np.asarray(picture.convert("L"))) > 200
+    assert len(urls) == 2 + len(found.sources)
+    samples, rate = soundfile.read(io.BytesIO(urls[1]))
+    np.testing.assert_allclose(samples, found.recording, atol=1e-4)
+    assert rate == found.sample_rate
+    assert text.count("<tr>") == 2 + 1 + len(found.sources) + len(found.events)
+
+
+def test_events_become_a_table_of_pandas(class_separator, tmp_path):
+    pytest.importorskip("pandas")
+    found = hearing(Predictor(class_separator), tmp_path)
+    table = found.to_dataframe()
+    assert list(table.columns) == ["onset", "offset", "event_label"]
+    assert [Event(*row) for row in table.itertuples(index=False)] == found.events
+
+
+def test_samples_need_their_rate(class_separator):
+    with pytest.raises(ValueError, match="sample_rate is missing; give it with a waveform"):
+        Predictor(class_separator).hear(np.zeros(16000, np.float32))
+
+
+def test_the_notebook_s_code_runs(tiny_corpus, monkeypatch):
+    pytest.importorskip("pandas")
+    monkeypatch.setattr("task_aware.synthesis.builtin_corpus", lambda **_: tiny_corpus)
+    cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
+    names: dict[str, object] = {}
+    for cell in cells:
+        if cell["cell_type"] == "code":
+            assert not cell["outputs"], "commit the notebook without outputs"
+            exec("".join(cell["source"]), names)
+    assert isinstance(names["result"], Hearing)
