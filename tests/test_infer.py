@@ -24,7 +24,6 @@ from task_aware.inference.outputs import write_scores
 from task_aware.inference.result import Result
 from task_aware.models.system import Separator
 from task_aware.scoring.evaluation import SEPARATED, detect_split
-from task_aware.viewing.recordings import read_recording
 
 BROKEN = {"broken/absent.wav", "broken/cut.flac", "broken/empty.wav"}
 WHOLE = {"high.wav", "a.wav", "a.flac", "deep/b.ogg", "deep/c.mp3", "long.wav"}
@@ -202,25 +201,6 @@ def test_sources_of_a_long_recording(checkpoint, recordings, tmp_path):
     for samples in sources:  # masks are between the floor and 1
         assert 0.02 * np.std(mixture) < np.std(samples) < np.std(mixture)
         assert np.abs(samples[: rate // 2]).max() < 1e-4  # where the mixture is silent
-
-
-def test_a_page_and_labels_for_other_programs(checkpoint, recordings, tmp_path):
-    """Sound of the page is not taken for recordings, and what is missing of it is made again."""
-    out, options = f"--out={tmp_path}", ("--html", "--export=audacity", "--skip-existing")
-    shutil.copy(recordings / "a.wav", tmp_path)
-    assert run(checkpoint, tmp_path, out, *options) == 0
-    assert set(contents(tmp_path / "view")) == {"a.js"} and (tmp_path / "index.html").stat().st_size > 100_000
-    assert {"a.mixture.flac", "a.source_1.flac"} <= set(contents(tmp_path / "audio"))
-    labels = [tuple(line.split("\t")) for line in (tmp_path / "labels/a.txt").read_text().splitlines()]
-    assert labels and labels == [tuple(row.values()) for row in table(tmp_path / "events/a.tsv")]
-    data = read_recording(tmp_path / "view/a.js")
-    assert list(data["rows"]) == ["detector alone", "with separation"]
-    assert [track["name"] for track in data["tracks"]] == ["", "source_1", "source_2", "source_3"]
-    assert data["rows"]["with separation"] == [[float(a), float(b), c] for a, b, c in labels]
-    (tmp_path / "view/a.js").unlink()
-    assert run(checkpoint, tmp_path, out, *options) == 0
-    assert read_recording(tmp_path / "view/a.js") == data
-    assert {row["filename"] for row in table(tmp_path / "events.tsv")} == {"a.wav"}
 
 
 def test_a_picture_of_the_beginning(checkpoint, recordings, tmp_path):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import base64
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import soundfile
@@ -17,15 +17,35 @@ import torch
 
 from task_aware.base.errors import TaskAwareError
 from task_aware.inference.result import REST, Result
+from task_aware.models.detector import Detector
+from task_aware.models.system import Separator
 
 if TYPE_CHECKING:
     import pandas
     from matplotlib.figure import Figure
 
-    from task_aware.inference.predictor import Predictor
-
 #: Seconds of a recording that a notebook shows and plays.
 SHOWN_SECONDS = 60.0
+
+
+class Listener(Protocol):
+    """What this file needs of a `Predictor`."""
+
+    detector: Detector
+    separator: Separator | None
+    threshold: float
+
+    @property
+    def sample_rate(self) -> int: ...
+
+    @property
+    def source_names(self) -> tuple[str, ...]: ...
+
+    def read(self, path: Path) -> Iterator[np.ndarray]: ...
+
+    def heard(self, waveform: np.ndarray, sample_rate: int) -> np.ndarray: ...
+
+    def analyse_samples(self, samples: np.ndarray, sink: Callable[[int, np.ndarray], None] | None = None) -> Result: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +64,7 @@ class Hearing(Result):
     sample_rate: int
     recording: np.ndarray = field(repr=False)
     sources: Mapping[str, np.ndarray] = field(repr=False)
-    _predictor: Predictor = field(repr=False)
+    _predictor: Listener = field(repr=False)
 
     def plot(self) -> Figure:
         """Draws the recording (its first minute), its sources and the events, as a figure of matplotlib."""
@@ -108,7 +128,7 @@ def _url(kind: str, content: io.BytesIO) -> str:
     return f"data:{kind};base64,{base64.b64encode(content.getvalue()).decode()}"
 
 
-def hear(predictor: Predictor, recording: str | os.PathLike[str] | np.ndarray, sample_rate: int | None) -> Hearing:
+def hear(predictor: Listener, recording: str | os.PathLike[str] | np.ndarray, sample_rate: int | None) -> Hearing:
     """Analyses a recording as `Predictor.hear` does."""
     if isinstance(recording, (str, os.PathLike)):
         samples, name = np.concatenate(list(predictor.read(Path(recording)))), Path(recording).name
@@ -136,7 +156,7 @@ def hear(predictor: Predictor, recording: str | os.PathLike[str] | np.ndarray, s
     )
 
 
-def draw_detections(path: Path | None, samples: np.ndarray, result: Result, predictor: Predictor, title: str) -> Figure:
+def draw_detections(path: Path | None, samples: np.ndarray, result: Result, predictor: Listener, title: str) -> Figure:
     """Plots the beginning of a recording, `samples` `[n]`: mel-spectrogram, frame probabilities and detected events.
 
     The picture is written to `path` if that is not None.

@@ -57,9 +57,9 @@ class Answer:
 
     window: Window
     frame: np.ndarray
-    alone: np.ndarray | None = None
     waveform: np.ndarray | None = None
     mel: Tensor | None = None
+    alone: np.ndarray | None = None
 
 
 class Join:

@@ -80,14 +80,14 @@ class Runner:
             return [(key, Answer(window, frames[i])) for i, (key, window) in enumerate(group)]
         alone = _array(analysis.alone.frame)
         if not with_sources:
-            return [(key, Answer(window, frames[i], alone[i])) for i, (key, window) in enumerate(group)]
+            return [(key, Answer(window, frames[i], alone=alone[i])) for i, (key, window) in enumerate(group)]
         waveforms = self._waveforms(waveform, mel, analysis, lead).cpu().numpy()
         sources = analysis.separation.mel.float()
         answers = []
         for i, (key, window) in enumerate(group):
             n_samples = window.stop - window.first * hop
             own = waveforms[i, :, lead : lead + n_samples]
-            answers.append((key, Answer(window, frames[i], alone[i], own, sources[i])))
+            answers.append((key, Answer(window, frames[i], own, sources[i], alone[i])))
         return answers
 
     def _waveforms(self, waveform: Tensor, mel: Tensor, analysis: Analysis, lead: int) -> Tensor:
