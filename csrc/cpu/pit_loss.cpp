@@ -141,8 +141,12 @@ std::tuple<Tensor, Tensor, Tensor> pit_loss_cpu(const Tensor& estimates_in, cons
         for (int64_t c = 1; c < chunks; ++c) {
           for (int64_t k = 0; k < pairs; ++k) sums[k] += sums[c * pairs + k];
         }
-        const Item item{sums, exists ? exists + b * S : nullptr, may_pair ? may_pair + b * S * S : nullptr,
-                        static_cast<int>(S), N, kind};
+        const Item item{sums,
+                        exists ? exists + b * S : nullptr,
+                        may_pair ? may_pair + b * S * S : nullptr,
+                        static_cast<int>(S),
+                        N,
+                        kind};
         value[b] = static_cast<T>(match_item(item, match + b * S, of_pairs ? of_pairs + b * S : nullptr));
       }
     });
@@ -235,9 +239,8 @@ std::tuple<Tensor, Tensor> pit_loss_backward_cpu(const Tensor& grad_in, const Te
     for (int64_t b = 0; b < B; ++b) {
       int64_t existing = S;
       if (exists != nullptr) existing = std::count(exists + b * S, exists + (b + 1) * S, true);
-      scales[b] = std::isnan(value[b])
-                      ? std::numeric_limits<double>::quiet_NaN()
-                      : upstream[b] / static_cast<double>(existing) * pit_weight(kind, N);
+      scales[b] = std::isnan(value[b]) ? std::numeric_limits<double>::quiet_NaN()
+                                       : upstream[b] / static_cast<double>(existing) * pit_weight(kind, N);
     }
   });
   const bool streams =
