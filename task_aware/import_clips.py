@@ -1,4 +1,4 @@
-"""`python -m task_aware.import_clips`: makes a data set of your own recordings, whatever their labels are in."""
+"""`python -m task_aware.import_clips`: makes a data set from your own recordings, in whatever form their labels are."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ def make_parser() -> cli.Parser:
     program = "python -m task_aware.import_clips"
     parser = cli.Parser(prog=program, usage=f"{program} SOURCE --out DIR [options]", description=main.__doc__)
     add = parser.add_argument
-    add("source", type=Path, help="folder of the recordings: one folder for each class, or with labels beside them")
-    add("--out", type=Path, required=True, help="the data set to make; must not be there yet")
+    add("source", type=Path, help="folder of the recordings: in one folder per class, or with labels beside them")
+    add("--out", type=Path, required=True, help="folder of the data set to make; must not exist yet")
     add("--csv", type=Path | None, help="table of the recordings, or an export of Label Studio (JSON); default: the "
         "table in SOURCE, if there is one")  # fmt: skip
-    add("--filename-column", type=str | None, help="column of the recordings; default: one with a usual name")
+    add("--filename-column", type=str | None, help="column of the file names; default: one with a usual name")
     add("--label-column", type=str | None, help="column of the classes; default: one with a usual name")
-    add("--group-column", type=str | None, help="column that is the same for cuts of one recording, which then are all "
-        "trained on or all held out; default: one with a usual name, if there is one")  # fmt: skip
-    add("--first-label", action="store_true", help="of several labels in a cell of the table, take the first alone")
+    add("--group-column", type=str | None, help="column that is the same for clips cut from one recording, "
+        "which are all trained on or all held out; default: one with a usual name, if there is one")  # fmt: skip
+    add("--first-label", action="store_true", help="of several labels in a cell of the table, take only the first")
     add("--background", nargs="+", type=str, default=[], metavar="CLASS", help="steady classes that become backgrounds")
-    add("--gap", type=float, default=GAP_SECONDS, help="pauses up to this many seconds stay inside an event")
+    add("--gap", type=float, default=GAP_SECONDS, help="pauses of up to this many seconds stay inside an event")
     add("--quiet", action="store_true", help="hide the progress bar")
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Makes a data set in DESED's layout of a collection of recordings, for --data of the other commands.
+    """Makes a data set in DESED's layout from a collection of recordings, for --data of the other commands.
 
     Exit status: 0 if all rows and recordings were used, 1 if some were not (errors.tsv names them), 2 if nothing could
     be imported. See docs/importing.md.

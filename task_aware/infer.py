@@ -35,7 +35,7 @@ def make_parser() -> cli.Parser:
     )
     add = parser.add_argument
     add("inputs", nargs="+", metavar="PATH", help="CKPT, a separator or a detector (not with --demo), then recordings: "
-        "files, folders, patterns, and lists of them (.txt, .tsv)")  # fmt: skip
+        "files, folders, glob patterns, and lists of them (.txt, .tsv)")  # fmt: skip
     add("--out", type=Path, required=True, help="output folder")
     cli.add_detector(parser)
     add("--demo", action="store_true", help="use the package's small separator, which detects DESED's ten classes")
@@ -44,14 +44,14 @@ def make_parser() -> cli.Parser:
     add("--plot-minutes", type=float, default=2.0, help="how many minutes of a recording to draw, from its start")
     add("--audio", action="store_true", help="also write the separated sources (see docs/inference.md)")
     add("--audio-layout", choices=get_args(Layout), default="flac", help="form of the sources; s5: DCASE 2026 task 4's")
-    add("--html", action="store_true", help="also write index.html, to hear and see it all in a browser; with --audio")
+    add("--html", action="store_true", help="also write index.html to see and hear it all, and a separator's sources")
     cli.add_export(parser, get_args(Format))
-    add("--threshold", type=float, default=0.5, help="probability from which a class is active")
+    add("--threshold", type=float, default=0.5, help="probability from which a class counts as active")
     add("--median", type=int | None, help="length of the median filter in output frames; 1 switches it off; default: "
         "the detector's own")  # fmt: skip
     add("--merge", choices=get_args(Merge), help="how detections of sources are combined; default: the separator's own")
-    add("--window", type=float, default=20.0, help="seconds that are analysed at once; longer recordings are split")
-    add("--overlap", type=float, default=5.0, help="overlap of neighbouring windows, seconds")
+    add("--window", type=float, default=20.0, help="seconds analysed at once; longer recordings are split")
+    add("--overlap", type=float, default=5.0, help="overlap of neighbouring windows, in seconds")
     add("--batch-size", type=int | None, help="windows per batch; default: 32 on a GPU, 1 on the CPU")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
     add("--precision", choices=get_args(Precision), default="32-true", help="numerical precision of the networks")

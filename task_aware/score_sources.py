@@ -12,7 +12,7 @@ from task_aware.base import cli
 def main(arguments: Sequence[str] | None = None) -> None:
     """Scores estimates of labelled sources against the true ones, in the layout of DCASE 2026 task 4.
 
-    Prints the CAPI-SDRi in dB and the label accuracies, and writes them with each mixture's. The estimates are those of
+    Prints the CAPI-SDRi in dB and the label accuracies, and writes them, also per mixture. The estimates are those of
     `infer --audio --audio-layout s5`, or of any other system. See docs/dcase2026.md.
     """
     parser = cli.Parser(prog="python -m task_aware.score_sources", description=main.__doc__)
@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, required=True, help=text)
     text = "output folder; default: that of the estimates, with -scores appended"
     parser.add_argument("--out", type=Path | None, help=text)
-    text = "the classes that there may be; default: any. s5: the 18 of the challenge"
+    text = "the classes that labels may name; default: any. s5: the 18 of the challenge"
     parser.add_argument("--classes", nargs="+", type=str | None, help=text)
     options = parser.parse_args(arguments)
     # not above: help and mistakes answer without torch

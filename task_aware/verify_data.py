@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--decode", action="store_true", help="decode all recordings completely, to find broken and silent ones"
     )
     cli.add_channel(parser)
-    text = "the classes that there should be; other labels are then problems; default: those of the data"
+    text = "the classes that are expected; other labels are then problems; default: those of the data"
     parser.add_argument("--classes", nargs="+", type=str | None, help=text)
     options = parser.parse_args(arguments)
     # not above: help and mistakes answer without torch

@@ -12,15 +12,15 @@ from task_aware.base.errors import OutputError
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Writes the page of a folder of results anew, with true events where a table is given, and serves it if asked to.
+    """Rewrites the page of a results folder, with true events if a table is given, and serves it if --port is given.
 
-    The page opens from disk too. See docs/viewing.md.
+    The page can also be opened from disk. See docs/viewing.md.
     """
     parser = cli.Parser(prog="python -m task_aware.view", description=main.__doc__)
-    parser.add_argument("results", type=Path, help="the --out of `infer --html`")
-    text = "table of true events to show too (filename, onset, offset, event_label)"
+    parser.add_argument("results", type=Path, help="the folder that was the --out of `infer --html`")
+    text = "table of true events to show as well (filename, onset, offset, event_label)"
     parser.add_argument("--events", type=Path | None, help=text)
-    text = "serve the page on this port, to this machine only, until Ctrl-C; 0 chooses one"
+    text = "serve the page on this port, to this machine only, until Ctrl-C; 0 chooses a free port"
     parser.add_argument("--port", type=NonNegativeInt | None, help=text)
     options = parser.parse_args(arguments)
     # not above: help and mistakes answer without torch
