@@ -21,6 +21,9 @@ from task_aware.data.splicing import Spliced
 #: A number of frames from here on means that the file does not state it.
 UNKNOWN_FRAMES = 1 << 62
 
+#: Below this sample rate, in Hz, a header is wrong, and a resampled recording would have no end.
+LOWEST_RATE = 100
+
 #: Bytes after the samples of a WAV file, which are no chunk, from which on its length counts as wrong.
 _STRAY = 1 << 12
 
@@ -86,6 +89,8 @@ def open_sound(path: Path) -> Sound:
         if replaced is not None:
             stack.pop_all()
             sound.body = file
+    if sound.samplerate < LOWEST_RATE:
+        raise RecordingError(f"{path} states a sample rate of {sound.samplerate} Hz; correct its header, or remove it.")
     sound.expected = sound.frames if sound.frames < UNKNOWN_FRAMES else None
     stated = re.match(rb"NIST_1A.*sample_count -i (\d+)", head, re.DOTALL)
     if stated and int(stated[1]) > sound.frames:

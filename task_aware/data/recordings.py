@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import mmap
 import os
 from collections.abc import Iterable, Sequence
@@ -261,6 +262,8 @@ class Recordings:
                 samples = samples[: self._max_samples] - np.float32(offset)
                 sound = audible(samples, self.sample_rate)
             peak = float(np.abs(sound).max())
+            if not math.isfinite(peak):
+                raise RecordingError(f"{path} exceeds what numbers can hold; replace or remove it.")
             if peak < max(self._silent_peak, QUIETEST_PEAK):
                 raise RecordingError(f"{path} is silent; replace or remove it.")
         except RecordingError as error:

@@ -157,6 +157,14 @@ def test_flac_in_ogg_as_ffmpeg_writes_it_is_named_with_a_way_to_convert_it(tmp_p
         read_audio(tmp_path / "a.ogg")
 
 
+def test_a_sample_rate_that_no_recording_has_is_an_error(tmp_path):
+    """At 16 kHz, a megabyte at 1 Hz would have 17 billion samples."""
+    soundfile.write(tmp_path / "slow.wav", np.full(50, 0.1), 99)
+    for read in (audio_header, read_audio):
+        with pytest.raises(RecordingError, match="slow.wav states a sample rate of 99 Hz; correct its header"):
+            read(tmp_path / "slow.wav")
+
+
 def test_a_named_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe.wav")
     for door in (decode_all, read_audio, audio_header):

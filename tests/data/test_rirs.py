@@ -128,3 +128,12 @@ def test_a_table_of_rooms_that_is_no_text_is_one_sentence(tmp_path):
     (tmp_path / "rirs.tsv").write_bytes(b"filename\troom\na.wav\t\xe9\n")
     with pytest.raises(DataError, match="rirs.tsv is not UTF-8 text"):
         list_rirs(tmp_path)
+
+
+def test_a_response_beyond_what_numbers_can_hold_is_rejected(tmp_path):
+    """Resampling overflows where its neighbours are as large as floats can be; rooms go on without it."""
+    largest = np.finfo(np.float32).max
+    soundfile.write(tmp_path / "a.wav", np.tile([largest, largest, -largest], 500), 48000, subtype="FLOAT")
+    write(tmp_path / "good.wav", np.ones(10))
+    bank = RirBank(tmp_path, max_broken=0.7)
+    assert list(bank.rejected) == ["a.wav"] and "exceeds what numbers can hold" in bank.rejected["a.wav"]

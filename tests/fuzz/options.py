@@ -39,8 +39,8 @@ class Refused(ValueError):
 
 def is_sentence(error: BaseException) -> bool:
     """A refusal, or an error that this package raises itself; other libraries' do not know the options."""
-    if isinstance(error, (TaskAwareError, Refused)):
-        return True
+    if isinstance(error, (TaskAwareError, Refused)) or (isinstance(error, OSError) and error.strerror):
+        return True  # of an error of the system, `cli.run` says the file and what it is
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
