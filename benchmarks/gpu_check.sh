@@ -13,13 +13,13 @@ set -euo pipefail
 # The parts in their order: name, its log in OUT (without .log), the most seconds it may take on a GPU and in a dry run.
 # A part may also use the time that earlier ones left. Together they stay below 570 s.
 readonly PARTS='
-environment      machine       30   120
-build            machine       75  2400
+environment      machine       15   120
+build            machine      110  2400
 tests            tests         95   300
 benchmarks       benchmarks   125   600
 profile          profile       45   180
-memcheck         sanitizer     50   180
-racecheck        sanitizer     45   180
+memcheck         sanitizer     35   180
+racecheck        sanitizer     40   180
 train            trainings     33   240
 train_graph      trainings     33    20
 train_bfloat16   trainings     33    20

@@ -173,11 +173,15 @@ __global__ void __launch_bounds__(Fft::kThreads* kFramesOf<Fft>) mel_spectrogram
   write_mel<kFrames, kFrames * Fft::kThreads>(p, amplitudes, kApart, clip, t);
 }
 
+/// Shared values of a frame's samples, in groups of 16 bytes: nvcc reads the last one whole, though only its part
+/// up to n_fft is used, and what is written beyond would be in a race with it.
+constexpr int whole_groups(int n_fft) { return (n_fft + 3) / 4 * 4; }
+
 template <typename T>
 __global__ void __launch_bounds__(kDefinitionThreads) mel_spectrogram_by_definition_kernel(FrameParams<T> p) {
   const int half = p.n_fft / 2;
   T* const windowed = static_cast<T*>(dynamic_shared_memory());
-  T* const amplitudes = windowed + p.n_fft;
+  T* const amplitudes = windowed + whole_groups(p.n_fft);
   const int64_t clip = blockIdx.x / p.frames, t = blockIdx.x % p.frames;
   const Frame<T> samples(p, clip, t);
   for (int n = threadIdx.x; n < p.n_fft; n += kDefinitionThreads) windowed[n] = samples[n];
@@ -232,7 +236,7 @@ void launch_mel_spectrogram(const FrameParams<T>& p, int64_t block_bytes, cudaSt
   };
   if (p.roots == nullptr) {
     return launch_frames("mel_spectrogram_by_definition_kernel", mel_spectrogram_by_definition_kernel<T>, 1,
-                         kDefinitionThreads, (p.n_fft + half + 1) * sizeof(T));
+                         kDefinitionThreads, (whole_groups(p.n_fft) + half + 1) * sizeof(T));
   }
   for_each_frame_fft<T>([&]<typename Fft>() {
     if (Fft::kPoints != half) return;

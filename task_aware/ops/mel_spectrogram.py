@@ -229,7 +229,10 @@ def mel_spectrogram(
     compute = torch.promote_types(waveform.dtype, torch.float32)
     tables = _tables(sample_rate, n_fft, n_mels, f_min, f_max, compute, waveform.device, served_by_cuda(waveform))
     flat = waveform.to(compute).reshape(math.prod(waveform.shape[:-1]), waveform.shape[-1])
-    mel = torch.ops.task_aware.mel_spectrogram(flat, *tables, hop)
+    # By their names, as torch 2.11 cannot unpack a named tuple that is a constant of a compiled graph.
+    mel = torch.ops.task_aware.mel_spectrogram(
+        flat, tables.window, tables.twiddles, tables.roots, tables.weights, tables.bands, hop
+    )
     return mel.reshape(*waveform.shape[:-1], *mel.shape[-2:]).to(waveform.dtype)
 
 
