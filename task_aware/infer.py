@@ -99,8 +99,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.audio and predictor.separator is None:
         raise ValueError(f"{checkpoint} is a detector, but --audio needs a separator")
     audio = options.audio or (options.html and predictor.separator is not None)
-    form = options.html, options.export, predictor.source_names, options.audio_layout
-    outputs = Outputs(options.out, Wanted(options.scores, options.plot, audio, *form))
+    asked = {name: options[name] for name in ("scores", "plot", "html", "export")}
+    wanted = Wanted(audio=audio, sources=predictor.source_names, layout=options.audio_layout, **asked)
+    outputs = Outputs(options.out, wanted)
     recordings = shard(select_recordings(inputs, outputs), options.shard)
     claim(options.out, shared=options.shard is not None)
     todo = [each for each in recordings if not (options.skip_existing and outputs.are_complete(each))]

@@ -17,7 +17,7 @@ from task_aware.data.blocks import read_ahead
 from task_aware.inference.outputs import Outputs, SourceFiles, draw, export, write_event_table, write_scores, write_view
 from task_aware.inference.predictor import Predictor
 from task_aware.inference.recordings import Recording
-from task_aware.inference.result import REST, Result
+from task_aware.inference.result import Result
 from task_aware.inference.windows import Window
 
 
@@ -60,9 +60,7 @@ class Writer:
     def finish(self, recording: Recording, result: Result) -> None:
         """Writes a recording's other outputs; its events come last, as they mark the recording as complete."""
         wanted, detector = self.outputs.wanted, self.predictor.detector
-        kept = result.kept_sources(self.predictor.source_names) if wanted.audio else ()
-        if wanted.layout == "s5":  # which has no rest
-            kept = [name for name in kept if name != REST]
+        kept = self.outputs.kept_sources(result) if wanted.audio else ()
         if wanted.scores:
             write_scores(self.outputs.scores(recording), result, detector.labels, detector.frame_seconds)
         if wanted.plot:

@@ -83,6 +83,11 @@ class Outputs:
             }
         return {name: stem.with_name(f"{stem.name}.{source_file(name)}.flac") for name in self.wanted.sources}
 
+    def kept_sources(self, result: Result) -> Sequence[str]:
+        """The sources that have a file in the end; what is left without them has none in the layout s5."""
+        kept = result.kept_sources(self.wanted.sources)
+        return kept if self.wanted.layout == "flac" else [name for name in kept if name != REST]
+
     def labels(self, recording: Recording) -> Path:
         """The file for annotation programs without its suffix."""
         return self.root / "labels" / recording.stem
