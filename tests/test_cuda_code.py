@@ -57,7 +57,7 @@ class Kernel(NamedTuple):
     """A kernel compiled for an architecture."""
 
     architecture: str
-    name: str  # such as reorder_forward_kernel<float>
+    name: str  # such as reorder_forward_kernel<float, 4>
     symbol: str
     registers: int
     shared: int
@@ -168,10 +168,11 @@ GROUPS = r"(float, 4|double, 2|BFloat16, 8)"  # types and how many of them are 1
     ("pattern", "others"),
     [
         (rf"backward_kernel<\d, {GROUPS}>", 0),
+        (rf"reorder_(forward|backward)_kernel<{GROUPS}>", 0),
         (rf"features_kernel<{GROUPS}, ", 1),  # the row's maximum
         (rf"gradient_kernel<{GROUPS}, ", 2),  # a warp's gradient held and its ties
     ],
-    ids=["pit_loss_backward", "features", "gradient"],
+    ids=["pit_loss_backward", "reorder", "features", "gradient"],
 )
 def test_groups_are_stored_by_one_instruction(library: Path, kernels: list[Kernel], pattern: str, others: int) -> None:
     chosen = [kernel for kernel in kernels if re.match(pattern, kernel.name)]

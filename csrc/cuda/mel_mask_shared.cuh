@@ -20,7 +20,6 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / 32;
-constexpr int kGroupBytes = 16;  // that a thread reads at once where addresses allow
 constexpr int64_t kChunkElements = 4096;
 constexpr int64_t kMaxChunks = 64;
 constexpr double kDecibelsPerNeper = 20.0 / std::numbers::ln10;

@@ -35,7 +35,6 @@ constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / 32;
 constexpr int64_t kChunk = 4096;
 constexpr int kAssignmentThreads = 128;
-constexpr int kGroupBytes = 16;  // that a thread reads at once where addresses allow
 constexpr unsigned int kFullWarp = 0xffffffffu;
 
 struct ForwardParams {

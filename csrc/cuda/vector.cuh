@@ -11,6 +11,8 @@
 
 namespace task_aware {
 
+constexpr int kGroupBytes = 16;  // that a thread reads at once where addresses allow
+
 template <typename T, int kCount>
 struct alignas(kCount * sizeof(T)) Vector {
   T values[kCount];

@@ -47,7 +47,7 @@ def test_a_fault_is_found_with_its_kernel(programs: Programs, fault: str, build:
 
 # The same in the package's own kernels: file, what stands there, what takes its place, build, finding.
 MUTANTS = [
-    ("cuda/reorder.cuh", "n < p.N;", "n <= p.N;", "address", "heap-buffer-overflow"),
+    ("cuda/reorder.cuh", "if (n < N)", "if (n <= N)", "address", "heap-buffer-overflow"),
     ("cuda/vector.cuh", "bool aligned = row % kCount == 0;", "bool aligned = true;", "address", "misaligned address"),
     ("cuda/block_reduce.cuh", "__syncthreads();", "", "thread", "data race"),
     ("cuda/pit_loss.cuh", "void sync() const { __syncwarp(); }", "void sync() const {}", "thread", "data race"),
