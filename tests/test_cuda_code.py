@@ -47,9 +47,7 @@ LIMITS = {
     r"response_kernel<RegisterFft<double": Limits(128),
     r"mix_kernel<RegisterFft<float": Limits(128),
     r"mix_kernel<RegisterFft<double": Limits(255),
-    r"glu_pool_kernel<\d+, double": Limits(255),
-    r"glu_pool_kernel<": Limits(128),
-    r"glu_pool_backward_kernel<": Limits(255),
+    r"glu_pool_(backward_)?kernel<": Limits(128),
 }
 
 

@@ -7,30 +7,33 @@
 //           grad x[k] = g[k] linear[k] sigmoid'(x[k]) + sum over c of weight[c,k] g[c] sigmoid(x[c])
 //
 // Mapping: one block per (b, i) and kTile positions, whose x of all channels lies in shared memory; a thread multiplies
-// kRows channels by kColumns positions in registers. The linear map is never written; the backward computes it again.
+// kRows channels by kColumns positions in registers, and a block has as many threads as its channels need. The linear
+// map is never written; the backward computes it again.
 // The tile is as wide as lets 128 channels of the backward fit 64 KB, which every GPU since sm_75 has.
 // Traffic: forward x read, out written; backward x and grad read, grad x written; the matrix from the L1 cache. At 16
-// channels that is the limit, at 128 the 2 C (backward 4 C) operations of each value are.
+// channels that is the limit, at 128 the 2 C (backward 4 C) operations of each value are: for kRows * kColumns of them
+// a thread reads kRows + kColumns values, 16 bytes at once.
 
 #include "common/accumulate.h"
 #include "cuda/grid.h"
 #include "cuda/launch.h"
+#include "cuda/vector.cuh"
 
 namespace task_aware {
 namespace {
 
-constexpr int kThreads = 256;
+constexpr int kMostThreads = 256;
 constexpr int kColumns = 4;
 constexpr int kMostChannels = 128;
 
 template <typename A>
 constexpr int kTile = 256 / sizeof(A);
 template <typename A>
-constexpr int kRowThreads = kThreads / (kTile<A> / kColumns);
+constexpr int kColumnThreads = kTile<A> / kColumns;
 
 /// Blocks of a multiprocessor: as many as have the registers for their products.
-template <int kRows, typename T>
-constexpr int kBlocks = kRows * sizeof(accumulate_t<T>) <= 16 ? 2 : 1;
+template <typename T>
+constexpr int kBlocks = sizeof(accumulate_t<T>) == sizeof(float) ? 2 : 1;
 
 template <typename T>
 struct GluParams {
@@ -67,9 +70,8 @@ struct Place {
     place.i = static_cast<int>(band % p.bands());
     place.t = static_cast<int>(blockIdx.x % tiles) * p.tile();
     place.count = min(p.tile(), p.pooled_frames() * p.n - place.t);
-    constexpr int kColumnThreads = kTile<accumulate_t<T>> / kColumns;
-    place.row = threadIdx.x / kColumnThreads * kRows;
-    place.column = threadIdx.x % kColumnThreads * kColumns;
+    place.row = threadIdx.x / kColumnThreads<accumulate_t<T>> * kRows;
+    place.column = threadIdx.x % kColumnThreads<accumulate_t<T>> * kColumns;
     return place;
   }
 };
@@ -82,14 +84,28 @@ __device__ __forceinline__ A sigmoid(A x) {
 /// The tile of x at mel band f, zeros beyond its positions.
 template <typename T, typename A = accumulate_t<T>>
 __device__ void read_tile(const GluParams<T>& p, const Place<T>& at, int f, A* x) {
-  for (int i = threadIdx.x; i < p.C * kTile<A>; i += kThreads) {
+  const T* const first = p.x + (at.b * p.C * p.F + f) * p.frames + at.t;
+#pragma unroll 4
+  for (int i = threadIdx.x; i < p.C * kTile<A>; i += blockDim.x) {
     const int c = i / kTile<A>, t = i % kTile<A>;
-    x[i] = t < at.count ? static_cast<A>(p.x[((at.b * p.C + c) * p.F + f) * p.frames + at.t + t]) : A(0);
+    x[i] = t < at.count ? static_cast<A>(first[int64_t{c} * p.F * p.frames + t]) : A(0);
   }
 }
 
-/// sum[r][k] = sum over c of matrix[c, row + r] tile[c, column + k], for rows below C.
-template <int kRows, typename A>
+/// kCount neighbouring values, 16 bytes at once.
+template <int kCount, typename A>
+__device__ __forceinline__ void load_groups(const A* from, A (&values)[kCount]) {
+  constexpr int kGroup = kGroupBytes / sizeof(A);
+#pragma unroll
+  for (int first = 0; first < kCount; first += kGroup) {
+    const auto group = load<A, kGroup>(from, first);
+#pragma unroll
+    for (int k = 0; k < kGroup; ++k) values[first + k] = group.values[k];
+  }
+}
+
+/// sum[r][k] = sum over c of matrix[c, row + r] tile[c, column + k], for rows below C; kWhole: all are, in whole groups.
+template <bool kWhole, int kRows, typename A>
 __device__ __forceinline__ void multiply(const A* matrix, const A* tile, int C, int row, int column,
                                          A (&sum)[kRows][kColumns]) {
 #pragma unroll
@@ -97,21 +113,39 @@ __device__ __forceinline__ void multiply(const A* matrix, const A* tile, int C, 
 #pragma unroll
     for (int k = 0; k < kColumns; ++k) sum[r][k] = A(0);
   }
+#pragma unroll 2
   for (int c = 0; c < C; ++c) {
-    A values[kColumns];
+    A values[kColumns], weights[kRows];
+    load_groups(tile + c * kTile<A> + column, values);
+    if constexpr (kWhole) {
+      load_groups(matrix + c * C + row, weights);
+    } else {
 #pragma unroll
-    for (int k = 0; k < kColumns; ++k) values[k] = tile[c * kTile<A> + column + k];
+      for (int r = 0; r < kRows; ++r) weights[r] = row + r < C ? matrix[c * C + row + r] : A(0);
+    }
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
-      const A weight = row + r < C ? matrix[c * C + row + r] : A(0);
 #pragma unroll
-      for (int k = 0; k < kColumns; ++k) sum[r][k] += weight * values[k];
+      for (int k = 0; k < kColumns; ++k) sum[r][k] += weights[r] * values[k];
     }
   }
 }
 
-template <int kRows, typename T>
-__global__ void __launch_bounds__(kThreads, kBlocks<kRows, T>) glu_pool_kernel(GluParams<T> p) {
+/// visit(i, value) for a thread's values, i the place of each in a tile.
+template <int kRows, typename T, typename A, typename Visit>
+__device__ __forceinline__ void for_mine(const GluParams<T>& p, const Place<T>& at,
+                                         const A (&values)[kRows][kColumns], Visit visit) {
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) {
+    if (at.row + r < p.C) {
+#pragma unroll
+      for (int k = 0; k < kColumns; ++k) visit((at.row + r) * kTile<A> + at.column + k, values[r][k]);
+    }
+  }
+}
+
+template <bool kWhole, int kRows, typename T>
+__global__ void __launch_bounds__(kMostThreads, kBlocks<T>) glu_pool_kernel(GluParams<T> p) {
   using A = accumulate_t<T>;
   auto* const x = static_cast<A*>(dynamic_shared_memory());
   const auto at = Place<T>::template of<kRows>(p);
@@ -120,7 +154,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<kRows, T>) glu_pool_kernel(G
     read_tile(p, at, f, x);
     __syncthreads();
     A linear[kRows][kColumns];
-    multiply(p.transposed, x, p.C, at.row, at.column, linear);
+    multiply<kWhole>(p.transposed, x, p.C, at.row, at.column, linear);
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
       if (at.row + r < p.C) {
@@ -133,17 +167,11 @@ __global__ void __launch_bounds__(kThreads, kBlocks<kRows, T>) glu_pool_kernel(G
     }
     __syncthreads();
   }
-#pragma unroll
-  for (int r = 0; r < kRows; ++r) {
-    if (at.row + r < p.C) {
-#pragma unroll
-      for (int k = 0; k < kColumns; ++k) x[(at.row + r) * kTile<A> + at.column + k] = pooled[r][k];
-    }
-  }
+  for_mine(p, at, pooled, [&](int i, A sum) { x[i] = sum; });
   __syncthreads();
   const int n_out = at.count / p.n;
   const A scale = A(1) / static_cast<A>(p.p * p.n);
-  for (int i = threadIdx.x; i < p.C * n_out; i += kThreads) {
+  for (int i = threadIdx.x; i < p.C * n_out; i += blockDim.x) {
     const int c = i / n_out, j = i % n_out;
     A sum = 0;
     for (int q = 0; q < p.n; ++q) sum += x[c * kTile<A> + j * p.n + q];
@@ -152,8 +180,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks<kRows, T>) glu_pool_kernel(G
   }
 }
 
-template <int kRows, typename T>
-__global__ void __launch_bounds__(kThreads, kBlocks<kRows, T>) glu_pool_backward_kernel(GluParams<T> p) {
+template <bool kWhole, int kRows, typename T>
+__global__ void __launch_bounds__(kMostThreads, kBlocks<T>) glu_pool_backward_kernel(GluParams<T> p) {
   using A = accumulate_t<T>;
   auto* const x = static_cast<A*>(dynamic_shared_memory());
   A* const through_linear = x + p.C * kTile<A>;
@@ -163,7 +191,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<kRows, T>) glu_pool_backward
     read_tile(p, at, f, x);
     __syncthreads();
     A value[kRows][kColumns];
-    multiply(p.transposed, x, p.C, at.row, at.column, value);
+    multiply<kWhole>(p.transposed, x, p.C, at.row, at.column, value);
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
       const int c = at.row + r;
@@ -181,18 +209,14 @@ __global__ void __launch_bounds__(kThreads, kBlocks<kRows, T>) glu_pool_backward
       }
     }
     __syncthreads();
-    A product[kRows][kColumns];
-    multiply(p.weight, through_linear, p.C, at.row, at.column, product);
-#pragma unroll
-    for (int r = 0; r < kRows; ++r) {
-      const int c = at.row + r;
-#pragma unroll
-      for (int k = 0; k < kColumns; ++k) {
-        if (c < p.C && at.column + k < at.count) {
-          p.out[((at.b * p.C + c) * p.F + f) * p.frames + at.t + at.column + k] =
-              static_cast<T>(product[r][k] + value[r][k]);
-        }
-      }
+    for_mine(p, at, value, [&](int i, A grad) { x[i] = grad; });
+    multiply<kWhole>(p.weight, through_linear, p.C, at.row, at.column, value);
+    for_mine(p, at, value, [&](int i, A grad) { x[i] += grad; });
+    __syncthreads();
+    T* const first = p.out + (at.b * p.C * p.F + f) * p.frames + at.t;
+    for (int i = threadIdx.x; i < p.C * kTile<A>; i += blockDim.x) {
+      const int c = i / kTile<A>, t = i % kTile<A>;
+      if (t < at.count) first[int64_t{c} * p.F * p.frames + t] = static_cast<T>(x[i]);
     }
     __syncthreads();
   }
@@ -201,23 +225,30 @@ __global__ void __launch_bounds__(kThreads, kBlocks<kRows, T>) glu_pool_backward
 /// Where `backward`, `out` has been filled with zeros if there are positions that no pool reaches.
 template <bool kBackward, typename T>
 void launch_glu_pool(const GluParams<T>& p, cudaStream_t stream) {
+  using A = accumulate_t<T>;
   const size_t bytes = p.shared_bytes(kBackward);
   TASK_AWARE_CHECK(p.C <= kMostChannels, "glu_pool: got ", p.C, " channels, expected at most ", kMostChannels,
                    " on CUDA; pass backend='reference'.");
   const unsigned int blocks = exact_grid(p.B * p.bands() * p.tiles(), "glu_pool");
-  const auto rows = [&]<int kRows>() {
+  const auto run = [&]<bool kWhole, int kRows>() {
+    const unsigned int threads = (p.C + kRows - 1) / kRows * kColumnThreads<A>;
     if constexpr (kBackward) {
-      launch({"glu_pool_backward_kernel", blocks, kThreads, stream, bytes},
-             glu_pool_backward_kernel<kRows, T>, p);
+      launch({"glu_pool_backward_kernel", blocks, threads, stream, bytes},
+             glu_pool_backward_kernel<kWhole, kRows, T>, p);
     } else {
-      launch({"glu_pool_kernel", blocks, kThreads, stream, bytes}, glu_pool_kernel<kRows, T>, p);
+      launch({"glu_pool_kernel", blocks, threads, stream, bytes}, glu_pool_kernel<kWhole, kRows, T>, p);
     }
   };
-  constexpr int kRowsAtOnce = kRowThreads<accumulate_t<T>>;
-  if (p.C <= kRowsAtOnce) return rows.template operator()<1>();
-  if (p.C <= 2 * kRowsAtOnce) return rows.template operator()<2>();
-  if (p.C <= 4 * kRowsAtOnce) return rows.template operator()<4>();
-  if constexpr (4 * kRowsAtOnce < kMostChannels) rows.template operator()<8>();
+  const auto run_rows = [&]<int kRows>() {
+    if (p.C % kRows == 0 && falls_into_groups<A, kGroupBytes / sizeof(A)>(p.C, {p.weight, p.transposed})) {
+      run.template operator()<true, kRows>();
+    } else {
+      run.template operator()<false, kRows>();
+    }
+  };
+  constexpr int kFewRows = 4, kFewChannels = kMostThreads / kColumnThreads<A> * kFewRows;
+  if (p.C <= kFewChannels) return run_rows.template operator()<kFewRows>();
+  if constexpr (kFewChannels < kMostChannels) run_rows.template operator()<2 * kFewRows>();
 }
 
 }  // namespace

@@ -72,8 +72,8 @@ LIMITS: dict[str, tuple[str, Callable[[], Case], dict[str, tuple[float, float]]]
     "pit_loss": ("pit_loss", pit_loss_forward, {"pair_costs_kernel": (32, 1283), "assignment_kernel": (68, 7)}),
     "pit_loss backward": ("pit_loss", pit_loss_backward, {"backward_kernel": (0, 216)}),
     "reorder": ("reorder", reorder_forward, {"reorder_forward_kernel": (0, 136)}),
-    "glu_pool": ("glu_pool", lambda: glu_pool("forward"), {"glu_pool_kernel": (20480, 17536)}),
-    "glu_pool backward": ("glu_pool", lambda: glu_pool("backward"), {"glu_pool_backward_kernel": (37376, 36864)}),
+    "glu_pool": ("glu_pool", lambda: glu_pool("forward"), {"glu_pool_kernel": (12288, 5248)}),
+    "glu_pool backward": ("glu_pool", lambda: glu_pool("backward"), {"glu_pool_backward_kernel": (27648, 10752)}),
 }
 
 
