@@ -10,8 +10,8 @@ from task_aware import ops
 from .conftest import Programs, every_build
 from .running import Case, check, dtype_name
 
-# (B, C, F, T, pool): one of everything, each number of channels per thread, in whole groups and not, tiles that end early,
-# three frames a pool.
+# (B, C, F, T, pool): one of everything, each number of channels per thread, in whole groups and not, tiles that end
+# early, three frames a pool.
 SHAPES = [
     *((1, 1, 1, 1, (1, 1)), (2, 16, 4, 70, (2, 2)), (1, 20, 2, 65, (2, 1)), (1, 50, 1, 33, (1, 1))),
     *((1, 70, 2, 20, (1, 2)), (2, 5, 3, 130, (3, 3)), (1, 128, 1, 18, (1, 2))),
