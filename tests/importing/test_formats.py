@@ -105,6 +105,21 @@ def test_raven_selections_count_once_for_all_views(source):
         read(source)
 
 
+def test_raven_tables_of_several_recordings_count_from_the_beginning_of_each(source):
+    """With whole numbers of Hz and a path, as BirdNET writes them, which crowsetta refuses."""
+    (source / "audio/b.wav").write_bytes((source / "audio/a.wav").read_bytes())
+    (source / "other").mkdir()
+    (source / "other/a.wav").write_bytes((source / "audio/a.wav").read_bytes())
+    header = "Selection View Channel Begin_Time_(s) End_Time_(s) Low_Freq_(Hz) High_Freq_(Hz) Common_Name Confidence "
+    header = (header + "Begin_Path File_Offset_(s)").replace(" ", "\t").replace("_", " ")
+    rows = [
+        "1\tSpectrogram 1\t1\t0.5\t1.25\t0\t15000\tdog\t0.9\t/home/me/audio/a.wav\t0.5",
+        "2\tSpectrogram 1\t1\t12.0\t13.5\t0\t15000\ttwo / words\t0.9\tC:\\me\\audio\\b.wav\t2.0",
+    ]
+    (source / "audio/a.BirdNET.selection.table.txt").write_text("\n".join([header, *rows]) + "\n")
+    assert read(source) == ({"audio/a.wav": EVENTS[:1], "audio/b.wav": EVENTS[1:]}, [])
+
+
 def test_textgrid_of_all_tiers_without_empty_intervals(source):
     textgrids = pytest.importorskip("textgrids", reason="praat-textgrids is not installed")
     pytest.importorskip("crowsetta", reason="crowsetta is not installed")
