@@ -210,6 +210,10 @@ def test_label_studio_regions(source):
     path = source / "export.json"
     path.write_text(json.dumps([label_studio_task()]))
     assert read(source, path) == ({"audio/a.wav": EVENTS}, [])
+    odd = {"id": 8, "data": {"audio": "/data/upload/1/a.wav"}, "annotations": [{"result": [{"value": [1, 2]}, "x"]}]}
+    path.write_text(json.dumps([odd, label_studio_task()]))
+    found, problems = read(source, path)
+    assert found == {"audio/a.wav": EVENTS} and "task is not as Label Studio exports it" in problems[0][2]
     path.write_text(
         json.dumps([{"audio": "/data/upload/1/a.wav", "label": [{"start": 1, "end": 2, "labels": ["dog"]}]}])
     )
