@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-from task_aware.base.errors import OutputError
+from task_aware.base.errors import DataError, OutputError
 
 #: Most bytes in a file's name, on all common file systems.
 LONGEST_NAME = 255
@@ -47,6 +49,15 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def read_json(path: Path) -> Any:
+    """What a file of JSON holds. Raises DataError if it cannot be read."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DataError(f"{path} cannot be read as JSON ({reason}); restore or remove it") from error
 
 
 def cannot_write(path: Path, reason: object) -> OutputError:

@@ -39,6 +39,11 @@ _FOREIGN: tuple[tuple[re.Pattern[bytes], str, str], ...] = (
     (re.compile(rb"\xff[\xf0\xf1\xf8\xf9]"), "an AAC stream", _TO_FLAC),
     (re.compile(rb"#!AMR"), "an AMR file", _TO_FLAC),
     (re.compile(rb"OggS.{24}\x7fFLAC", re.DOTALL), "FLAC in Ogg", _TO_FLAC),
+    (
+        re.compile(rb"fLaC.{16}[" + re.escape(bytes(range(1, 256, 2))) + rb"][\xf0-\xff]", re.DOTALL),
+        "FLAC of 32 bits",
+        "ffmpeg -i {} -c:a pcm_s32le {stem}.wav",
+    ),
     (re.compile(rb"wvpk"), "a WavPack file", _TO_FLAC),
     (re.compile(rb"MAC "), "a Monkey's Audio file", _TO_FLAC),
     (re.compile(rb"TTA1"), "a True Audio file", _TO_FLAC),

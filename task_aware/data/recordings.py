@@ -8,6 +8,7 @@ import logging
 import math
 import mmap
 import os
+import zlib
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -30,7 +31,7 @@ from task_aware.data.levels import (
 )
 
 #: Version of the cache's file layout; part of its path.
-VERSION = 3
+VERSION = 4
 
 _FULL_SCALE = 32768.0
 
@@ -193,8 +194,10 @@ class Recordings:
         try:
             with self.file.open("rb") as file:
                 self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            end = int.from_bytes(self._bytes[-8:], "little")
-            self._index = json.loads(self._bytes[end:-8])
+            end, digest = (int.from_bytes(self._bytes[-12:-4], "little"), int.from_bytes(self._bytes[-4:], "little"))
+            index = self._bytes[end:-12]
+            if zlib.crc32(index) == digest:
+                self._index = json.loads(index)
         except (OSError, ValueError):
             pass
 
@@ -241,7 +244,8 @@ class Recordings:
                         file.write(content)
                         bar.update()
             end = file.tell()
-            file.write(json.dumps(index).encode() + end.to_bytes(8, "little"))
+            content = json.dumps(index).encode()
+            file.write(content + end.to_bytes(8, "little") + zlib.crc32(content).to_bytes(4, "little"))
 
     def _decode(self, name: str) -> tuple[dict[str, Any], bytes]:
         """The index entry of a file and the bytes that `read` expects at its start."""

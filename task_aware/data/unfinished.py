@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from task_aware.base.errors import DataError
-from task_aware.base.files import replacing
+from task_aware.base.files import read_json, replacing
 
 
 def begin(recipe: Path, content: Mapping[str, object], folders: Sequence[Path], own: re.Pattern[str]) -> None:
@@ -35,7 +35,7 @@ def begin(recipe: Path, content: Mapping[str, object], folders: Sequence[Path], 
 
 def _is_recipe(path: Path) -> bool:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+        content = read_json(path)
+    except DataError:
         return False
     return isinstance(content, dict) and {"seed", "data", "number"} <= content.keys()

@@ -2,32 +2,44 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import urllib.parse
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from task_aware.annotations.libraries import library
-from task_aware.base.errors import DataError
+from task_aware.base.errors import DataError, TaskAwareError
 from task_aware.importing.items import Problems, Row
 from task_aware.importing.tables import read_text
 
-
-def _read(path: Path, read: Callable[[], Any]) -> Any:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return read()
-    except Exception as error:  # whatever a library raises for a broken file
-        raise DataError(f"{path} cannot be read ({type(error).__name__}: {error}); export it again") from error
+Reader = Callable[[Path, str, Problems], Iterable[Row]]
 
 
+def _by_a_library(read: Reader) -> Reader:
+    """Raises DataError for whatever a library raises for a broken file, or returns of one that cannot be used."""
+
+    @functools.wraps(read)
+    def reader(path: Path, audio: str, problems: Problems) -> list[Row]:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                return list(read(path, audio, problems))
+        except TaskAwareError:
+            raise
+        except Exception as error:
+            raise DataError(f"{path} cannot be read ({type(error).__name__}: {error}); export it again") from error
+
+    return reader
+
+
+@_by_a_library
 def read_textgrid(path: Path, audio: str, problems: Problems) -> Iterator[Row]:
     """The labelled intervals of all tiers of a Praat TextGrid; empty ones are silence, and points have no length."""
     crowsetta = library("crowsetta")
-    grid = _read(path, lambda: crowsetta.formats.seq.TextGrid.from_file(path))
+    grid = crowsetta.formats.seq.TextGrid.from_file(path)
     for tier in grid.tiers:
         for interval in getattr(tier, "intervals", ()):
             if label := interval.text.strip().replace('""', '"'):  # Praat doubles quotes; crowsetta leaves them so
@@ -36,13 +48,14 @@ def read_textgrid(path: Path, audio: str, problems: Problems) -> Iterator[Row]:
             problems.add(path, f"the point {point.mark!r} at {point.number:g} s has no length; make it an interval")
 
 
+@_by_a_library
 def read_elan(path: Path, audio: str, problems: Problems) -> Iterator[Row]:
     """The annotations of all tiers of an ELAN file that have times.
 
     Borders without a time lie evenly between their neighbours, as ELAN shows them. Times count from where the recording
     begins, which may be skipped in part (TIME_ORIGIN).
     """
-    elan = _read(path, lambda: library("pympi").Elan.Eaf(str(path)))
+    elan = library("pympi").Elan.Eaf(str(path))
     seconds = _interpolated(list(elan.timeslots.items()))
     media = sorted(elan.media_descriptors, key=lambda each: Path(each.get("MEDIA_URL", "")).name != Path(audio).name)
     origin = float(media[0].get("TIME_ORIGIN", 0)) / 1000 if media else 0.0  # of this recording, not of a video
@@ -71,10 +84,10 @@ def _interpolated(slots: list[tuple[str, int | None]]) -> dict[str, float]:
     return found
 
 
+@_by_a_library
 def read_jams(path: Path, audio: str, problems: Problems) -> Iterator[Row]:
     """The events of a JAMS file: Scaper's foreground, and tags and segments with times."""
-    jams = library("jams")
-    content = _read(path, lambda: jams.load(str(path), validate=False))
+    content = library("jams").load(str(path), validate=False)
     for annotation in content.annotations:
         kind = annotation.namespace
         if kind != "scaper" and not kind.startswith(("tag_", "segment_", "sound_event", "multi_segment")):
@@ -90,27 +103,37 @@ def read_jams(path: Path, audio: str, problems: Problems) -> Iterator[Row]:
 
 def read_label_studio(path: Path, problems: Problems) -> Iterator[Row]:
     """The regions of a Label Studio export (JSON), of the annotator who is the ground truth, or else of the first."""
-    tasks = _read(path, lambda: json.loads(read_text(path)))
+    try:
+        tasks = json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} cannot be read ({error}); export it again") from error
     if not isinstance(tasks, list) or not all(isinstance(task, dict) for task in tasks):
         raise DataError(f"{path} is no export of Label Studio; export the project as JSON")
     for number, task in enumerate(tasks, 1):
         where = f"{path} (task {task.get('id', number)})"
         if "annotations" not in task or not isinstance(task.get("data"), dict):
             raise DataError(f"{where} has no annotations and data, as JSON_MIN has none; export the project as JSON")
-        sounds = [text for text in task["data"].values() if isinstance(text, str)]
-        audio = next((text for name, text in task["data"].items() if name == "audio"), sounds[0] if sounds else "")
-        name = Path(urllib.parse.unquote(urllib.parse.urlparse(str(audio)).query.partition("d=")[2] or
-                                         urllib.parse.urlparse(str(audio)).path)).name  # fmt: skip
-        given = [each for each in task["annotations"] if not each.get("was_cancelled")]
-        chosen = next((each for each in given if each.get("ground_truth")), given[0] if given else None)
-        if len(given) > 1:
-            problems.add(where, f"{len(given)} annotators labelled {name}; one of them was taken")
-        if chosen is None:
-            problems.add(where, f"{name} has no annotation; label it, or leave it out of the export")
-            continue
-        for region in chosen.get("result", ()):
-            value = region.get("value", {})
-            if "start" not in value or "end" not in value:
-                continue  # an answer to a question about the clip
-            labels = value.get("labels") or value.get("timeserieslabels") or value.get("choices") or ()
-            yield Row(where, name, tuple(map(str, labels)), (float(value["start"]), float(value["end"])))
+        try:
+            yield from list(_of_task(where, task, problems))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            problems.add(where, f"the task is not as Label Studio exports it ({type(error).__name__}: {error})")
+
+
+def _of_task(where: str, task: dict[str, Any], problems: Problems) -> Iterator[Row]:
+    sounds = [text for text in task["data"].values() if isinstance(text, str)]
+    audio = next((text for name, text in task["data"].items() if name == "audio"), sounds[0] if sounds else "")
+    name = Path(urllib.parse.unquote(urllib.parse.urlparse(str(audio)).query.partition("d=")[2] or
+                                     urllib.parse.urlparse(str(audio)).path)).name  # fmt: skip
+    given = [each for each in task["annotations"] if not each.get("was_cancelled")]
+    chosen = next((each for each in given if each.get("ground_truth")), given[0] if given else None)
+    if len(given) > 1:
+        problems.add(where, f"{len(given)} annotators labelled {name}; one of them was taken")
+    if chosen is None:
+        problems.add(where, f"{name} has no annotation; label it, or leave it out of the export")
+        return
+    for region in chosen.get("result", ()):
+        value = region.get("value", {})
+        if "start" not in value or "end" not in value:
+            continue  # an answer to a question about the clip
+        labels = value.get("labels") or value.get("timeserieslabels") or value.get("choices") or ()
+        yield Row(where, name, tuple(map(str, labels)), (float(value["start"]), float(value["end"])))

@@ -17,7 +17,19 @@ from task_aware.importing.tables import read_table, read_text
 
 _NUMBER = re.compile(r"^[-+]?\d+([.,]\d+)?([eE][-+]?\d+)?$")
 
-_RAVEN_LABELS = ("annotation", "species", "label", "class", "call", "type", "event", "sound", "tag", "name")
+_RAVEN_LABELS = (
+    "annotation",
+    "species",
+    "common name",
+    "label",
+    "class",
+    "call",
+    "type",
+    "event",
+    "sound",
+    "tag",
+    "name",
+)
 
 
 def read_text_file(path: Path, audio: str, columns: Columns, problems: Problems) -> Iterator[Row]:
@@ -82,4 +94,7 @@ def _raven(path: Path, text: str, audio: str, columns: Columns, problems: Proble
         except (KeyError, ValueError):
             problems.add(where, "Begin Time (s) and End Time (s) must be numbers of seconds; correct the row")
             continue
-        yield Row(where, cells.get("Begin File") or audio, (label,) if label else (), (begin, end))
+        file = (cells.get("Begin File") or cells.get("Begin Path") or audio).replace("\\", "/")
+        if Path(file).name == Path(audio).name:
+            file = audio  # where other folders have a recording of this name
+        yield Row(where, file, (label,) if label else (), (begin, end))

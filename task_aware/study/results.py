@@ -8,8 +8,8 @@ from pathlib import Path
 
 from jsonargparse import Namespace
 
-from task_aware.base.errors import CheckpointError
-from task_aware.base.files import replacing
+from task_aware.base.errors import CheckpointError, DataError
+from task_aware.base.files import read_json, replacing
 from task_aware.data.desed import read_split
 from task_aware.models.crnn import load_detector
 from task_aware.models.opening import open_model, pick_device
@@ -29,7 +29,7 @@ def check_same(path: Path, options: Namespace) -> None:
     Data, detectors and recipes are compared by what they hold.
     """
     given = identified({name: options[name] for name in DECISIVE})
-    if path.is_file() and (other := differences(json.loads(path.read_text()), given)):
+    if path.is_file() and (other := differences(read_json(path), given)):
         raise CheckpointError(
             f"the runs in {path.parent} were started with other options ({'; '.join(other)}); give the same, "
             "or another --out"
@@ -73,8 +73,13 @@ def warn_unseparated(jobs: Sequence[Job]) -> str:
     """A sentence that names the runs whose sources have not separated; empty if all have."""
     titles = []
     for job in jobs:
-        metrics = json.loads((job.folder / "metrics.json").read_text())
-        if "separation" in metrics and not has_separated(metrics["separation"]):
+        path = job.folder / "metrics.json"
+        metrics = read_json(path)
+        try:
+            separated = "separation" not in metrics or has_separated(metrics["separation"])
+        except (KeyError, TypeError) as error:
+            raise DataError(f"{path} does not hold the scores of a run; remove it to have the run repeated") from error
+        if not separated:
             titles.append(job.title)
     if not titles:
         return ""

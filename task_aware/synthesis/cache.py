@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
@@ -13,6 +12,7 @@ from pathlib import Path
 import soundfile
 
 from task_aware.base.errors import DataError
+from task_aware.base.files import read_json
 from task_aware.data.corpus import Corpus
 from task_aware.data.recordings import cache_folder
 from task_aware.synthesis.build import build, identity
@@ -92,11 +92,11 @@ def _is_whole(root: Path, seed: int, size: str) -> bool:
     if not root.is_dir() or not any(root.iterdir()):
         return False
     try:
-        manifest = json.loads((root / "manifest.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        manifest = {}
+        manifest = read_json(root / "manifest.json")
+    except DataError:
+        manifest = None
     wanted = identity(seed, size)
-    if any(manifest.get(key) != value for key, value in wanted.items()):
+    if not isinstance(manifest, dict) or any(manifest.get(key) != value for key, value in wanted.items()):
         made = ", ".join(f"{key} {value}" for key, value in wanted.items())
         raise DataError(
             f"{root} holds something other than the built-in corpus ({made}); remove it or choose another folder."

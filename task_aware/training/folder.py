@@ -11,8 +11,8 @@ from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_only
 
-from task_aware.base.errors import CheckpointError
-from task_aware.base.files import replacing
+from task_aware.base.errors import CheckpointError, DataError
+from task_aware.base.files import read_json, replacing
 from task_aware.training.config import RunConfig
 from task_aware.training.identity import differences, identified
 
@@ -53,14 +53,20 @@ def is_first_process() -> bool:
 
 
 def read_history(out: Path) -> dict[str, list[tuple[int, float]]]:
-    """The logged curves of a run, name -> [(step, value)]. Steps logged twice, after resuming, have the later value."""
+    """The logged curves of a run, name -> [(step, value)]. Steps logged twice, after resuming, have the later value.
+
+    Raises DataError if a log cannot be read.
+    """
     history: dict[str, dict[int, float]] = {}
     for log in sorted((out / LOGS).glob("part_*/metrics.csv"), key=lambda path: int(path.parent.name[5:])):
-        with log.open(newline="") as file:
-            for row in csv.DictReader(file):
-                for name, value in row.items():
-                    if value and name not in ("step", "epoch"):
-                        history.setdefault(name, {})[int(row["step"])] = float(value)
+        try:
+            with log.open(newline="") as file:
+                for row in csv.DictReader(file):
+                    for name, value in row.items():
+                        if value and name not in ("step", "epoch"):
+                            history.setdefault(name, {})[int(row["step"])] = float(value)
+        except (KeyError, TypeError, ValueError, csv.Error) as error:
+            raise DataError(f"{log} does not hold the curves of a run ({error}); restore or remove it") from error
     return {name: sorted(curve.items()) for name, curve in history.items()}
 
 
@@ -136,8 +142,8 @@ def check_same_options(out: Path, config: RunConfig) -> None:
 def _options_of(out: Path) -> dict[str, Any] | None:
     """The saved options of the run in `out`; None if there are none."""
     try:
-        options = json.loads((out / OPTIONS).read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+        options = read_json(out / OPTIONS)
+    except DataError:
         return None
     return options if isinstance(options, dict) and {"command", "devices", "fast_dev_run"} <= options.keys() else None
 

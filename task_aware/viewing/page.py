@@ -14,7 +14,7 @@ from urllib.parse import quote, unquote
 from task_aware.base.errors import DataError
 from task_aware.base.files import replacing
 from task_aware.data.labels import Event
-from task_aware.viewing.recordings import listed, read_recording, read_summary
+from task_aware.viewing.recordings import ADVICE, listed, read_recording, read_summary
 
 #: The page, and the folder of each recording's data, within a folder of results.
 PAGE, DATA = "index.html", "view"
@@ -45,7 +45,7 @@ def write_page(root: Path, references: Mapping[str, Sequence[Event]] | None = No
     entries.sort(key=lambda entry: entry["name"])
     if sum(entry["bytes"] for entry in entries) <= INLINE_BYTES:
         for entry in entries:
-            entry["inline"] = _inlined(root, read_recording(root / unquote(entry["data"])))
+            entry["inline"] = _inlined(root, root / unquote(entry["data"]))
     known = {entry["name"] for entry in entries}
     content = {
         "title": root.resolve().name,
@@ -70,10 +70,15 @@ def render(content: Mapping[str, Any]) -> str:
     return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _asset("page.html"))
 
 
-def _inlined(root: Path, recording: dict[str, Any]) -> dict[str, Any]:
-    for track in recording["tracks"]:
-        track["audio"] = _data_url(root / unquote(track["audio"]))
-        track["tiles"] = [_data_url(root / unquote(tile)) for tile in track["tiles"]]
+def _inlined(root: Path, path: Path) -> dict[str, Any]:
+    """The data of a recording, with its sound and pictures in them."""
+    recording = read_recording(path)
+    try:
+        for track in recording["tracks"]:
+            track["audio"] = _data_url(root / unquote(track["audio"]))
+            track["tiles"] = [_data_url(root / unquote(tile)) for tile in track["tiles"]]
+    except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        raise DataError(f"{path} names sounds or pictures that cannot be read ({error}); {ADVICE}") from error
     return recording
 
 

@@ -28,8 +28,13 @@ PEAKS_PER_SECOND, MOST_PEAKS = 100, 60_000
 #: line, and a call with its data.
 _SUMMARY, _BEFORE, _AFTER = "//", "receive(", ");\n"
 
+#: What the data and the summary of a recording hold at least.
+_KINDS: dict[str, Any] = {"name": str, "seconds": (int, float)}
+_OF_RECORDING: dict[str, Any] = {"tracks": list, "rows": dict}
+_OF_SUMMARY: dict[str, Any] = {"labels": list, "events": int, "bytes": int}
+
 #: What to do about a file that is not as it was written.
-_ADVICE = "remove it, and run infer --html --skip-existing with the options of before"
+ADVICE = "remove it, and run infer --html --skip-existing with the options of before"
 
 
 @dataclass(frozen=True)
@@ -138,9 +143,10 @@ def _read(path: Path, *, whole: bool) -> dict[str, Any]:
             text = file.read().removeprefix(_BEFORE).removesuffix(_AFTER) if whole else first
         content = json.loads(text)
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path} cannot be read ({error}); {_ADVICE}") from error
-    if not isinstance(content, dict) or not {"name", "seconds"} <= content.keys():
-        raise DataError(f"{path} does not hold a recording to show; {_ADVICE}")
+        raise DataError(f"{path} cannot be read ({error}); {ADVICE}") from error
+    kinds = _KINDS | (_OF_RECORDING if whole else _OF_SUMMARY)
+    if not isinstance(content, dict) or not all(isinstance(content.get(key), kind) for key, kind in kinds.items()):
+        raise DataError(f"{path} does not hold a recording to show; {ADVICE}")
     return content
 
 

@@ -94,6 +94,15 @@ def test_writing_beyond_full_scale_does_not_clip(tmp_path):
         write_audio(tmp_path / "loud.flac", loud, 16000)
 
 
+def test_the_same_floats_are_written_as_the_same_bytes_at_any_time(tmp_path):
+    path = tmp_path / "loud.wav"
+    write_audio(path, np.array([1.5, -2.0], dtype=np.float32), 16000)
+    content = path.read_bytes()
+    assert content.count(b"PEAK") == 1
+    at = content.index(b"PEAK") + 8
+    assert content[at : at + 8] == b"\1\0\0\0\0\0\0\0"  # the version, and the time
+
+
 @pytest.mark.parametrize("samples", [np.zeros((2, 5)), np.array([np.nan])])
 def test_a_failed_write_leaves_the_old_file(tmp_path, samples):
     path = tmp_path / "kept.wav"

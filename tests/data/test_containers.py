@@ -157,6 +157,16 @@ def test_flac_in_ogg_as_ffmpeg_writes_it_is_named_with_a_way_to_convert_it(tmp_p
         read_audio(tmp_path / "a.ogg")
 
 
+def test_flac_of_32_bits_is_named_with_a_way_to_convert_it(tmp_path):
+    path = record(tmp_path / "a.flac", burst(0.1), 44100)
+    content = bytearray(path.read_bytes())
+    content[20] |= 0x01  # bits of a sample, less one: 31
+    content[21] |= 0xF0
+    path.write_bytes(content)
+    with pytest.raises(RecordingError, match=r"is FLAC of 32 bits, .* `ffmpeg -i a.flac -c:a pcm_s32le a.wav`"):
+        read_audio(path)
+
+
 def test_a_sample_rate_that_no_recording_has_is_an_error(tmp_path):
     """At 16 kHz, a megabyte at 1 Hz would have 17 billion samples."""
     soundfile.write(tmp_path / "slow.wav", np.full(50, 0.1), 99)

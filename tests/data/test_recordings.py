@@ -161,6 +161,14 @@ def test_a_damaged_cache_is_made_again(folder, damage):
     assert same_as_the_files(opened(folder), folder)
 
 
+def test_a_damaged_number_in_a_cache_gives_no_other_sound(folder):
+    file = opened(folder).file
+    content = file.read_bytes()
+    assert content.count(b'"start": 0') == 1
+    file.write_bytes(content.replace(b'"start": 0', b'"start": 8'))
+    assert same_as_the_files(opened(folder), folder)
+
+
 def test_a_failed_update_leaves_the_old_file(folder, monkeypatch):
     bank = opened(folder)
     before = bank.file.read_bytes()

@@ -22,7 +22,7 @@ from task_aware.models.separator import MaskNetwork, MaskNetworkConfig
 from task_aware.models.system import ClassSeparator, Separator
 from task_aware.training.loop import SafetensorsCheckpointIO
 
-from .mutations import INTEGERS, WORDS, mutate
+from .mutations import mutate, mutate_tree
 
 
 def is_sentence(error: BaseException) -> bool:
@@ -103,62 +103,3 @@ def metadata(random: Random, data: bytes, other: bytes) -> bytes:
         )
     content["__metadata__"][part] = changed
     return joined(content, body)
-
-
-def mutate_tree(random: Random, tree: Any) -> Any:
-    """JSON after one or two changes of its values, keys or shape."""
-    for _ in range(random.choice([1, 1, 2])):
-        nodes: list[tuple[Any, Any]] = []
-        _collect(tree, nodes)
-        if not nodes:
-            return random.choice([None, [], 1])
-        container, key = random.choice(nodes)
-        old = container[key]
-        change = random.randrange(8)
-        if change <= 2:
-            container[key] = random.choice(
-                [
-                    None,
-                    True,
-                    0.5,
-                    -0.5,
-                    float("nan"),
-                    float("inf"),
-                    [],
-                    {},
-                    [old],
-                    {"a": old},
-                    10**4,
-                    10**6,
-                    10**9,
-                    *INTEGERS,
-                    *WORDS,
-                ]
-            )
-        elif change == 3 and isinstance(old, int):
-            container[key] = old + random.choice([-1, 1, 2, 100])
-        elif change == 4:
-            del container[key]
-        elif change == 5 and isinstance(container, dict):
-            container[random.choice(WORDS)] = container.pop(key)
-        elif change == 6:
-            container[key] = random.choice(nodes)[0]
-            if _is_circular(tree):
-                container[key] = old
-        elif isinstance(container, list):
-            container.insert(key, old)
-    return tree
-
-
-def _collect(tree: Any, nodes: list[tuple[Any, Any]]) -> None:
-    for key in list(tree) if isinstance(tree, dict) else range(len(tree)) if isinstance(tree, list) else ():
-        nodes.append((tree, key))
-        _collect(tree[key], nodes)
-
-
-def _is_circular(tree: Any) -> bool:
-    try:
-        json.dumps(tree)
-    except ValueError:
-        return True
-    return False

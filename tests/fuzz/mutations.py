@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from random import Random
+from typing import Any
 
 #: Numbers at which programs err: borders of types, what stands for "unknown", and their neighbours.
 INTEGERS = sorted(
@@ -84,3 +86,71 @@ def mutate_table(random: Random, text: str) -> bytes:
     encoding = random.choice(["utf-8"] * 12 + ["utf-8-sig", "utf-16", "latin-1", "utf-32-be"])
     data = (text + random.choice(["\n", ""])).encode(encoding, errors="replace")
     return mutate(random, data, data) if random.random() < 0.2 else data
+
+
+def mutate_json(random: Random, text: str) -> bytes:
+    """JSON after changes of its values, keys or shape, or of its bytes."""
+    if random.random() < 0.2:
+        return mutate(random, text.encode(), text.encode())
+    if random.random() < 0.05:
+        return random.choice([b"", b"null", b"[" * 100_000, b"9" * 5000, b'{"a": NaN}', b"\xff\xfe{"])
+    return json.dumps(mutate_tree(random, json.loads(text))).encode()
+
+
+def mutate_tree(random: Random, tree: Any) -> Any:
+    """JSON after one or two changes of its values, keys or shape."""
+    for _ in range(random.choice([1, 1, 2])):
+        nodes: list[tuple[Any, Any]] = []
+        _collect(tree, nodes)
+        if not nodes:
+            return random.choice([None, [], 1])
+        container, key = random.choice(nodes)
+        old = container[key]
+        change = random.randrange(8)
+        if change <= 2:
+            container[key] = random.choice(
+                [
+                    None,
+                    True,
+                    0.5,
+                    -0.5,
+                    float("nan"),
+                    float("inf"),
+                    [],
+                    {},
+                    [old],
+                    {"a": old},
+                    10**4,
+                    10**6,
+                    10**9,
+                    *INTEGERS,
+                    *WORDS,
+                ]
+            )
+        elif change == 3 and isinstance(old, int):
+            container[key] = old + random.choice([-1, 1, 2, 100])
+        elif change == 4:
+            del container[key]
+        elif change == 5 and isinstance(container, dict):
+            container[random.choice(WORDS)] = container.pop(key)
+        elif change == 6:
+            container[key] = random.choice(nodes)[0]
+            if _is_circular(tree):
+                container[key] = old
+        elif isinstance(container, list):
+            container.insert(key, old)
+    return tree
+
+
+def _collect(tree: Any, nodes: list[tuple[Any, Any]]) -> None:
+    for key in list(tree) if isinstance(tree, dict) else range(len(tree)) if isinstance(tree, list) else ():
+        nodes.append((tree, key))
+        _collect(tree[key], nodes)
+
+
+def _is_circular(tree: Any) -> bool:
+    try:
+        json.dumps(tree)
+    except ValueError:
+        return True
+    return False

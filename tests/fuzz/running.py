@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 #: What is fuzzed, each by the module of its name: `prepare(folder)` makes what is mutated and returns a function of a
 #: generator and an empty folder, a case, which raises what the doors raise. `is_sentence` says which errors are meant.
-KINDS = ("tables", "recordings", "options", "checkpoints")
+KINDS = ("tables", "recordings", "options", "checkpoints", "imports", "caches", "runs")
 
 #: Bytes by which memory may grow beyond what the process has after its first case.
 GROWTH = 1 << 30

@@ -105,6 +105,21 @@ def test_raven_selections_count_once_for_all_views(source):
         read(source)
 
 
+def test_raven_tables_of_several_recordings_count_from_the_beginning_of_each(source):
+    """With whole numbers of Hz and a path, as BirdNET writes them, which crowsetta refuses."""
+    (source / "audio/b.wav").write_bytes((source / "audio/a.wav").read_bytes())
+    (source / "other").mkdir()
+    (source / "other/a.wav").write_bytes((source / "audio/a.wav").read_bytes())
+    header = "Selection View Channel Begin_Time_(s) End_Time_(s) Low_Freq_(Hz) High_Freq_(Hz) Common_Name Confidence "
+    header = (header + "Begin_Path File_Offset_(s)").replace(" ", "\t").replace("_", " ")
+    rows = [
+        "1\tSpectrogram 1\t1\t0.5\t1.25\t0\t15000\tdog\t0.9\t/home/me/audio/a.wav\t0.5",
+        "2\tSpectrogram 1\t1\t12.0\t13.5\t0\t15000\ttwo / words\t0.9\tC:\\me\\audio\\b.wav\t2.0",
+    ]
+    (source / "audio/a.BirdNET.selection.table.txt").write_text("\n".join([header, *rows]) + "\n")
+    assert read(source) == ({"audio/a.wav": EVENTS[:1], "audio/b.wav": EVENTS[1:]}, [])
+
+
 def test_textgrid_of_all_tiers_without_empty_intervals(source):
     textgrids = pytest.importorskip("textgrids", reason="praat-textgrids is not installed")
     pytest.importorskip("crowsetta", reason="crowsetta is not installed")
@@ -195,6 +210,10 @@ def test_label_studio_regions(source):
     path = source / "export.json"
     path.write_text(json.dumps([label_studio_task()]))
     assert read(source, path) == ({"audio/a.wav": EVENTS}, [])
+    odd = {"id": 8, "data": {"audio": "/data/upload/1/a.wav"}, "annotations": [{"result": [{"value": [1, 2]}, "x"]}]}
+    path.write_text(json.dumps([odd, label_studio_task()]))
+    found, problems = read(source, path)
+    assert found == {"audio/a.wav": EVENTS} and "task is not as Label Studio exports it" in problems[0][2]
     path.write_text(
         json.dumps([{"audio": "/data/upload/1/a.wav", "label": [{"start": 1, "end": 2, "labels": ["dog"]}]}])
     )

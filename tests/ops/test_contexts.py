@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
@@ -208,3 +212,31 @@ def test_the_references_have_derivatives_in_forward_mode(name: str) -> None:
     after, before = (reference(*(x + step * t for x, t in zip(inputs, tangents, strict=True))) for step in (h, -h))
     for tangent, a, b in zip(found, after, before, strict=True):
         torch.testing.assert_close(tangent, (a - b) / (2 * h), rtol=1e-5, atol=1e-6)
+
+
+FORKED = """
+import os, signal, torch
+from task_aware import ops
+
+def use():
+    torch.rand(4, 100_000).exp().sum()
+    ops.reorder(torch.rand(8, 2, 50_000), torch.tensor([[1, 0]] * 8))
+
+torch.set_num_threads(2)
+use()
+child = os.fork()
+if child == 0:
+    signal.alarm(30)
+    use()
+    os._exit(torch.get_num_threads())
+print(os.waitpid(child, 0)[1], torch.get_num_threads())
+"""
+
+
+def test_a_process_forked_after_the_use_of_threads_does_not_wait_for_them() -> None:
+    """As `multiprocessing` does on Linux: its processes may use a predictor that their parent has used."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "MKL_"))}
+    found = subprocess.run([sys.executable, "-c", FORKED], env=environment, capture_output=True, text=True, timeout=120)
+    status, threads = map(int, found.stdout.split())
+    assert not os.WIFSIGNALED(status) or os.WTERMSIG(status) != signal.SIGALRM, "the child waited for ever"
+    assert (os.WEXITSTATUS(status), threads) == (1, 2), found.stderr

@@ -15,6 +15,7 @@ from task_aware.base.errors import DataError
 from task_aware.data.recordings import cache_folder
 from task_aware.synthesis import build as build_module
 from task_aware.synthesis import builtin_corpus, cache
+from task_aware.synthesis.cache import make_corpus
 
 
 def stand_in_build(root: Path, *, seed: int, size: str, progress: bool) -> None:
@@ -48,6 +49,13 @@ def test_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, t
 def test_the_second_call_only_looks(tiny_corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache, "build", never_build)
     assert builtin_corpus(tiny_corpus.parent, size="tiny", progress=False) == tiny_corpus
+
+
+@pytest.mark.parametrize("manifest", ["[]", "null", "[" * 100_000])
+def test_a_folder_with_another_manifest_is_not_the_corpus(tmp_path: Path, manifest: str) -> None:
+    (tmp_path / "manifest.json").write_text(manifest)
+    with pytest.raises(DataError, match="holds something other than the built-in corpus"):
+        make_corpus(tmp_path, size="tiny", progress=False)
 
 
 def test_size_and_seed_have_folders_of_their_own(quick_build: None, tmp_path: Path) -> None:
