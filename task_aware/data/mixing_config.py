@@ -31,6 +31,8 @@ class MixingConfig:
             (`metadata/levels.tsv`), or -32, the level of the built-in corpus, where there is no such table.
         reverb: convolve each source with a room impulse response; all of a mixture come from one room.
         max_rir_seconds: length at which room impulse responses are cut, seconds.
+        rir_receiver: of SOFA files, the receiver to take, counted from 0; null takes all, each as a room of its own.
+        rir_measurements: of SOFA files, the measurements to take, counted from 0; null takes all.
     """
 
     n_events: tuple[int, int] = (2, 4)
@@ -42,6 +44,8 @@ class MixingConfig:
     reference_db: float | None = -30.0
     reverb: bool = True
     max_rir_seconds: float = 0.5
+    rir_receiver: int | None = None
+    rir_measurements: list[int] | None = None
 
     def __post_init__(self) -> None:
         self.validate()
@@ -92,3 +96,7 @@ class MixingConfig:
             raise ValueError(f"mixing.reference_db must be finite, got {self.reference_db}.")
         if not (math.isfinite(self.max_rir_seconds) and self.max_rir_seconds > 0):
             raise ValueError(f"mixing.max_rir_seconds must be above 0, got {self.max_rir_seconds}.")
+        if self.rir_receiver is not None and self.rir_receiver < 0:
+            raise ValueError(f"mixing.rir_receiver must be 0 or more, got {self.rir_receiver}.")
+        if self.rir_measurements is not None and (not self.rir_measurements or min(self.rir_measurements) < 0):
+            raise ValueError(f"mixing.rir_measurements must be numbers from 0 on, got {self.rir_measurements}.")
