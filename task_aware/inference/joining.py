@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from task_aware import ops
@@ -111,8 +110,8 @@ class Join:
         now, before = (x.unflatten(0, (-1, size)) for x in (mel[..., :shared], last_mel[..., -shared:]))
         order = ops.pit_loss(now, before).permutation  # of the sources of each class, or of all
         mel = ops.reorder(mel.unflatten(0, (-1, size)), order).flatten(0, 1)
-        rows = order + size * torch.arange(len(order), device=order.device)[:, None]
-        return waveform[rows.flatten().cpu().numpy()], mel
+        rows = (order.cpu().numpy() + size * np.arange(len(order))[:, None]).ravel()
+        return waveform[[*rows, *range(len(rows), len(waveform))]], mel  # what is left of the recording stays the last
 
     def scores(self) -> list[np.ndarray]:
         """Frame probabilities of the whole recording, `[T', C]`: the model's and, of a separator, the detector's."""
