@@ -100,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise ValueError(f"{checkpoint} is a detector, but --audio needs a separator")
     audio = options.audio or (options.html and predictor.separator is not None)
     asked = {name: options[name] for name in ("scores", "plot", "html", "export")}
-    wanted = Wanted(audio=audio, sources=predictor.source_names, layout=options.audio_layout, **asked)
+    wanted = Wanted(audio=audio, sources=predictor.source_labels, layout=options.audio_layout, **asked)
     outputs = Outputs(options.out, wanted)
     recordings = shard(select_recordings(inputs, outputs), options.shard)
     claim(options.out, shared=options.shard is not None)

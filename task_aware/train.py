@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sizes = preset(
         config.separator.preset,
         n_mels=detector.feature_config.n_mels,
-        n_sources=len(detector.labels) if of_classes else config.separator.n_sources,
+        n_sources=len(detector.labels) * config.separator.slots_per_class if of_classes else config.separator.n_sources,
         causal=config.separator.causal,
     )
     if of_classes and config.separator.conditioned:

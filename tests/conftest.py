@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -78,6 +79,24 @@ def class_separator(small_detector: CRNN) -> ClassSeparator:
     return ClassSeparator(MaskNetwork(config), small_detector, merge="own").eval()
 
 
+def with_second_slots(separator: ClassSeparator) -> ClassSeparator:
+    """The same with two slots for each class, the first of which is the source that it had."""
+    sizes = dataclasses.replace(separator.mask_network.config, n_sources=20)
+    network, (_, mask) = MaskNetwork(sizes), separator.mask_network.mask
+    weights = separator.mask_network.state_dict()
+    for name, parameter in (("mask.1.weight", mask.weight), ("mask.1.bias", mask.bias)):
+        of_classes = parameter.detach().unflatten(0, (10, 32))
+        weights[name] = torch.stack([of_classes, torch.randn_like(of_classes)], 1).flatten(0, 2)
+    network.load_state_dict(weights)
+    return ClassSeparator(network, separator.detector, merge=separator.merge).eval()
+
+
+@pytest.fixture
+def slotted_separator(class_separator: ClassSeparator) -> ClassSeparator:
+    """`class_separator` with a second slot for each class."""
+    return with_second_slots(class_separator)
+
+
 @pytest.fixture(scope="session")
 def make_batch() -> Callable[..., TrainingBatch]:
     """Batches for `small_separator`: two mixtures of three events, a weakly labelled clip and two without labels."""
@@ -151,3 +170,9 @@ def causal_class_separator(causal_detector: CRNN) -> ClassSeparator:
         conditioning=condition_size(causal_detector),
     )  # fmt: skip
     return ClassSeparator(MaskNetwork(sizes), causal_detector, merge="own_average").eval()
+
+
+@pytest.fixture
+def causal_slotted_separator(causal_class_separator: ClassSeparator) -> ClassSeparator:
+    """`causal_class_separator` with a second slot for each class."""
+    return with_second_slots(causal_class_separator)

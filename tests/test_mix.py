@@ -43,6 +43,16 @@ def test_soundscapes_are_the_sum_of_their_images(tiny_corpus, tmp_path):
             assert sounding.sum() > 0.5 * image.sum() > 0
 
 
+def test_a_second_source_of_a_class_has_a_name_of_its_own(tiny_corpus, tmp_path):
+    run(tiny_corpus, tmp_path, "-n=6", "--mixing.n_events=[2,2]", "--mixing.dupse_rate=1")
+    for clip in read_split(tmp_path, "synthetic").clips:
+        parts = {path.stem: read_audio(path) for path in (tmp_path / IMAGES / clip.path.stem).iterdir()}
+        (label,) = {event.label for event in clip.events}
+        assert parts.keys() == {label, f"{label}_2", "background"}
+        assert np.array_equal(read_audio(clip.path), sum(parts.values()))
+    assert soundscapes._names(["Cat", "Cat", "Cat_2", "Cat_2"]) == ["Cat", "Cat_3", "Cat_2", "Cat_2_2"]
+
+
 def test_a_seed_gives_the_same_files_and_is_not_overwritten(tiny_corpus, tmp_path):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         run(tiny_corpus, tmp_path / name, "-n=5", f"--seed={seed}")

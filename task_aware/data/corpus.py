@@ -86,7 +86,13 @@ class Corpus:
                 )
                 config = replace(config, reverb=False)
             else:
-                rooms = RirBank(self.rirs_folder, max_seconds=config.max_rir_seconds, sample_rate=self.sample_rate)
+                rooms = RirBank(
+                    self.rirs_folder,
+                    max_seconds=config.max_rir_seconds,
+                    sample_rate=self.sample_rate,
+                    receiver=config.rir_receiver,
+                    measurements=config.rir_measurements,
+                )
                 _log.info("%s", rooms.describe())
         return DynamicMixer(
             bank,

@@ -10,6 +10,9 @@ from task_aware.base.errors import DataError
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg")
 
+#: Those of room impulse responses.
+RESPONSE_SUFFIXES = (*AUDIO_SUFFIXES, ".sofa")
+
 #: Folders that systems keep beside the user's: trash, thumbnails, what is left of archives. Hidden ones are others.
 SYSTEM_FOLDERS = {"__MACOSX", "$RECYCLE.BIN", "System Volume Information", "lost+found", "@eaDir", "#recycle"}
 

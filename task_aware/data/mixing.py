@@ -12,6 +12,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,7 +33,8 @@ class MixturePlan(NamedTuple):
     """The recordings, positions and levels that make up a mixture.
 
     Row s holds all events of one class, scaled so that the loudest has RMS 1 over its active part and the others keep
-    their level relative to it. Rows are in the order of the labels, followed by the unused ones.
+    their level relative to it; if classes are doubled (`dupse_rate`), each event has a row. Rows are in the order of
+    the labels, followed by the unused ones.
 
     Attributes:
         sources: the events and their positions in the rows.
@@ -158,33 +160,35 @@ class DynamicMixer:
         generator = np.random.default_rng([self.seed, index])
         config = self.config
         drawn = self._draw_events(generator, int(generator.integers(self._fewest, self._most + 1)))
-        levels = generator.uniform(*config.foreground_db, size=len(drawn))
+        levels = generator.uniform(*config.foreground_db, size=max(1, len(drawn)))  # a background refers to one
         assert config.reference_db is not None
         gain_db = config.reference_db + generator.uniform(*config.gain_db)
 
-        present = sorted({label for label, _ in drawn}, key=self._encoder.index)
+        rows = self._rows([label for label, _ in drawn])
         gains = np.zeros(self.n_sources, dtype=np.float32)
         labels = np.full(self.n_sources, -1, dtype=np.int64)
-        labels[: len(present)] = [self._encoder.index(label) for label in present]
-        rirs, responses = self._draw_rirs(generator, len(present))
+        labels[: len(rows)] = [self._encoder.index(drawn[members[0]][0]) for members in rows]
+        rirs, responses = self._draw_rirs(generator, len(rows))
         sources: list[Stretch] = []
-        events: list[Event] = []
-        for row, label in enumerate(present):
-            members = [number for number, (name, _) in enumerate(drawn) if name == label]
+        spans: dict[str, list[tuple[int, int]]] = {}
+        for row, members in enumerate(rows):
             loudest = max(levels[number] for number in members)
-            spans = []
             dry = wet = 0.0
             starts = self._place(generator, [drawn[number][1].length for number in members])
             for number, start in zip(members, starts, strict=True):
                 part = drawn[number][1]
                 scale = _linear(levels[number] - loudest) / part.active.rms
                 sources.append(_stretch(part, row, start, scale))
-                spans.append((start + part.active.first, start + part.active.last))
+                spans.setdefault(drawn[number][0], []).append((start + part.active.first, start + part.active.last))
                 energy = scale**2 * part.active.energy
                 dry += energy
                 wet += energy * (room_gain(part.recording.power(), responses[row]) ** 2 if responses else 1.0)
             gains[row] = _linear(gain_db + loudest) * math.sqrt(dry / wet)
-            events += [Event(first / self.sample_rate, last / self.sample_rate, label) for first, last in _join(spans)]
+        events = [
+            Event(first / self.sample_rate, last / self.sample_rate, label)
+            for label, of_label in spans.items()
+            for first, last in _join(of_label)
+        ]
         return MixturePlan(
             sources=tuple(sources),
             rirs=tuple(rirs),
@@ -205,7 +209,7 @@ class DynamicMixer:
             samples += [self.rirs.read(at.path).samples for at in rirs]
         samples += [self.soundbank.read(at.path).samples[at.first : at.first + at.length] for at in backgrounds]
         return PackedMixtures(
-            torch.from_numpy(np.concatenate(samples)),
+            torch.from_numpy(np.concatenate([np.empty(0, dtype=np.int16), *samples])),
             sources,
             rirs,
             backgrounds,
@@ -215,16 +219,35 @@ class DynamicMixer:
             fade=self._fade,
         )
 
+    def _rows(self, labels: Sequence[str]) -> list[list[int]]:
+        """The numbers of the events in each row, by their labels."""
+        ordered = sorted(range(len(labels)), key=lambda number: self._encoder.index(labels[number]))
+        if self.config.dupse_rate:
+            return [[number] for number in ordered]
+        return [list(group) for _, group in groupby(ordered, key=lambda number: labels[number])]
+
     def _draw_events(self, generator: np.random.Generator, count: int) -> list[tuple[str, _Part]]:
         if self.config.distinct_classes:
             labels = list(self.soundbank.foreground)
             chosen = [labels[choice] for choice in generator.permutation(len(labels))[:count]]
+            if self.config.dupse_rate and count > 1 and generator.random() < self.config.dupse_rate:
+                return self._draw_double(generator, chosen)
             return [(label, self._draw_part(generator, self.soundbank.foreground[label])) for label in chosen]
         # a recording occurs only once in a mixture, unless there are fewer recordings than events
         available = len(self._recordings)
         numbers = generator.choice(available, size=min(count, available), replace=False)
         recordings = [self._recordings[number] for number in np.resize(numbers, count)]
         return [(label, self._draw_part(generator, [path])) for label, path in recordings]
+
+    def _draw_double(self, generator: np.random.Generator, chosen: Sequence[str]) -> list[tuple[str, _Part]]:
+        """Events of these classes, but that the last one is of another's class, if that has two recordings."""
+        bank = self.soundbank.foreground
+        drawn = [(label, self._draw_part(generator, bank[label])) for label in chosen[:-1]]
+        several = [(label, part.path) for label, part in drawn if len(bank[label]) > 1]
+        if not several:
+            return [*drawn, (chosen[-1], self._draw_part(generator, bank[chosen[-1]]))]
+        label, used = several[int(generator.integers(len(several)))]
+        return [*drawn, (label, self._draw_part(generator, [path for path in bank[label] if path != used]))]
 
     def _draw_part(self, generator: np.random.Generator, paths: Sequence[Path]) -> _Part:
         """Draws one of `paths`, or a stretch of it that fits into the clip."""

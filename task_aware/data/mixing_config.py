@@ -18,9 +18,12 @@ class MixingConfig:
     loudest one). Reverberation preserves it to about 1 dB.
 
     Attributes:
-        n_events: range of the number of foreground events per mixture.
+        n_events: range of the number of foreground events per mixture; from 0 on, some mixtures have none.
         distinct_classes: draw distinct classes with equal probability and one event of each; otherwise draw
             recordings with equal probability, so that several events may share a class.
+        dupse_rate: probability with which a mixture of two or more events has two of one class, from different
+            recordings and in different places of the room, each of them a source of its own; with distinct classes only
+            (the name is that of DCASE 2026 task 4).
         foreground_db: range of the level of each event, dB relative to `reference_db`.
         background_db: range of the level of the background, dB. If `background_reference` is "loudest", both bounds
             are relative to the loudest event. If it is "quietest_ceiling", the lower bound is a level like
@@ -31,10 +34,13 @@ class MixingConfig:
             (`metadata/levels.tsv`), or -32, the level of the built-in corpus, where there is no such table.
         reverb: convolve each source with a room impulse response; all of a mixture come from one room.
         max_rir_seconds: length at which room impulse responses are cut, seconds.
+        rir_receiver: of SOFA files, the receiver to take, counted from 0; null takes all, each as a room of its own.
+        rir_measurements: of SOFA files, the measurements to take, counted from 0; null takes all.
     """
 
     n_events: tuple[int, int] = (2, 4)
     distinct_classes: bool = True
+    dupse_rate: float = 0.0
     foreground_db: tuple[float, float] = (-10.0, 0.0)
     background_db: tuple[float, float] = (-25.0, -8.0)
     background_reference: Literal["loudest", "quietest_ceiling"] = "loudest"
@@ -42,6 +48,8 @@ class MixingConfig:
     reference_db: float | None = -30.0
     reverb: bool = True
     max_rir_seconds: float = 0.5
+    rir_receiver: int | None = None
+    rir_measurements: list[int] | None = None
 
     def __post_init__(self) -> None:
         self.validate()
@@ -75,8 +83,15 @@ class MixingConfig:
             bounds = getattr(self, name)
             if len(bounds) != 2 or not all(map(math.isfinite, bounds)) or bounds[0] > bounds[1]:
                 raise ValueError(f"mixing.{name} must be two finite numbers, the lower one first, got {bounds}.")
-        if self.n_events[0] < 1:
-            raise ValueError(f"mixing.n_events must start at 1 or more, got {self.n_events}.")
+        if self.n_events[0] < 0 or self.n_events[1] < 1:
+            raise ValueError(f"mixing.n_events must start at 0 or more and end at 1 or more, got {self.n_events}.")
+        if not 0 <= self.dupse_rate <= 1:
+            raise ValueError(f"mixing.dupse_rate must be between 0 and 1, got {self.dupse_rate}.")
+        if self.dupse_rate and not self.distinct_classes:
+            raise ValueError(
+                f"mixing.dupse_rate is {self.dupse_rate:g}, but classes are not distinct anyway; set it to 0, or turn "
+                "mixing.distinct_classes on."
+            )
         if self.background_reference not in ("loudest", "quietest_ceiling"):
             raise ValueError(
                 'mixing.background_reference must be "loudest" or "quietest_ceiling", got '
@@ -92,3 +107,7 @@ class MixingConfig:
             raise ValueError(f"mixing.reference_db must be finite, got {self.reference_db}.")
         if not (math.isfinite(self.max_rir_seconds) and self.max_rir_seconds > 0):
             raise ValueError(f"mixing.max_rir_seconds must be above 0, got {self.max_rir_seconds}.")
+        if self.rir_receiver is not None and self.rir_receiver < 0:
+            raise ValueError(f"mixing.rir_receiver must be 0 or more, got {self.rir_receiver}.")
+        if self.rir_measurements is not None and (not self.rir_measurements or min(self.rir_measurements) < 0):
+            raise ValueError(f"mixing.rir_measurements must be numbers from 0 on, got {self.rir_measurements}.")

@@ -19,6 +19,7 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from task_aware.base.errors import DataError, RecordingError
+from task_aware.data import sofa
 from task_aware.data.audio import read_audio
 from task_aware.data.levels import (
     SPECTRUM_BINS,
@@ -252,7 +253,11 @@ class Recordings:
         path = self.root / name
         entry: dict[str, Any] = {"state": _state(path)}
         try:
-            samples = read_audio(path, self.sample_rate, channel=self._channel)
+            samples = (
+                sofa.read_response(path, self.sample_rate)
+                if sofa.is_sofa(path)
+                else read_audio(path, self.sample_rate, channel=self._channel)
+            )
             peak = float(np.abs(samples).max())
             if peak > LOUDEST_PEAK:
                 raise RecordingError(f"{path} reaches {peak:.3g}, but full scale is 1; replace or remove it.")
@@ -301,7 +306,7 @@ def _state(path: Path) -> list[int] | None:
     file system's entry is neither.
     """
     try:
-        found = path.stat()
+        found = sofa.file_of(path).stat()
     except OSError:
         return None
     return [found.st_size, found.st_mtime_ns, found.st_ctime_ns]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from task_aware.base.errors import DataError
+from task_aware.base.errors import DataError, RecordingError
 from task_aware.base.tables import read_rows
-from task_aware.data.finding import find_audio
+from task_aware.data import sofa
+from task_aware.data.finding import RESPONSE_SUFFIXES, find_audio
 from task_aware.data.recordings import Recording, Recordings
 
 
@@ -19,7 +21,13 @@ class RirFiles(NamedTuple):
     missing: tuple[str, ...]
 
 
-def list_rirs(root: str | Path, split: str = "train") -> RirFiles:
+def list_rirs(
+    root: str | Path,
+    split: str = "train",
+    *,
+    receiver: int | None = None,
+    measurements: Sequence[int] | None = None,
+) -> RirFiles:
     """Finds the responses by room, in the layouts of `RirBank`. Raises DataError if there are none."""
     folder = Path(root)
     for below in ("rir_data", split):
@@ -27,21 +35,31 @@ def list_rirs(root: str | Path, split: str = "train") -> RirFiles:
             folder = folder / below
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; expected one with room impulse responses.")
-    paths = find_audio(folder, folder)
+    paths = find_audio(folder, folder, RESPONSE_SUFFIXES)
     if not paths:
-        raise DataError(f"{folder} has no .wav, .flac or .ogg file; expected room impulse responses.")
+        raise DataError(f"{folder} has no .wav, .flac, .ogg or .sofa file; expected room impulse responses.")
     table = folder / "rirs.tsv"
     names = _read_rooms(table) if table.is_file() else {}
     rooms: dict[str, list[Path]] = {}
     for path in paths:
         name = path.as_posix()
-        own = f"folder {path.parent.as_posix()}" if len(path.parts) > 1 else f"file {name}"
-        rooms.setdefault(f"room {names[name]}" if name in names else own, []).append(path)
+        in_folder = len(path.parts) > 1 and not sofa.is_sofa(path)
+        own = f"folder {path.parent.as_posix()}" if in_folder else f"file {name}"
+        room = f"room {names[name]}" if name in names else own
+        if not sofa.is_sofa(path):
+            rooms.setdefault(room, []).append(path)
+            continue
+        try:
+            found = sofa.list_responses(folder / path, path, receiver=receiver, measurements=measurements)
+        except RecordingError:  # reported when it is decoded
+            found = {"broken": [path]}
+        for at, responses in found.items():
+            rooms.setdefault(f"{room}, {at}", []).extend(responses)
     return RirFiles(folder, rooms, tuple(sorted(set(names) - {path.as_posix() for path in paths})))
 
 
 class RirBank:
-    """Room impulse responses (RIRs) by room: channel 0 of each, aligned, cut, decoded once and cached (`Recordings`).
+    """Room impulse responses (RIRs) by room: channel 0 of a file, aligned, cut, decoded once and cached (`Recordings`).
 
     Each begins 1 ms before its direct sound, `levels.direct_sound`. What comes before, such as the way from the source,
     the latency of a measurement, or the delay of a simulator's filters, would put every sound behind its label.
@@ -51,6 +69,9 @@ class RirBank:
     - FUSS: every folder with recordings (`rirs_*/`) is a room;
     - a flat folder with `rirs.tsv`, whose columns `filename` and `room` group the recordings by room;
     - a flat folder without it: every recording is a room of its own.
+
+    A SOFA file, anywhere in them, is a room of its own unless rirs.tsv names another. Each of its measurements is a
+    response; each of its receivers hears them in a room of its own, so that a mixture is what one of them got.
 
     Attributes:
         rooms: the usable paths of each room, relative to `folder`, sorted by name.
@@ -63,6 +84,7 @@ class RirBank:
         split: the split of FUSS to use.
         sample_rate: sample rate to decode to, Hz.
         max_broken: share of the recordings that may be unusable.
+        receiver, measurements: those of SOFA files to take, counted from 0; default: all.
 
     Raises:
         DataError: the folder is missing or has no usable recordings, too many are unusable, rirs.tsv cannot be read, or
@@ -77,10 +99,12 @@ class RirBank:
         split: str = "train",
         sample_rate: int = 16000,
         max_broken: float = 0.1,
+        receiver: int | None = None,
+        measurements: Sequence[int] | None = None,
     ) -> None:
         if not max_seconds > 0:
             raise ValueError(f"max_seconds must be above 0, got {max_seconds}.")
-        self.folder, rooms, self.missing = list_rirs(root, split)
+        self.folder, rooms, self.missing = list_rirs(root, split, receiver=receiver, measurements=measurements)
         self.sample_rate = sample_rate
         self.max_samples = max(1, round(max_seconds * sample_rate))
         self._recordings = Recordings(
@@ -93,6 +117,7 @@ class RirBank:
             responses=True,
             max_samples=self.max_samples,
         )
+        sofa.forget()
         usable = (self._recordings.usable(rooms[room]) for room in sorted(rooms))
         self.rooms = [room for room in usable if room]
         if not self.rooms:

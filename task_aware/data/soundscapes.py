@@ -27,7 +27,7 @@ class Soundscape(NamedTuple):
 
     Attributes:
         parts: the signals that sum exactly to the mixture, by their names in files: the image of each class
-            (`safe_name`), and `background`.
+            (`safe_name`; of a second source of the class with `_2`), and `background`.
         gain: factor applied to all signals to stay within full scale; 1 if none was needed.
     """
 
@@ -45,12 +45,24 @@ def soundscapes(mixer: DynamicMixer, count: int, labels: Sequence[str]) -> Itera
         dry = mixer.pack(plans).unpack()
         mixed = ops.reverb_mix(*dry)
         for b, plan in enumerate(plans):
-            rows = [safe_name(labels[label]) for label in plan.labels if label >= 0]
+            rows = _names([safe_name(labels[label]) for label in plan.labels if label >= 0])
             parts = dict(zip([*rows, "background"], [*mixed.images[b, : len(rows)], dry.background[b]], strict=True))
             peak = max(float(part.abs().max()) for part in (mixed.mixture[b], *parts.values()))
             gain = LARGEST / max(peak, LARGEST)
             rounded = {name: np.rint(gain * 32768 * part.numpy()) / 32768 for name, part in parts.items()}
             yield Soundscape(sum(rounded.values(), np.zeros(1)), rounded, plan.events, gain)
+
+
+def _names(rows: Sequence[str]) -> list[str]:
+    """The names of rows, numbered from the second of a name on; none is that of another."""
+    found: list[str] = []
+    for name in rows:
+        number, unique = 1, name
+        while unique in found or (number > 1 and unique in rows):
+            number += 1
+            unique = f"{name}_{number}"
+        found.append(unique)
+    return found
 
 
 def write_soundscape(folder: Path, name: str, soundscape: Soundscape) -> None:
@@ -63,4 +75,4 @@ def write_soundscape(folder: Path, name: str, soundscape: Soundscape) -> None:
 def own_files(labels: Sequence[str]) -> re.Pattern[str]:
     """The names of what `write_soundscape` writes, and of pictures, below `soundscapes` or `images`; also cut off."""
     parts = "|".join(map(re.escape, [*map(safe_name, labels), "background"]))
-    return re.compile(rf"\.?\d{{5,}}\.wav(\.\d+\.tmp)?|\d{{5,}}/\.?(({parts})\.wav|mixture\.png)(\.\d+\.tmp)?")
+    return re.compile(rf"\.?\d{{5,}}\.wav(\.\d+\.tmp)?|\d{{5,}}/\.?(({parts})(_\d+)?\.wav|mixture\.png)(\.\d+\.tmp)?")

@@ -13,6 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from task_aware.base.errors import DataError, RecordingError
+from task_aware.data import sofa
 from task_aware.data.audio import audio_header, read_audio
 from task_aware.data.classes import classes_of
 from task_aware.data.desed import MAX_MISSING, SPLITS, Split, read_split, split_paths
@@ -44,10 +45,12 @@ class Probe(NamedTuple):
 def probe(path: Path, *, decode: bool, channel: int | None = None, response: bool = False) -> Probe:
     """Reads a recording's header; with `decode`, the whole recording. A room impulse `response` has no offset."""
     try:
-        header = audio_header(path)
+        in_sofa = response and sofa.is_sofa(path)
+        header = sofa.response_header(path) if in_sofa else audio_header(path)
         if not decode:
             return Probe(*header)
-        samples = read_audio(path, header.sample_rate, channel=channel)
+        rate = header.sample_rate
+        samples = sofa.read_response(path, rate) if in_sofa else read_audio(path, rate, channel=channel)
         offset = 0.0 if response else constant_offset(samples, header.sample_rate)
         return Probe(*header, float(np.abs(samples - np.float32(offset)).max()), offset)
     except RecordingError as error:
@@ -182,6 +185,7 @@ def _probe_all(
         for (path, _), result in zip(tasks, found, strict=True):
             report.probes[path] = result
             bar.update()
+    sofa.forget()
 
 
 def _judge(report: Report, name: str, paths: Sequence[Path]) -> None:

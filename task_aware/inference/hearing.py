@@ -142,8 +142,7 @@ def hear(predictor: Listener, recording: str | os.PathLike[str] | np.ndarray, sa
     sources: dict[str, np.ndarray] = {}
     if parts:
         every = dict(zip(predictor.source_names, np.concatenate(parts, axis=-1), strict=True))
-        kept = result.kept_sources(predictor.source_names)
-        sources = {source: every[source] for source in kept}
+        sources = {source: every[source] for source in result.kept}
         if REST in sources:  # with the sources of classes that were not heard
             sources[REST] = sources[REST] + sum(every[source] for source in every.keys() - sources.keys())
     return Hearing(

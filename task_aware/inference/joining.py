@@ -67,12 +67,17 @@ class Join:
 
     Args:
         windowing: how the windows were cut.
-        ordered: the sources have the same order in all windows, as sources of classes do.
+        slots: of sources of classes, the number for each class, within which their order may differ from window to
+            window; None for free sources, which may have any order.
+
+    Attributes:
+        energies: those of the sources so far, `[S]`; None without waveforms.
     """
 
-    def __init__(self, windowing: Windowing, *, ordered: bool = False) -> None:
+    def __init__(self, windowing: Windowing, *, slots: int | None = None) -> None:
         self.windowing = windowing
-        self._is_ordered = ordered
+        self.energies: np.ndarray | None = None
+        self._slots = slots
         self._frames = OverlapAdd(windowing.overlap // windowing.pooling)  # of one row, or two with the detector alone
         self._parts: list[np.ndarray] = []
         self._waveforms = OverlapAdd(windowing.overlap * windowing.hop)
@@ -88,18 +93,25 @@ class Join:
         waveform, mel = self._ordered(first, answer.waveform, answer.mel)
         self._last = first, mel
         done = [self._waveforms.add(first * self.windowing.hop, waveform)]
-        return [*done, self._waveforms.finish()] if answer.window.last else done
+        done += [self._waveforms.finish()] if answer.window.last else []
+        energies = sum(np.square(samples, dtype=np.float64).sum(-1) for samples in done)
+        self.energies = energies if self.energies is None else self.energies + energies
+        return done
 
     def _ordered(self, first: int, waveform: np.ndarray, mel: Tensor) -> tuple[np.ndarray, Tensor]:
         """Reorders the sources to match those of the previous window best, where the two overlap."""
-        if self._last is None or self._is_ordered:
+        if self._last is None or self._slots == 1:
             return waveform, mel
         last_first, last_mel = self._last
         shared = last_first + last_mel.shape[-1] - first
         if shared <= 0:
             return waveform, mel
-        order = ops.pit_loss(mel[None, ..., :shared], last_mel[None, ..., -shared:]).permutation
-        return waveform[order[0].cpu().numpy()], ops.reorder(mel[None], order)[0]
+        size = self._slots or len(mel)
+        now, before = (x.unflatten(0, (-1, size)) for x in (mel[..., :shared], last_mel[..., -shared:]))
+        order = ops.pit_loss(now, before).permutation  # of the sources of each class, or of all
+        mel = ops.reorder(mel.unflatten(0, (-1, size)), order).flatten(0, 1)
+        rows = (order.cpu().numpy() + size * np.arange(len(order))[:, None]).ravel()
+        return waveform[[*rows, *range(len(rows), len(waveform))]], mel  # what is left of the recording stays the last
 
     def scores(self) -> list[np.ndarray]:
         """Frame probabilities of the whole recording, `[T', C]`: the model's and, of a separator, the detector's."""

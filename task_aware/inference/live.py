@@ -133,7 +133,7 @@ class FrameStream:
         """The sources' features `[1, S, F, n]` in the next frames of the mixture, `[1, F, n]` each."""
         if isinstance(self.model, ClassSeparator) and self.condition is not None:
             condition = self.condition.of_next(features)
-            return self.model.separate_classes(mel, condition, self.model.all_sources(mel)).features
+            return self.model.separate_classes(mel, condition, self.model.all_classes(mel)).features
         return cast(Separator, self.model).separate(mel).features
 
     def _answer(self, features: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
@@ -38,14 +38,14 @@ BLOCK = 2**20
 
 @dataclass(frozen=True)
 class Wanted:
-    """The outputs to write for each recording besides its events."""
+    """The outputs to write for each recording besides its events; of the sources, the class of each by its name."""
 
     scores: bool = False
     plot: bool = False
     audio: bool = False
     html: bool = False
     export: Format | None = None
-    sources: tuple[str, ...] = ()
+    sources: Mapping[str, str] = field(default_factory=dict)
     layout: Layout = "flac"
 
     def __post_init__(self) -> None:
@@ -53,8 +53,8 @@ class Wanted:
         if self.audio and self.layout == "s5":
             if REST not in self.sources:
                 raise ValueError("the layout s5 needs a separator with sources of classes; this one has free sources")
-            for name in self.sources:
-                source_name("", 0, name)
+            for label in self.sources.values():
+                source_name("", 0, label)
 
 
 @dataclass(frozen=True)
@@ -78,15 +78,14 @@ class Outputs:
         stem = self.root / "audio" / recording.stem
         if self.wanted.layout == "s5":
             return {
-                name: stem.with_name(source_name(stem.name, number, name))
-                for number, name in enumerate(self.wanted.sources)
+                name: stem.with_name(source_name(stem.name, number, label))
+                for number, (name, label) in enumerate(self.wanted.sources.items())
             }
         return {name: stem.with_name(f"{stem.name}.{source_file(name)}.flac") for name in self.wanted.sources}
 
     def kept_sources(self, result: Result) -> Sequence[str]:
         """The sources that have a file in the end; what is left without them has none in the layout s5."""
-        kept = result.kept_sources(self.wanted.sources)
-        return kept if self.wanted.layout == "flac" else [name for name in kept if name != REST]
+        return result.kept if self.wanted.layout == "flac" else [name for name in result.kept if name != REST]
 
     def labels(self, recording: Recording) -> Path:
         """The file for annotation programs without its suffix."""
@@ -115,7 +114,8 @@ class Outputs:
         if self.wanted.audio and self.wanted.layout == "s5":
             files = self.sources(recording)
             heard = {row[2] for _, row in list(read_rows(self.events(recording)))[1:]}
-            return all(files[label].is_file() for label in heard if label in files)
+            written = {label for name, label in self.wanted.sources.items() if files[name].is_file()}
+            return heard & set(self.wanted.sources.values()) <= written
         return True
 
     def check_names(self, recording: Recording) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -20,7 +20,7 @@ from task_aware.data.offset import remove_offset, without_offset
 from task_aware.data.samples import as_float, check_level
 from task_aware.inference.hearing import Hearing, hear
 from task_aware.inference.joining import Join
-from task_aware.inference.result import REST, Result
+from task_aware.inference.result import REST, Result, heard_sources
 from task_aware.inference.runner import Runner
 from task_aware.inference.windows import Window, Windowing
 from task_aware.models.copies import listening_copy
@@ -110,12 +110,16 @@ class Predictor:
         return self.detector.labels
 
     @property
+    def source_labels(self) -> dict[str, str]:
+        """The class of each separated source by its name; of free sources and of `rest`, the last, their name."""
+        if self.separator is None:
+            return {}
+        return self.separator.source_labels | ({} if self.separator.slots is None else {REST: REST})
+
+    @property
     def source_names(self) -> tuple[str, ...]:
         """Names of the separated sources; none for a detector alone. The last one beside those of classes is `rest`."""
-        if self.separator is None:
-            return ()
-        rest = () if self.separator.sources == "free" else (REST,)
-        return (*self.separator.source_names, *rest)
+        return tuple(self.source_labels)
 
     @property
     def n_sources(self) -> int:
@@ -254,16 +258,13 @@ class Predictor:
                 joins.pop(key, None)
                 yield key, answer
             elif key not in failed:  # windows read before the error may be analysed after it
-                join = joins.setdefault(
-                    key,
-                    Join(self.windowing, ordered=self.separator is not None and self.separator.sources == "classes"),
-                )
+                join = joins.setdefault(key, Join(self.windowing, slots=getattr(self.separator, "slots", None)))
                 for sources in join.add(answer):
                     if sink is not None:
                         sink(key, sources)
                 if answer.window.last:
                     del joins[key]
-                    yield key, self._result(join.scores(), answer.window.stop / self.sample_rate)
+                    yield key, self._result(join, answer.window.stop / self.sample_rate)
 
     def _windows_of_row(self, batch: Mapping[str, Any], row: int) -> Iterator[Window]:
         if "waveform" in batch:
@@ -273,8 +274,9 @@ class Predictor:
             raise RecordingError(f"path is of type {type(path).__name__}; give the path of a recording as a string")
         return self.windowing.cut(self.read(Path(path)), str(path))
 
-    def _result(self, scores: Sequence[np.ndarray], seconds: float) -> Result | RecordingError:
-        """The result of the model's scores `[T', C]` and, of a separator, those of its detector alone."""
+    def _result(self, join: Join, seconds: float) -> Result | RecordingError:
+        """The result of a whole recording."""
+        scores = join.scores()
         if any(np.isnan(each).any() for each in scores):
             return RecordingError("the detector answers NaN for this recording; check the recording and the detector")
         events = [
@@ -288,7 +290,8 @@ class Predictor:
             )
             for each in scores
         ]
-        return Result(events[0], scores[0], seconds, events[1] if len(events) > 1 else None)
+        kept = heard_sources(events[0], self.source_labels, join.energies)
+        return Result(events[0], scores[0], seconds, events[1] if len(events) > 1 else None, kept)
 
     def _separator(self, purpose: str) -> Separator:
         if self.separator is None:

@@ -16,7 +16,7 @@ from task_aware.inference.windows import Window, Windowing
 from task_aware.models.opening import detector_of
 from task_aware.models.options import Precision
 from task_aware.models.projection import project
-from task_aware.models.system import Analysis, Separator, listen
+from task_aware.models.system import Analysis, ClassSeparator, Separator, listen
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -83,6 +83,8 @@ class Runner:
             return [(key, Answer(window, frames[i], alone=alone[i])) for i, (key, window) in enumerate(group)]
         waveforms = self._waveforms(waveform, mel, analysis, lead).cpu().numpy()
         sources = analysis.separation.mel.float()
+        if isinstance(self.separator, ClassSeparator) and self.separator.slots > 1:  # Join looks for their order
+            sources = analysis.all_sources(sources, len(self.separator.source_names))
         answers = []
         for i, (key, window) in enumerate(group):
             n_samples = window.stop - window.first * hop

@@ -15,8 +15,9 @@ def merge_sources(sources: Tensor, mixture: Tensor, rule: Merge, *, plausible: f
         sources: frame probabilities of each source, `[B, S, T', C]`.
         mixture: the detector's probabilities for the unseparated mixture, `[B, T', C]`.
         rule: `max` over the sources (best with much overlap), `average` of the mixture and that `max` (best on
-            ordinary clips), `noisy_or`, which is `1 - prod(1 - p)`, or `mean` over the sources. With a source for each
-            class (S = C): `own`, each class in its own source, or `own_average` of the mixture and that.
+            ordinary clips), `noisy_or`, which is `1 - prod(1 - p)`, or `mean` over the sources. With S / C sources
+            for each class, in the order of the classes: `own`, each class in the own source that has it most, or
+            `own_average` of the mixture and that.
         plausible: with `own` and `own_average`, the mixture's probability counts for classes that do not reach this in
             any frame of it.
     """
@@ -29,7 +30,7 @@ def merge_sources(sources: Tensor, mixture: Tensor, rule: Merge, *, plausible: f
     if rule == "mean":
         return sources.mean(1)
     if rule in ("own", "own_average"):
-        own = sources.diagonal(dim1=1, dim2=-1)
+        own = sources.unflatten(1, (sources.shape[-1], -1)).diagonal(dim1=1, dim2=-1).amax(1)
         own = own if rule == "own" else 0.5 * (mixture + own)
         return own if plausible <= 0 else torch.where(mixture.amax(1, keepdim=True) >= plausible, own, mixture)
     raise ValueError(

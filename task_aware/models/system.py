@@ -14,7 +14,7 @@ from task_aware.base import checkpoint
 from task_aware.base.errors import CheckpointError
 from task_aware.models.condition import condition_of
 from task_aware.models.crnn import CRNN
-from task_aware.models.detector import Detection, Detector, features_of, freeze
+from task_aware.models.detector import Detection, Detector, check_detector, features_of, freeze
 from task_aware.models.features import FeatureConfig
 from task_aware.models.merging import check_merge, merge_sources
 from task_aware.models.options import Merge
@@ -37,7 +37,7 @@ class SourceDetection(NamedTuple):
 
 
 class OwnDetection(NamedTuple):
-    """Probabilities of each asked class in its own source, frame `[B, K, T']` and clip `[B, K]`, and of all classes."""
+    """Probabilities of each asked class in its own sources, frame `[B, K, T']` and clip `[B, K]`; of all in all."""
 
     frame: Tensor
     clip: Tensor
@@ -85,6 +85,9 @@ class Separator(nn.Module):
     #: What the sources are, as a checkpoint has it.
     sources: Literal["free", "classes"] = "free"
 
+    #: The number of sources for each class; None for free ones.
+    slots: int | None = None
+
     def __init__(
         self,
         mask_network: MaskNetwork,
@@ -108,9 +111,14 @@ class Separator(nn.Module):
             detector.backend = backend
 
     @property
+    def source_labels(self) -> dict[str, str]:
+        """The class of each of the S sources of `separate`, by its name; of free sources, their name."""
+        return {name: name for name in (f"source_{k + 1}" for k in range(self.mask_network.config.n_sources))}
+
+    @property
     def source_names(self) -> tuple[str, ...]:
         """A name for each of the S sources of `separate`."""
-        return tuple(f"source_{k + 1}" for k in range(self.mask_network.config.n_sources))
+        return tuple(self.source_labels)
 
     def train(self, mode: bool = True) -> Separator:
         """Sets the mask network's mode; the detector stays in evaluation mode."""
@@ -155,12 +163,8 @@ class Separator(nn.Module):
         separation = self.separate(mixture_mel)
         sources = self.detect_sources(separation.features)
         merged = merge_sources(sources.frame, alone.frame, self.merge)
-        return Analysis(alone, separation, sources, merged, self.all_sources(mixture_mel))
-
-    def all_sources(self, mixture_mel: Tensor) -> Tensor:
-        """The indices of all S sources, for each mixture: int64 `[B, S]`."""
-        indices = torch.arange(self.mask_network.config.n_sources, device=mixture_mel.device)
-        return indices.expand(mixture_mel.shape[0], -1)
+        everything = torch.arange(self.mask_network.config.n_sources, device=mixture_mel.device)
+        return Analysis(alone, separation, sources, merged, everything.expand(mixture_mel.shape[0], -1))
 
     def save(self, path: str | os.PathLike[str], **notes: Any) -> None:
         """Writes a checkpoint of the mask network and of the detector if it is a `CRNN`; others are not saved."""
@@ -221,17 +225,21 @@ class Separator(nn.Module):
 
 
 class ClassSeparator(Separator):
-    """A separator with a source for each class of the detector, told what the detector found in the mixture.
+    """A separator with sources for each class of the detector, told what the detector found in the mixture.
 
     The detector runs on the mixture once. What it found conditions the mask network, which then separates only the
     classes that are asked for. The probability of a class is read from its own source alone, so that false alarms in
-    the others do not count.
+    the others do not count. A mask network with several masks for each class, its slots, separates as many sources of
+    one class; the probability is then the largest in these. Slots of a class follow one another, in any order.
 
     The arguments are those of `Separator`; `merge` is `own`, the probability in the own source, or `own_average`, half
     of that and half of the mixture's.
+
+    Raises ValueError as `Separator` does, or if not all classes have as many masks, or names of sources coincide.
     """
 
     sources = "classes"
+    slots: int
 
     #: A class is plausible in a mixture if its probability reaches this in any frame; with 0 all are.
     plausible: float = 0.5
@@ -239,10 +247,32 @@ class ClassSeparator(Separator):
     #: Whether to separate classes that are not plausible too, so that no shape depends on the mixtures.
     separates_all: bool = False
 
+    def __init__(self, mask_network: MaskNetwork, detector: nn.Module, **options: Any) -> None:
+        super().__init__(mask_network, detector, **options)
+        masks, classes = mask_network.config.n_sources, len(self.detector.labels)
+        if not classes or masks % classes:
+            raise ValueError(f"the mask network has {masks} masks for {classes} classes; give as many for each")
+        self.slots = masks // classes
+        if len(self.source_labels) < masks:
+            raise ValueError(f"two of the sources {', '.join(self.source_names)} have one name; rename a class")
+
     @property
-    def source_names(self) -> tuple[str, ...]:
-        """The classes, one for each of the C sources of `separate`."""
-        return self.detector.labels
+    def source_labels(self) -> dict[str, str]:
+        """The class of each source of `separate`, by its name: the class itself; of further slots, `Class_2`, ..."""
+        slots = range(self.slots)
+        return {f"{label}_{slot + 1}" if slot else label: label for label in self.detector.labels for slot in slots}
+
+    def each_slot(self, of_classes: Tensor) -> Tensor:
+        """Repeats what there is for each class for its slots: `[B, K]` -> `[B, K * slots]`."""
+        return of_classes[:, :, None].expand(-1, -1, self.slots).flatten(1)
+
+    def slots_of(self, asked: Tensor) -> Tensor:
+        """The sources of classes `[B, K]`, as indices of `source_names`: int64 `[B, K * slots]`."""
+        return (asked[:, :, None] * self.slots + torch.arange(self.slots, device=asked.device)).flatten(1)
+
+    def all_classes(self, mixture_mel: Tensor) -> Tensor:
+        """The indices of all C classes, for each mixture: int64 `[B, C]`."""
+        return torch.arange(len(self.detector.labels), device=mixture_mel.device).expand(mixture_mel.shape[0], -1)
 
     def ask(self, scores: Tensor, count: int) -> Tensor:
         """The `count` classes with the highest scores: `[B, C]` -> int64 `[B, count]`."""
@@ -257,22 +287,24 @@ class ClassSeparator(Separator):
     def separate_classes(
         self, mixture_mel: Tensor, condition: Tensor, asked: Tensor, mask_network: MaskNetwork | None = None
     ) -> Separation:
-        """The sources of the asked classes `[B, K]` in linear mel of mixtures `[B, F, T]`."""
+        """The sources `[B, K * slots, F, T]` of the asked classes `[B, K]` in linear mel of mixtures `[B, F, T]`."""
         network = mask_network or self.mask_network
         told = condition if network.config.conditioning else None
-        return self.masked(mixture_mel, network(self.mixture_features(mixture_mel), told, asked))
+        return self.masked(mixture_mel, network(self.mixture_features(mixture_mel), told, self.slots_of(asked)))
 
     def detect_own(self, features: Tensor, asked: Tensor) -> OwnDetection:
-        """Runs the detector on the sources `[B, K, F, T]` of the asked classes `[B, K]`."""
+        """Runs the detector on the sources `[B, K * slots, F, T]` of the asked classes `[B, K]`."""
         sources = self.detect_sources(features)
-        columns = asked[:, :, None, None].expand(-1, -1, sources.frame.shape[2], 1)
-        clip = sources.clip.gather(2, asked[:, :, None])[..., 0]
-        return OwnDetection(sources.frame.gather(3, columns)[..., 0], clip, sources)
+        own = self.each_slot(asked)[:, :, None]
+        clip = sources.clip.gather(2, own)[..., 0]
+        frame = sources.frame.gather(3, own[..., None].expand(-1, -1, sources.frame.shape[2], 1))[..., 0]
+        frame, clip = (x.unflatten(1, (-1, self.slots)).amax(2) for x in (frame, clip))
+        return OwnDetection(frame, clip, sources)
 
     def separate(self, mixture_mel: Tensor, mask_network: MaskNetwork | None = None) -> Separation:
-        """Separates all classes of linear mel of mixtures `[B, F, T]`: `[B, C, F, T]`."""
+        """Separates all classes of linear mel of mixtures `[B, F, T]`: `[B, C * slots, F, T]`."""
         _, condition = self.condition(mixture_mel)
-        return self.separate_classes(mixture_mel, condition, self.all_sources(mixture_mel), mask_network)
+        return self.separate_classes(mixture_mel, condition, self.all_classes(mixture_mel), mask_network)
 
     @torch.no_grad()
     def analyse(self, mixture_mel: Tensor) -> Analysis:
@@ -290,8 +322,8 @@ class ClassSeparator(Separator):
         if self.merge == "own_average":
             of_own = 0.5 * (of_mixture + of_own)
         merged = alone.frame.scatter(2, columns, torch.where(plausible[:, None], of_own, of_mixture))
-        masked = separation.mel * plausible[:, :, None, None]
-        return Analysis(alone, Separation(masked, separation.features), own.sources, merged, asked)
+        masked = separation.mel * self.each_slot(plausible)[:, :, None, None]
+        return Analysis(alone, Separation(masked, separation.features), own.sources, merged, self.slots_of(asked))
 
     def asked_of(self, alone: Detection) -> tuple[Tensor, Tensor]:
         """The classes to separate, int64 `[B, K]`, by what was found in the mixtures, and which of them are plausible.
@@ -299,7 +331,7 @@ class ClassSeparator(Separator):
         K is the largest number of plausible classes in a mixture. A causal separator separates all classes, since it
         cannot know which will become plausible.
         """
-        everything = self.all_sources(alone.clip)
+        everything = self.all_classes(alone.clip)
         if self.mask_network.config.causal:
             return everything, torch.ones_like(everything, dtype=torch.bool)
         scores = alone.frame.amax(1)
@@ -315,14 +347,3 @@ def listen(model: nn.Module, mel: Tensor) -> Tensor:
         return model.analyse(mel).merged
     detector = cast(Detector, model)
     return detector(features_of(detector, mel)).frame
-
-
-def check_detector(detector: Any, labels: list[str], features: FeatureConfig, where: str) -> None:
-    """Raises CheckpointError if a detector's labels or front end differ from those that `where` was made with."""
-    if list(detector.labels) != list(labels):
-        raise CheckpointError(
-            f"{where} was made for the labels {list(labels)}, but the detector has {list(detector.labels)}; use the "
-            "detector of its training"
-        )
-    if detector.feature_config != features:
-        raise CheckpointError(f"{where} was made for {features}, but the detector uses {detector.feature_config}")

@@ -272,10 +272,10 @@ def draw_separation(
     analysis, names = system.analyse(mel), None
     frame, masked, asked = analysis.sources.frame[0], analysis.separation.mel[0], analysis.asked[0]
     if isinstance(system, ClassSeparator):  # the classes that are most likely there
-        own = frame[torch.arange(len(asked)), :, asked].amax(1)
+        own = frame[torch.arange(len(asked)), :, asked // system.slots].amax(1)
         likely = own.topk(min(MOST_SOURCES, len(own)))
         shown = likely.indices[likely.values >= LIKELY]
-        frame, masked, names = frame[shown], masked[shown], [detector.labels[k] for k in asked[shown].tolist()]
+        frame, masked, names = frame[shown], masked[shown], [system.source_names[k] for k in asked[shown].tolist()]
     return plot_separation(
         path,
         mel[0].cpu().numpy(),

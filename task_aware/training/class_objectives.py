@@ -1,10 +1,11 @@
-"""The loss of a training step for sources of classes: each asked class has its own source, and no order is searched."""
+"""The loss of a training step for sources of classes: each asked class has its own, whose order alone is searched."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
+from task_aware import ops
 from task_aware.data.batches import RealBatch, StrongBatch, TrainingBatch
 from task_aware.models.projection import project
 from task_aware.models.separator import MaskNetwork
@@ -20,11 +21,12 @@ class ClassObjectives(Objectives):
     On mixtures, it is the squared error of each asked class' source against its image, the cross-entropy of the class'
     probability in its own source against the frame labels, and the deep feature loss between source and image (Eq. 3).
     On real clips, it is the cross-entropy of the own clip probabilities with weak labels, and consistency with those of
-    the mean teacher's sources. No permutation is searched. The classes that are present are asked for, and others at
-    random, which must be silent; on unlabelled clips, those that the detector finds most plausible.
+    the mean teacher's sources. Within a class with several slots, the best permutation counts. The classes that are
+    present are asked for, and others at random, which must be silent; on unlabelled clips, those that the detector
+    finds most plausible.
 
     Args:
-        n_asked: sources per mixture.
+        n_asked: classes per mixture.
     """
 
     system: ClassSeparator
@@ -48,12 +50,21 @@ class ClassObjectives(Objectives):
         _, condition = self.system.condition(mixture_mel)
         asked = self.asked(batch.labels)
         estimates = self.system.separate_classes(mixture_mel, condition, asked)
-        targets = losses.class_images(images, batch.labels, asked) + floor
-        error = losses.squared_error(estimates.mel, targets, mixture_mel, domain=weights.domain)
+        slots = self.system.slots
+        targets = losses.class_images(images, batch.labels, asked, slots=slots) + floor
+        features = estimates.features
+        if slots == 1:
+            error = losses.squared_error(estimates.mel, targets, mixture_mel, domain=weights.domain)
+        else:
+            classes = self.system.each_slot(asked)
+            error, permutation = losses.pit_mse(
+                estimates.mel, targets, mixture_mel, domain=weights.domain, classes=classes, backend=self.backend
+            )
+            features = ops.reorder(features, permutation, backend=self.backend)
         terms = {"mse": error.mean()}
         if not stage.through_detector or not (weights.own or weights.deep_feature):
             return terms
-        student = self.system.detect_own(estimates.features, asked)
+        student = self.system.detect_own(features, asked)
         if weights.own:
             labels = batch.frames.gather(2, asked[:, None].expand(-1, batch.frames.shape[1], -1))
             terms["own"] = losses.binary_cross_entropy(student.frame.transpose(1, 2), labels)
@@ -103,7 +114,7 @@ class ClassObjectives(Objectives):
         """Measures how far the sources have separated.
 
         `sdr_gain`: SI-SDR of the sources' waveforms less that of the mixture, in dB, the mean over the classes of
-        mixtures with two classes or more (0 where there is no such mixture).
+        mixtures with two rows or more (0 where there is no such mixture), and over the sources of each.
         """
         mixed, mixture_mel, _ = self.images(batch)
         _, condition = self.system.condition(mixture_mel)
@@ -111,7 +122,14 @@ class ClassObjectives(Objectives):
         masked = self.system.separate_classes(mixture_mel, condition, asked).mel
         mask = masked / mixture_mel[:, None].clamp_min(torch.finfo(torch.float32).tiny)
         estimates = project(mixed.mixture, mask, self.system.detector.feature_config)
-        targets = losses.class_images(mixed.images[:, :, None], batch.labels, asked)[:, :, 0]
+        slots = self.system.slots
+        targets = losses.class_images(mixed.images[:, :, None], batch.labels, asked, slots=slots)[:, :, 0]
+        counted = self.system.each_slot(present & (present.sum(1, keepdim=True) > 1))
+        if slots > 1:
+            classes = self.system.each_slot(asked.new_tensor(range(asked.shape[1])).expand_as(asked))
+            order = ops.pit_loss(estimates, targets, kind="snr", classes=classes, backend=self.backend).permutation
+            estimates = ops.reorder(estimates, order, backend=self.backend)
+            counted = counted & (targets.square().sum(-1) > 0)
         gain = losses.si_sdr(estimates, targets) - losses.si_sdr(mixed.mixture[:, None], targets)
-        counted = (present & (present.sum(1, keepdim=True) > 1)).to(gain.dtype)
+        counted = counted.to(gain.dtype)
         return {"sdr_gain": (gain * counted).sum() / counted.sum().clamp_min(1)}

@@ -116,7 +116,8 @@ class SeparatorConfig:
     Attributes:
         preset: sizes of the network (see docs/recipes.md).
         sources: free sources, in any order, as in the paper; or classes, a source for each class of the detector.
-        n_sources: number of sources to estimate; of classes, those that are trained in a mixture.
+        n_sources: number of sources to estimate; of classes, the number of classes that are trained in a mixture.
+        slots_per_class: sources of classes only: sources for each class, to separate as many sounds of one class.
         conditioned: whether the network is told what the detector found in the mixture; sources of classes only.
         merge: how the detections of the sources are merged (see docs/training.md). Default: average for free sources,
             own_average for those of classes.
@@ -126,6 +127,7 @@ class SeparatorConfig:
     preset: Literal["conv_tasnet_text", "conv_tasnet_3m", "medium", "small"] = "small"
     sources: Literal["free", "classes"] = "free"
     n_sources: int = 5
+    slots_per_class: int = 1
     conditioned: bool = True
     merge: Merge | None = None
     causal: bool = False

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from task_aware.base.errors import DataError
-from task_aware.data.finding import find_audio
+from task_aware.data.finding import RESPONSE_SUFFIXES, find_audio
 
 #: Options, or lists of them, that may name a file.
 FILES = ("detector", "detector_config", "denoiser_config", "config")
@@ -96,7 +96,7 @@ def _of_folder(root: Path, *folders: Path) -> dict[str, str]:
     digest = hashlib.sha256()
     count = 0
     for folder in folders:
-        for name in find_audio(folder, folder):
+        for name in find_audio(folder, folder, RESPONSE_SUFFIXES):
             file = folder / name
             digest.update(f"{name.as_posix()}\t".encode(errors="surrogateescape") + _sample(file) + b"\n")
             count += 1

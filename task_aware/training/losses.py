@@ -56,6 +56,7 @@ def pit_mse(
     mixture_mel: Tensor,
     *,
     domain: MSEDomain = "compressed",
+    classes: Tensor | None = None,
     backend: ops.Backend = "auto",
 ) -> ops.PITResult:
     """Eq. 2: `min over sigma of MSE(estimates[sigma], targets)`, one permutation per clip.
@@ -63,6 +64,7 @@ def pit_mse(
     Args:
         estimates, targets: linear mel, `[B, S, F, T]`.
         mixture_mel: linear mel of the mixture, `[B, F, T]`.
+        classes: of the sources, int64 `[B, S]`, where only those of one class are interchangeable.
 
     Returns:
         Loss `[B]` and the permutation `[B, S]`; `permutation[b, j]` is the estimate of target j.
@@ -71,6 +73,7 @@ def pit_mse(
         to_domain(estimates, mixture_mel, domain),
         to_domain(targets, mixture_mel, domain),
         kind="mse",
+        classes=classes,
         backend=backend,
     )
 
@@ -100,19 +103,22 @@ def anchored_mse(
     return squared_error(estimates, placed + floor, mixture_mel, domain=domain)
 
 
-def class_images(images: Tensor, labels: Tensor, asked: Tensor) -> Tensor:
-    """The image of each asked class, silence for classes that are absent.
+def class_images(images: Tensor, labels: Tensor, asked: Tensor, *, slots: int = 1) -> Tensor:
+    """The images of each asked class, silence for classes that are absent and for slots that are left.
 
     Args:
         images: linear mel, `[B, S, F, T]`.
         labels: the images' classes, `[B, S]`; -1 for an unused row.
         asked: classes, `[B, K]`.
+        slots: number of images for each class. The last is the sum of what the others leave; of one, it is that of all.
 
     Returns:
-        `[B, K, F, T]`.
+        `[B, K * slots, F, T]`.
     """
-    match = (asked[:, :, None] == labels[:, None]).to(images.dtype)
-    return torch.einsum("bks,bsft->bkft", match, images)
+    before = (labels[:, :, None] == labels[:, None]).tril(-1).sum(2)  # rows of the same class
+    slot = torch.arange(slots, device=labels.device)[:, None] == before[:, None].clamp_max(slots - 1)
+    match = (asked[:, :, None] == labels[:, None])[:, :, None] & slot[:, None]
+    return torch.einsum("bks,bsft->bkft", match.flatten(1, 2).to(images.dtype), images)
 
 
 def deep_feature_loss(

@@ -55,6 +55,7 @@ RANGES = {
     "gradient_clip": _NOT_NEGATIVE,
     "ema_decay": _SHARE,
     "n_sources": Range(1, MAX_SOURCES),
+    "slots_per_class": Range(1, MAX_SOURCES),
     "mse": _NOT_NEGATIVE,
     "deep_feature": _NOT_NEGATIVE,
     "teacher": _NOT_NEGATIVE,

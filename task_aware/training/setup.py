@@ -7,6 +7,7 @@ from functools import partial
 
 import torch
 
+from task_aware.base.limits import MAX_SOURCES
 from task_aware.data.batches import BatchSizes, StepDataModule
 from task_aware.data.corpus import Corpus
 from task_aware.models.detector import Detector
@@ -127,8 +128,15 @@ def check_losses(weights: LossConfig, schedule: OptimiserConfig) -> None:
 
 
 def check_sources(config: TrainConfig) -> None:
-    """Raises ValueError for losses or a merging rule that sources of classes, or free ones, do not have."""
-    sources = config.separator.sources
+    """Raises ValueError for losses, a merging rule or slots that sources of classes, or free ones, do not have."""
+    sources, slots, asked = (config.separator.sources, config.separator.slots_per_class, config.separator.n_sources)
+    if slots > 1 and sources == "free":
+        raise ValueError(f"separator.slots_per_class is {slots}, but free sources have no classes; give 1")
+    if slots > 1 and slots * asked > MAX_SOURCES:
+        raise ValueError(
+            f"separator.n_sources is {asked} with {slots} slots for each class, {slots * asked} sources in a mixture; "
+            f"at most {MAX_SOURCES} can be trained: lower one of them"
+        )
     check_merge(sources, config.separator.merging_rule)
     others = ("frame",) if sources == "classes" else ("own",)
     if given := ", ".join(f"losses.{name}" for name in others if getattr(config.losses, name)):

@@ -260,3 +260,50 @@ def test_mixers_that_contradict_themselves_say_so(root, fuss):
     with pytest.raises(ValueError, match="The soundbank has the labels Speech, which the encoder does not know"):
         bank = Soundbank(root, ["Speech"])
         DynamicMixer(bank, None, LabelEncoder(["Dog"]), recipe(), n_sources=3, clip_seconds=1.0)
+
+
+def test_doubled_classes_are_sources_of_their_own(root, fuss):
+    """At most two of a class, from different recordings, in different places of the room; labels know one class."""
+    config = recipe(reverb=True, max_rir_seconds=0.1, n_events=(2, 3), dupse_rate=1.0)
+    drawing = mixer(root, config, RirBank(fuss, 0.1))
+    doubled = 0
+    for index in range(30):
+        plan = drawing.plan(index)
+        paths = [at.path for at in plan.sources]
+        assert [at.row for at in plan.sources] == list(range((plan.labels >= 0).sum()))
+        assert len(set(paths)) == len(paths)
+        used = plan.labels[plan.labels >= 0]
+        assert (np.diff(used) >= 0).all()
+        kinds, counts = np.unique(used, return_counts=True)
+        assert sorted(counts)[-1] <= 2 and (counts == 2).sum() <= 1
+        assert {event.label for event in plan.events} == {LABELS[label] for label in kinds}
+        for label in kinds:
+            found = spans(plan, LABELS[label])
+            assert all(before[1] < after[0] for before, after in zip(found, found[1:], strict=False))
+        room = [at.path for at in plan.rirs]
+        assert len(set(room)) == min(len(room), 1 if "rirs_01" in room[0].as_posix() else 3)
+        doubled += counts.max() == 2
+    assert doubled > 20  # of Frying there is one recording only
+
+
+def test_a_share_of_the_mixtures_is_doubled_and_without_it_nothing_changes(root):
+    plans = [mixer(root, recipe(n_events=(2, 3), dupse_rate=0.3)).plan(index) for index in range(60)]
+    doubled = sum(len(set(used)) < len(used) for used in (plan.labels[plan.labels >= 0].tolist() for plan in plans))
+    assert 5 < doubled < 35
+    once = [mixer(root, recipe(n_events=(2, 3))).plan(index).labels for index in range(10)]
+    assert all(len(set(used)) == len(used) for used in (labels[labels >= 0].tolist() for labels in once))
+
+
+@pytest.mark.parametrize("reverb", [False, True])
+def test_mixtures_may_have_no_event(root, fuss, reverb):
+    drawing = mixer(root, recipe(reverb=reverb, max_rir_seconds=0.1, n_events=(0, 2)), RirBank(fuss, 0.1))
+    empty = [index for index in range(30) if not drawing.plan(index).events]
+    assert 3 < len(empty) < 20
+    mixture = mixture_of(drawing, empty[0])
+    assert not mixture.sources.any() and not mixture.gains.any() and (mixture.labels == -1).all()
+    assert np.sqrt(np.square(mixture.background).mean()) == pytest.approx(
+        10 ** (-50 / 20), rel=0.2
+    )  # 20 dB below an event
+    drawing.soundbank.background = []
+    silent = mixture_of(drawing, empty[0])
+    assert not silent.background.any() and silent.sources.shape == (5, 80000)

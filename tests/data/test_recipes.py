@@ -84,7 +84,12 @@ def test_balanced_recipe(root):
     ("changes", "message"),
     [
         ({"n_events": (3, 2)}, "mixing.n_events must be two finite numbers, the lower one first"),
-        ({"n_events": (0, 2)}, "mixing.n_events must start at 1"),
+        ({"n_events": (-1, 2)}, "mixing.n_events must start at 0 or more"),
+        ({"n_events": (0, 0)}, "mixing.n_events must start at 0 or more and end at 1 or more"),
+        ({"dupse_rate": 1.5}, "mixing.dupse_rate must be between 0 and 1"),
+        ({"dupse_rate": 0.5, "distinct_classes": False}, "mixing.dupse_rate is 0.5, but classes are not distinct"),
+        ({"rir_receiver": -1}, "mixing.rir_receiver must be 0 or more"),
+        ({"rir_measurements": []}, "mixing.rir_measurements must be numbers from 0 on"),
         ({"foreground_db": (0.0,)}, "mixing.foreground_db must be two finite numbers"),
         ({"gain_db": (0.0, float("inf"))}, "mixing.gain_db must be two finite numbers"),
         ({"background_reference": "mean"}, "mixing.background_reference must be"),
@@ -108,8 +113,8 @@ def test_recipes_that_cannot_be_drawn_name_the_option(changes, message):
 
 def test_changed_recipes_are_checked_again(root):
     config = recipe()
-    config.n_events = (0, 1)
-    with pytest.raises(ValueError, match="mixing.n_events must start at 1"):
+    config.n_events = (-1, 1)
+    with pytest.raises(ValueError, match="mixing.n_events must start at 0"):
         mixer(root, config)
 
 

@@ -111,7 +111,7 @@ def test_responses_of_zeros_are_named_and_listed(tmp_path):
 def test_a_folder_without_responses_says_so(tmp_path):
     with pytest.raises(DataError, match="absent is not a folder"):
         RirBank(tmp_path / "absent")
-    with pytest.raises(DataError, match="has no .wav, .flac or .ogg file"):
+    with pytest.raises(DataError, match="has no .wav, .flac, .ogg or .sofa file"):
         RirBank(tmp_path)
     with pytest.raises(ValueError, match="max_seconds must be above 0"):
         RirBank(tmp_path, max_seconds=0)

@@ -18,7 +18,9 @@ from PIL import Image
 from task_aware import Predictor
 from task_aware.data.labels import Event
 from task_aware.inference.hearing import Hearing
-from task_aware.inference.result import REST
+from task_aware.inference.outputs import Outputs, Wanted
+from task_aware.inference.recordings import Recording
+from task_aware.inference.result import REST, heard_sources
 
 NOTEBOOK = Path(__file__).parents[2] / "examples/quickstart.ipynb"
 
@@ -35,6 +37,29 @@ def test_a_separator_s_sources_are_those_it_heard_and_sum_to_the_recording(class
     samples, rate = soundfile.read(tmp_path / "a.wav")
     assert found.events == predictor.detect(samples, rate) == predictor.hear(samples, rate).events
     assert found.alone is not None and found.seconds == 4.0
+
+
+def test_slots_are_heard_within_20_db_of_the_loudest_of_their_class():
+    sources = {"Cat": "Cat", "Cat_2": "Cat", "Dog": "Dog", "Dog_2": "Dog", REST: REST}
+    events = [Event(0, 1, "Dog"), Event(0, 2, "Cat"), Event(3, 4, "Dog")]
+    energies = np.array([0.009, 1.0, 2.0, 0.03, 5.0])
+    assert heard_sources(events, sources, energies) == ("Dog", "Dog_2", "Cat_2", REST)
+    assert heard_sources(events, sources, None) == ("Dog", "Dog_2", "Cat", "Cat_2", REST)
+    assert heard_sources(events[1:2], sources, np.zeros(5)) == ("Cat", "Cat_2", REST)
+    assert heard_sources([], sources, energies) == (REST,)
+    assert heard_sources(events, {"source_1": "source_1"}, energies[:1]) == ("source_1",)
+
+
+def test_slots_that_were_heard_and_the_rest_sum_to_the_recording(slotted_separator, tmp_path):
+    predictor = Predictor(slotted_separator, window_seconds=2.0, overlap_seconds=0.5)
+    found = hearing(predictor, tmp_path)
+    assert len(predictor.source_names) == 21 and any(name.endswith("_2") for name in found.sources)
+    np.testing.assert_allclose(sum(found.sources.values()), found.recording, atol=1e-4)
+    outputs = Outputs(tmp_path, Wanted(audio=True, sources=predictor.source_labels, layout="s5"))
+    names = [path.name for path in outputs.sources(Recording(tmp_path / "a.wav", "a.wav", "a")).values()]
+    label = predictor.labels[0]
+    assert names[:2] == [f"a_0_{label}.wav", f"a_1_{label}.wav"] and len(set(names)) == 21
+    assert list(outputs.kept_sources(found)) == [name for name in found.sources if name != REST]
 
 
 def test_the_detector_s_own_events_are_those_of_the_detector_alone(class_separator, tmp_path):

@@ -82,6 +82,15 @@ def test_chunks_of_any_size_give_what_the_whole_signal_gives(model, size):
     assert len(events) > 2
 
 
+def test_a_stream_hears_the_larger_slot_of_a_class(causal_slotted_separator, causal_class_separator):
+    model, samples = causal_slotted_separator, signal(20000)
+    stream = FrameStream(model)
+    parts = [stream.push(chunk) for chunk in chunks_of(samples, 3000)]
+    found = np.concatenate([*parts, stream.push(samples[:0], last=True)])
+    np.testing.assert_allclose(found, whole(model, samples), atol=1e-5)
+    assert not np.allclose(found, whole(causal_class_separator, samples), atol=1e-3)
+
+
 def test_a_long_chunk_is_heard_in_parts(causal_separator, monkeypatch):
     samples = signal(40000)
     monkeypatch.setattr("task_aware.inference.live.MOST_FRAMES", 3)

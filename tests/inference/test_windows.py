@@ -113,18 +113,22 @@ class TestOverlapAdd:
         np.testing.assert_allclose(joined[41:50], np.arange(1, 10) / 10, atol=1e-6)
 
 
-def test_sources_keep_their_order_across_windows(windowing):
-    """The network may number them differently in the next window."""
+@pytest.mark.parametrize(
+    ("n_sources", "order", "slots"), [(3, [2, 0, 1], None), (6, [0, 1, 3, 2, 5, 4], 2), (3, [0, 1, 2], 1)]
+)
+def test_sources_keep_their_order_across_windows(windowing, n_sources, order, slots):
+    """The network may number them differently in the next window; sources of classes only within a class."""
     n_frames, n_shared, hop = windowing.n_frames, windowing.overlap, windowing.hop
-    mel = torch.rand(3, 4, 2 * n_frames - n_shared, generator=torch.Generator().manual_seed(0))
-    waveform = np.arange(3)[:, None] * np.ones((3, (2 * n_frames - n_shared) * hop), dtype=np.float32)
-    order = [2, 0, 1]
+    mel = torch.rand(n_sources, 4, 2 * n_frames - n_shared, generator=torch.Generator().manual_seed(0))
+    length = (2 * n_frames - n_shared) * hop
+    waveform = np.arange(n_sources)[:, None] * np.ones((n_sources, length), dtype=np.float32)
     begin = n_frames - n_shared
     frame = np.zeros((2, n_frames // windowing.pooling), dtype=np.float32)
     first = Window(np.empty(0), 0, 0, n_frames * hop, last=False)
     second = Window(np.empty(0), 0, begin, waveform.shape[1], last=True)
-    join = Join(windowing)
+    join = Join(windowing, slots=slots)
     parts = join.add(Answer(first, frame, waveform[:, : n_frames * hop], mel[..., :n_frames]))
     parts += join.add(Answer(second, frame, waveform[order, begin * hop :], mel[order][..., begin:]))
     np.testing.assert_allclose(np.concatenate(parts, axis=-1), waveform, atol=1e-5)
+    np.testing.assert_allclose(join.energies, np.square(waveform).sum(1), rtol=1e-6)
     assert join.scores()[0].shape == (waveform.shape[1] // hop // windowing.pooling, 2)

@@ -9,6 +9,7 @@ from task_aware import Predictor
 from task_aware.models.condition import CLIPPED_LOGIT, condition_of, condition_size
 from task_aware.models.detector import Detection
 from task_aware.models.merging import merge_sources
+from task_aware.models.separator import MaskNetwork, MaskNetworkConfig
 from task_aware.models.system import ClassSeparator, Separator
 
 
@@ -117,6 +118,53 @@ def test_a_checkpoint_is_opened_as_what_it_was(class_separator, mel, tmp_path):
     opened = Separator.from_checkpoint(tmp_path / "separator.safetensors")
     assert isinstance(opened, ClassSeparator) and opened.source_names == opened.detector.labels
     torch.testing.assert_close(opened.analyse(mel).merged, class_separator.analyse(mel).merged)
+
+
+def test_slots_of_a_class_follow_one_another(slotted_separator, class_separator, mel):
+    first, second = slotted_separator.separate(mel).mel.unflatten(1, (10, 2)).unbind(2)
+    torch.testing.assert_close(first, class_separator.separate(mel).mel, atol=1e-6, rtol=1e-5)
+    assert not torch.allclose(first, second)
+    labels = slotted_separator.detector.labels
+    assert slotted_separator.source_names[:3] == (labels[0], f"{labels[0]}_2", labels[1])
+    assert list(slotted_separator.source_labels.values()) == [label for label in labels for _ in range(2)]
+    _, condition = slotted_separator.condition(mel)
+    some = slotted_separator.separate_classes(mel, condition, torch.tensor([[3, 1]] * 3)).mel
+    torch.testing.assert_close(some[:, 0], first[:, 3], atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(some[:, 3], second[:, 1], atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("rule", ["own", "own_average"])
+def test_a_class_is_read_from_the_larger_of_its_slots(slotted_separator, mel, rule):
+    slotted_separator.merge, slotted_separator.plausible = rule, 0.0
+    analysis = slotted_separator.analyse(mel)
+    sources = slotted_separator.detect_sources(slotted_separator.separate(mel).features).frame
+    slots = torch.stack([sources[:, 2 * c : 2 * c + 2, :, c] for c in range(10)], dim=-1)
+    assert 0 < (slots[:, 0] > slots[:, 1]).float().mean() < 1
+    own = slots.amax(1)
+    wanted = own if rule == "own" else 0.5 * (own + analysis.alone.frame)
+    torch.testing.assert_close(analysis.merged, wanted, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(merge_sources(sources, analysis.alone.frame, rule), wanted)
+
+
+def test_slots_of_a_class_that_is_not_plausible_are_silent(slotted_separator, mel):
+    everything = slotted_separator.analyse(mel).alone.frame.amax(1)
+    slotted_separator.plausible = float(everything.flatten().sort().values[-4])
+    analysis = slotted_separator.analyse(mel)
+    sources = analysis.all_sources(analysis.separation.mel, 20).flatten(2).any(-1).unflatten(1, (10, 2))
+    plausible = everything >= slotted_separator.plausible
+    assert torch.equal(sources, plausible[:, :, None].expand(-1, -1, 2)) and plausible.sum() == 4
+
+
+def test_slots_are_opened_again_and_must_be_as_many_for_each_class(slotted_separator, small_detector, mel, tmp_path):
+    slotted_separator.save(tmp_path / "separator.safetensors")
+    opened = Separator.from_checkpoint(tmp_path / "separator.safetensors")
+    assert opened.slots == 2
+    torch.testing.assert_close(opened.analyse(mel).merged, slotted_separator.analyse(mel).merged)
+    with pytest.raises(ValueError, match="15 masks for 10 classes; give as many for each"):
+        ClassSeparator(MaskNetwork(MaskNetworkConfig(n_mels=32, n_sources=15)), small_detector, merge="own")
+    small_detector.labels = ("Cat", "Cat_2", *small_detector.labels[2:])
+    with pytest.raises(ValueError, match="two of the sources Cat, Cat_2, .* have one name; rename a class"):
+        ClassSeparator(slotted_separator.mask_network, small_detector, merge="own")
 
 
 def test_silence_in_silence_out(class_separator):

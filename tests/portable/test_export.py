@@ -59,7 +59,7 @@ def test_sources_of_classes_are_exported_for_all_classes(class_separator, clips,
     check(open_torch(tmp_path / "model.pt2"), class_separator, clips)
 
 
-@pytest.mark.parametrize("kind", ["small_separator", "class_separator"])
+@pytest.mark.parametrize("kind", ["small_separator", "slotted_separator"])
 def test_an_onnx_file_of_any_length(kind, clips, tmp_path, request):
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -22,10 +23,10 @@ from task_aware.training.setup import check_sources
 SEPARATING, DETECTING = Stage(False, through_detector=False), Stage(False, through_detector=True)
 
 
-def make_module(detector, weights: LossConfig | None = None, **options) -> TaskAwareModule:
+def make_module(detector, weights: LossConfig | None = None, *, slots: int = 1, **options) -> TaskAwareModule:
     torch.manual_seed(0)
     sizes = MaskNetworkConfig(
-        n_mels=32, n_sources=10, bottleneck=8, hidden=8, skip=8, blocks=2, repeats=1,
+        n_mels=32, n_sources=10 * slots, bottleneck=8, hidden=8, skip=8, blocks=2, repeats=1,
         conditioning=condition_size(detector),
     )  # fmt: skip
     system = ClassSeparator(MaskNetwork(sizes), copy.deepcopy(detector), merge="own_average")
@@ -40,6 +41,72 @@ def test_the_image_of_an_asked_class_is_its_own_and_of_others_silence():
     assert torch.equal(placed[0, 0], images[0, 1]) and torch.equal(placed[0, 2], images[0, 0])
     assert torch.equal(placed[1, 1], images[1, 0])
     assert not placed[0, 1].any() and not placed[1, [0, 2]].any()
+
+
+def test_each_image_of_an_asked_class_has_a_slot_and_the_last_has_those_that_are_left():
+    images = torch.rand(2, 4, 4, 5)
+    labels = torch.tensor([[7, 2, 7, 7], [0, -1, -1, 0]])
+    placed = losses.class_images(images, labels, torch.tensor([[2, 7], [0, 3]]), slots=2)
+    wanted = torch.zeros(2, 4, 4, 5)
+    wanted[0, 0], wanted[0, 2], wanted[0, 3] = images[0, 1], images[0, 0], images[0, 2] + images[0, 3]
+    wanted[1, 0], wanted[1, 1] = images[1, 0], images[1, 3]
+    torch.testing.assert_close(placed, wanted)
+
+
+def with_doubles(batch):
+    """The same mixtures with two sources of class 4, and in the second nothing of any class."""
+    labels = torch.tensor([[4, 4, 5], [-1, -1, -1]])
+    return batch._replace(strong=batch.strong._replace(labels=labels, gains=(labels >= 0).float()))
+
+
+def test_the_order_of_slots_changes_no_loss_but_which_class_they_have_does(small_detector, make_batch):
+    weights = LossConfig(mse=20.0, frame=0.0, own=1.0, deep_feature=1.0)
+    batch = with_doubles(make_batch())
+
+    def losses_of(order: list[int]) -> dict[str, torch.Tensor]:
+        module = make_module(small_detector, weights, slots=2, n_asked=10)
+        for parameter in module.system.mask_network.mask[1].parameters():
+            parameter.data = parameter.data.unflatten(0, (20, 32))[order].flatten(0, 1)
+        torch.manual_seed(0)
+        return module.objectives(batch, DETECTING).terms
+
+    found = losses_of(list(range(20)))
+    assert set(found) == {"mse", "own", "deep_feature"} and all(value.isfinite() for value in found.values())
+    torch.testing.assert_close(losses_of([c + k for c in range(0, 20, 2) for k in (1, 0)]), found, rtol=1e-4, atol=0)
+    other = losses_of(list(range(2, 20)) + [0, 1])
+    assert all(not torch.allclose(other[name], found[name], rtol=1e-4, atol=0) for name in found)
+
+
+def test_the_slots_of_true_images_in_any_order_cost_nothing(small_detector, make_batch, monkeypatch):
+    module = make_module(small_detector, LossConfig(mse=1.0, frame=0.0, own=0.0, deep_feature=1.0), slots=2)
+    system, objectives = module.system, module.objectives
+    batch = with_doubles(make_batch()).strong
+
+    def perfect(order, mixture_mel, condition, asked, mask_network=None):
+        targets = losses.class_images(objectives.images(batch)[2], batch.labels, asked, slots=2)
+        targets = targets.unflatten(1, (-1, 2))[:, :, order].flatten(1, 2) + system.mask_floor * mixture_mel[:, None]
+        return Separation(targets, system.mixture_features(targets))
+
+    gains = []
+    for order in ([0, 1], [1, 0]):
+        monkeypatch.setattr(system, "separate_classes", partial(perfect, order))
+        terms = objectives.mixture_terms(batch, DETECTING)
+        assert float(terms["deep_feature"]) == 0 == float(terms["mse"])
+        gains.append(float(module.measure(batch)["sdr_gain"]))
+    assert gains[0] == pytest.approx(gains[1], rel=1e-4) and gains[0] > 0.1  # of noise, masks on bands gain little
+
+
+@pytest.mark.parametrize("slots", [1, 2])
+def test_mixtures_without_any_target_train_silence(small_detector, make_batch, slots):
+    module = make_module(small_detector, slots=slots)
+    strong = make_batch().strong
+    empty = strong._replace(labels=torch.full((2, 3), -1), gains=torch.zeros(2, 3), background=strong.sources[:, 0])
+    total, terms = module.objectives(make_batch()._replace(strong=empty), DETECTING)
+    total.backward()
+    gradient = module.system.mask_network.mask[1].bias.grad
+    assert terms["mse"] > 0 and gradient.isfinite().all()
+    assert (gradient >= 0).all() and gradient.any()  # every mask that was asked for is lowered
+    assert module.measure(empty) == {"sdr_gain": 0}
 
 
 def test_present_classes_are_asked_for_and_others_at_random(small_detector):
@@ -151,6 +218,8 @@ def test_si_sdr_by_hand():
         ({"sources": "free", "merge": "own"}, {}, "give max, average, noisy_or or mean"),
         ({"sources": "classes", "merge": "own"}, {"weak": 1.0}, "losses.frame cannot be trained"),
         ({"sources": "free"}, {"own": 1.0}, "losses.own cannot be trained with separator.sources=free"),
+        ({"sources": "free", "slots_per_class": 2}, {}, "slots_per_class is 2, but free sources have no classes"),
+        ({"sources": "classes", "slots_per_class": 7}, {"frame": 0.0}, "5 with 7 slots for each class, 35 sources"),
     ],
 )
 def test_what_does_not_apply_is_refused(separator, weights, message):
