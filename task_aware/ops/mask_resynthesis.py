@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import torch
 from torch import Tensor
 
 from . import _check
-from ._dispatch import Backend, outside_autocast
-from .mel_spectrogram import _bins_of_filters, hamming_window, mel_filterbank
+from ._dispatch import (
+    Backend,
+    constant_in_graphs,
+    has_kernels,
+    outside_autocast,
+    refuse_second_derivatives,
+    register_autograd,
+    served_by_cuda,
+    use_native,
+)
+from ._tables import fft_roots, kept
+from .mel_spectrogram import _bins_of_filters, hamming_window, mel_filterbank, unreflect
+
+# The transforms that csrc/cuda/mask_resynthesis.cuh has.
+_CUDA_TRANSFORMS = {
+    torch.float32: (512, 1024, 2048, 4096, 8192),
+    torch.float64: (512, 1024, 2048, 4096),
+}
 
 
 def band_weights(
@@ -32,6 +50,52 @@ def band_weights(
     return bank / bank.sum(1, keepdim=True)
 
 
+class _Tables(NamedTuple):
+    """Lookup tables of the kernels."""
+
+    window: Tensor
+    """``[n_fft]``"""
+    weights: Tensor
+    """``[2, n_fft // 2 + 1]``: a bin's weights of the two bands between which it lies."""
+    bands: Tensor
+    """``[n_fft // 2 + 1]``, int32: the first of the two."""
+    cells: Tensor
+    """``[F + 1]``, int32: bins ``cells[f]`` to ``cells[f + 1] - 1`` lie between the bands f and f + 1."""
+    roots: Tensor | None
+    """Those of the transform of ``n_fft`` values on CUDA; None on the CPU and where CUDA has none."""
+
+
+@kept
+def _cached_tables(
+    sample_rate: int,
+    n_fft: int,
+    n_mels: int,
+    f_min: float,
+    f_max: float,
+    compute: torch.dtype,
+    device: torch.device,
+    for_cuda: bool,
+) -> _Tables:
+    # Made on the host, whatever the default device, and without a look at values, which tracing has not.
+    weights = torch.nn.functional.pad(band_weights(sample_rate, n_fft, n_mels, f_min, f_max, device="cpu"), (0, 1))
+    lower = (weights > 0).long().argmax(1)  # the first of the bands, whose numbers grow with the bins
+    both = weights.gather(1, torch.stack([lower, lower + 1], 1)).T
+    cells = (lower < torch.arange(n_mels + 1, device="cpu")[:, None]).sum(1, dtype=torch.int32)
+    fast = for_cuda and n_fft in _CUDA_TRANSFORMS[compute]
+    return _Tables(
+        hamming_window(n_fft, device="cpu").to(device, compute),
+        both.contiguous().to(device, compute),
+        lower.int().to(device),
+        cells.to(device),
+        fft_roots((n_fft,), compute, device) if fast else None,
+    )
+
+
+@constant_in_graphs
+def _tables(*configuration: Any) -> _Tables:
+    return _cached_tables(*configuration)
+
+
 def _overlap_add(frames: Tensor, hop: int) -> Tensor:
     """Adds up frames ``[C,T,n_fft]``, each ``hop`` samples after the one before: ``[C,(T - 1) hop + n_fft]``."""
     T, n_fft = frames.shape[-2:]
@@ -50,7 +114,7 @@ def mask_resynthesis_reference(
     f_min: float = 0.0,
     f_max: float = 8000.0,
 ) -> Tensor:
-    """Pure PyTorch definition of :func:`mask_resynthesis`: ``torch.stft``, the mask and ``torch.istft``, spelled out."""
+    """Pure PyTorch definition of :func:`mask_resynthesis`: what ``torch.stft`` and ``torch.istft`` do, spelled out."""
     B, S, F, T = masks.shape
     N, half = waveform.shape[-1], n_fft // 2
     result = torch.promote_types(waveform.dtype, masks.dtype)
@@ -135,6 +199,78 @@ def mask_resynthesis(
             f"mask_resynthesis: no bin of {n_fft} samples at {sample_rate} Hz lies between f_min = {f_min} and "
             f"f_max = {f_max} Hz; use a longer n_fft or a wider range."
         )
-    return mask_resynthesis_reference(
-        waveform, masks, sample_rate=sample_rate, n_fft=n_fft, hop=hop, f_min=f_min, f_max=f_max
-    )
+    if not use_native("mask_resynthesis", backend, waveform):
+        return mask_resynthesis_reference(
+            waveform, masks, sample_rate=sample_rate, n_fft=n_fft, hop=hop, f_min=f_min, f_max=f_max
+        )
+    result = torch.promote_types(waveform.dtype, masks.dtype)
+    compute = torch.promote_types(result, torch.float32)
+    for_cuda = served_by_cuda(waveform)
+    if for_cuda and n_fft not in _CUDA_TRANSFORMS[compute]:
+        raise ValueError(
+            f"mask_resynthesis: n_fft is {n_fft}, expected {', '.join(map(str, _CUDA_TRANSFORMS[compute]))} for "
+            f"{compute} on CUDA; use backend='reference'."
+        )
+    tables = _tables(sample_rate, n_fft, masks.shape[2], f_min, f_max, compute, waveform.device, for_cuda)
+    # By their names, as torch 2.11 cannot unpack a named tuple that is a constant of a compiled graph.
+    return torch.ops.task_aware.mask_resynthesis(
+        waveform.to(compute),
+        masks.to(compute),
+        tables.window,
+        tables.weights,
+        tables.bands,
+        tables.cells,
+        tables.roots,
+        hop,
+    ).to(result)
+
+
+def _fake(waveform: Tensor, masks: Tensor, *constants: Any) -> Tensor:
+    return waveform.new_empty((*masks.shape[:2], waveform.shape[1]))
+
+
+def _fake_backward(grad: Tensor, *constants: Any) -> Tensor:
+    cells, hop = constants[-3], constants[-1]
+    return grad.new_empty((*grad.shape[:2], cells.shape[0] - 1, grad.shape[2] // hop + 1))
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    waveform, masks, *tables, ctx.hop = inputs
+    # The gradient by the masks does not depend on them.
+    ctx.save_for_backward(waveform, masks if ctx.needs_input_grad[0] else None, *tables)
+
+
+def _waveform_gradient(grad: Tensor, masks: Tensor, window: Tensor, weights: Tensor, bands: Tensor, hop: int) -> Tensor:
+    """The adjoint by the waveform, in PyTorch: sources are masked once more, their sum goes back to samples."""
+    F, T = masks.shape[-2:]
+    N, n_fft = grad.shape[-1], window.shape[0]
+    half, covered = n_fft // 2, (T - 1) * hop + n_fft
+    envelope = _overlap_add(window.square().expand(1, T, n_fft), hop)[0]
+    placed = torch.nn.functional.pad(grad, (half, max(0, covered - half - N)))[..., :covered]
+    spectrum = torch.fft.rfft((placed / envelope).unfold(-1, n_fft, hop) * window)
+    upper = (bands + 1).clamp(max=F - 1)
+    bins = masks[:, :, bands] * weights[0][:, None] + masks[:, :, upper] * weights[1][:, None]
+    masked = (spectrum * bins.transpose(-1, -2)).sum(1)
+    folded = _overlap_add(torch.fft.irfft(masked, n_fft) * window, hop)
+    return unreflect(torch.nn.functional.pad(folded, (0, N + 2 * half - covered)), half)
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    waveform, masks, window, weights, bands, cells, roots = ctx.saved_tensors
+    grad_waveform = grad_masks = None
+    if ctx.needs_input_grad[1]:
+        grad_masks = torch.ops.task_aware.mask_resynthesis_backward(
+            grad, waveform, window, weights, bands, cells, roots, ctx.hop
+        )
+    if ctx.needs_input_grad[0] and grad.numel() == 0:
+        grad_waveform = torch.zeros_like(waveform)
+    elif ctx.needs_input_grad[0]:
+        grad_waveform = _waveform_gradient(grad, masks, window, weights, bands, ctx.hop)
+    return grad_waveform, grad_masks, None, None, None, None, None, None
+
+
+if has_kernels():
+    torch.library.register_fake("task_aware::mask_resynthesis", _fake)
+    torch.library.register_fake("task_aware::mask_resynthesis_backward", _fake_backward)
+    register_autograd("mask_resynthesis", _backward, setup_context=_setup_context)
+    refuse_second_derivatives("mask_resynthesis")
