@@ -1,20 +1,23 @@
 // mask_resynthesis: sources[b,s] = istft(bins[b,s] X[b]), X = stft(waveform), of frames of n_fft samples
-//   bins[b,s,k,t] = weights[0,k] masks[b,s,f,t] + weights[1,k] masks[b,s,f+1,t]     cells[f] <= k < cells[f+1]
+//   bins[b,s,k,t] = weights[0,k] masks[b,s,f,t] + weights[1,k] masks[b,s,f+1,t], cells[f] <= k < cells[f+1]
 //   waveform [B,N], masks [B,S,F,T], window [n_fft], weights [2,n_fft/2+1], cells [F+1] -> sources [B,S,N]
 //   X[b,t,k] = sum over m of window[m] waveform[b, reflect(t hop + m - n_fft/2)] exp(-2 pi i m k / n_fft)
-//   sources[b,s,n] = sum over t of window[m] irfft(bins X)[m] / sum over t of window[m]^2, m = n + n_fft/2 - t hop
-// mask_resynthesis_backward, the adjoint by the masks: with G the transform of frames of gradient / sum of window^2,
+//   sources[b,s,n] = sum over t of window[m] irfft(bins X)[m] / sum over t of window[m]^2,
+//   m = n + n_fft/2 - t hop
+// mask_resynthesis_backward, the adjoint by the masks: G transforms frames of gradient / sum of window^2 to
 //   grad_bins[b,s,k,t] = c Re(X conj G) / n_fft, c = 1 for k = 0 and n_fft/2, otherwise 2; then sums over k
 //
-// Two frames t, t+1 are the real and the imaginary part of one complex transform Z of n_fft values. With P[k] = Z[k]
-// and Q[k] = conj Z[n_fft - k], the bins of t are (P + Q) / 2 and those of t+1, times i, are (P - Q) / 2. Masked by a
-// for t and by b for t+1 they are the transform a (P + Q) / 2 + b (P - Q) / 2 of both, which goes back as it is:
-// S + 1 transforms for two frames. They stay in the L1 and L2 caches from samples to samples.
-// Threads share the pairs of frames of all clips. One writes the samples from its first frame up to that of the next
-// thread, so that each sample is added up in the order of the frames whatever the threads, and repeats the few pairs
-// before its first that reach into them.
-// Traffic: waveform and masks read once, sources written once; their samples stay in the L2 cache while frames are
-// added. The backward reads the gradient n_fft/hop times, from the caches, and writes the masks' once.
+// Two frames t, t+1 are the real and the imaginary part of one complex transform Z of n_fft values. With P[k]
+// = Z[k] and Q[k] = conj Z[n_fft - k], the bins of t are (P + Q) / 2 and those of t+1, times i, are (P - Q) /
+// 2. Masked by a for t and by b for t+1 they are the transform a (P + Q) / 2 + b (P - Q) / 2 of both, which
+// goes back as it is: S + 1 transforms for two frames. They stay in the L1 and L2 caches from samples to
+// samples.
+// Threads share the pairs of frames of all clips. One writes the samples from its first frame up to that of
+// the next thread, so that each sample is added up in the order of the frames whatever the threads, and
+// repeats the few pairs before its first that reach into them.
+// Traffic: waveform and masks read once, sources written once; their samples stay in the L2 cache while
+// frames are added. The backward reads the gradient n_fft/hop times, from the caches, and writes the masks'
+// once.
 
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
@@ -49,9 +52,9 @@ void resynthesise(const Tables<T>& tables, PairTransforms<T>& transforms, const 
 }
 
 Tensor mask_resynthesis_cpu(const Tensor& waveform_in, const Tensor& masks_in, const Tensor& window_in,
-                            const Tensor& weights_in, const Tensor&, const Tensor& cells_in,
+                            const Tensor& weights_in, const Tensor& bands, const Tensor& cells_in,
                             const std::optional<Tensor>&, int64_t hop) {
-  check_mask_resynthesis_arguments(waveform_in, masks_in, window_in, weights_in, cells_in, hop);
+  check_mask_resynthesis_arguments(waveform_in, masks_in, window_in, weights_in, bands, cells_in, hop);
   const Tensor waveform = torch::stable::contiguous(waveform_in), masks = torch::stable::contiguous(masks_in);
   const Tensor window = torch::stable::contiguous(window_in), weights = torch::stable::contiguous(weights_in);
   const Tensor cells = torch::stable::contiguous(cells_in);
@@ -80,9 +83,9 @@ Tensor mask_resynthesis_cpu(const Tensor& waveform_in, const Tensor& masks_in, c
 }
 
 Tensor mask_resynthesis_backward_cpu(const Tensor& grad_in, const Tensor& waveform_in,
-                                     const Tensor& window_in, const Tensor& weights_in, const Tensor&,
+                                     const Tensor& window_in, const Tensor& weights_in, const Tensor& bands,
                                      const Tensor& cells_in, const std::optional<Tensor>&, int64_t hop) {
-  check_mask_resynthesis_tables(waveform_in, window_in, weights_in, cells_in, hop);
+  check_mask_resynthesis_tables(waveform_in, window_in, weights_in, bands, cells_in, hop);
   check_mask_resynthesis_gradient(grad_in, waveform_in);
   const Tensor grad = torch::stable::contiguous(grad_in), waveform = torch::stable::contiguous(waveform_in);
   const Tensor window = torch::stable::contiguous(window_in), weights = torch::stable::contiguous(weights_in);

@@ -61,7 +61,8 @@ struct Bins {
   SplitComplex<T> sum, difference;
 };
 
-/// A row of samples to cut frames of, times `factors` unless null. It is reflected at its ends, or followed by zeros.
+/// A row of samples to cut frames of, times `factors` unless null. It is reflected at its ends, or followed
+/// by zeros.
 template <typename T>
 struct Row {
   const T* samples;

@@ -23,8 +23,8 @@ from .mel_spectrogram import _bins_of_filters, hamming_window, mel_filterbank, u
 
 # The transforms that csrc/cuda/mask_resynthesis.cuh has.
 _CUDA_TRANSFORMS = {
-    torch.float32: (512, 1024, 2048, 4096, 8192),
-    torch.float64: (512, 1024, 2048, 4096),
+    torch.float32: (512, 1024, 2048, 4096),
+    torch.float64: (512, 1024, 2048),
 }
 
 
