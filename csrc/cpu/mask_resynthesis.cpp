@@ -4,7 +4,7 @@
 //   X[b,t,k] = sum over m of window[m] waveform[b, reflect(t hop + m - n_fft/2)] exp(-2 pi i m k / n_fft)
 //   sources[b,s,n] = sum over t of window[m] irfft(bins X)[m] / sum over t of window[m]^2,
 //   m = n + n_fft/2 - t hop
-// mask_resynthesis_backward, the adjoint by the masks: G transforms frames of gradient / sum of window^2 to
+// mask_resynthesis_backward, the adjoint: with G the transform of frames of gradient / sum of window^2,
 //   grad_bins[b,s,k,t] = c Re(X conj G) / n_fft, c = 1 for k = 0 and n_fft/2, otherwise 2; then sums over k
 //
 // Two frames t, t+1 are the real and the imaginary part of one complex transform Z of n_fft values. With P[k]

@@ -19,11 +19,11 @@
 // samples up in device memory, where they stay in the L2 cache; it repeats the few pairs before its own that
 // reach into its samples, so that no two blocks write one. A block of mask_gradient_kernel is a source's pair
 // of frames; eight lanes share a mel band.
-// Traffic: the waveform n_fft/hop times, from the caches; the workspace, 2 n_fft/hop times as large, written
-// once and read S times, from the L2 cache if it fits; masks read and sources written once. The limit is
-// shared memory: of 2048 values some 770 wavefronts for a pair of frames in spectra_kernel, 1530 in
-// sources_kernel (which repeats about half of its pairs) and 1280 in mask_gradient_kernel, of which a
-// multiprocessor does one per cycle.
+// Traffic: the waveform n_fft/hop times, from the caches; the workspace, n_fft/hop times as large, written once
+// and read S times, from the L2 cache if it fits; masks read and sources written once. The limit is shared
+// memory: of 2048 values some 770 wavefronts for a pair of frames in spectra_kernel, 1530 in sources_kernel,
+// which repeats up to half as many pairs as it has, and 1280 in mask_gradient_kernel. A multiprocessor does
+// one per cycle.
 
 #include <algorithm>
 #include <cstdint>
