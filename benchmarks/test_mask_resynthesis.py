@@ -8,7 +8,7 @@ from torch import Tensor
 
 from task_aware import ops
 
-from .side_by_side import Case, SideBySide
+from .side_by_side import Case, Implementation, SideBySide
 
 #: Clips, sources and samples: a batch of short clips for a listener of waveforms.
 HEADLINE = (8, 5, 80000)
@@ -40,10 +40,10 @@ def reference(waveform: Tensor, masks: Tensor) -> tuple[Tensor]:
     return (ops.mask_resynthesis_reference(waveform, masks),)
 
 
-def with_stft(device: str, dtype: torch.dtype = torch.float32) -> dict[str, object]:
+def make_peers(device: str) -> dict[str, Implementation]:
     """What one writes without this operator; its window and weights are made once."""
-    window = torch.hamming_window(N_FFT, periodic=False, device=device, dtype=dtype)
-    weights = ops.band_weights(device=device).to(dtype)
+    window = torch.hamming_window(N_FFT, periodic=False, device=device)
+    weights = ops.band_weights(device=device).float()
 
     def stft_and_istft(waveform: Tensor, masks: Tensor) -> tuple[Tensor]:
         spectrum = torch.stft(waveform, N_FFT, HOP, window=window, return_complex=True)
@@ -57,5 +57,5 @@ def with_stft(device: str, dtype: torch.dtype = torch.float32) -> dict[str, obje
 @pytest.mark.shapes([HEADLINE, (1, 5, 160000)], quick=[(2, 2, 8001)], full=[(12, 10, 160000)], headline=[HEADLINE])
 @pytest.mark.parametrize("backward", [False, True], ids=["forward", "both"])
 def test_mask_resynthesis(side_by_side: SideBySide, shape: tuple[int, int, int], backward: bool) -> None:
-    peers = with_stft(side_by_side.device)
-    side_by_side.compare(make_case(shape, side_by_side.device), native, reference, peers, backward=backward)
+    device = side_by_side.device
+    side_by_side.compare(make_case(shape, device), native, reference, make_peers(device), backward=backward)

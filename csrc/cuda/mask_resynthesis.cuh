@@ -21,8 +21,8 @@
 // of frames; eight lanes share a mel band.
 // Traffic: the waveform n_fft/hop times, from the caches; the workspace, n_fft/hop times as large, written once
 // and read S times, from the L2 cache if it fits; masks read and sources written once. The limit is shared
-// memory: of 2048 values some 770 wavefronts for a pair of frames in spectra_kernel, 1530 in sources_kernel,
-// which repeats up to half as many pairs as it has, and 1280 in mask_gradient_kernel. A multiprocessor does
+// memory: of 2048 values some 1150 wavefronts for a pair of frames in spectra_kernel, 1530 in sources_kernel,
+// which repeats up to half as many pairs as it has, and 1660 in mask_gradient_kernel. A multiprocessor does
 // one per cycle.
 
 #include <algorithm>
@@ -73,29 +73,31 @@ __global__ void __launch_bounds__(kEnvelopeThreads) envelope_kernel(ResynthesisP
   if (n < p.grid.N) p.inverse_envelope[n] = p.grid.inverse_envelope(p.window, n);
 }
 
-/// The transform of read(i) to the natural order of fft.at(i).
-template <typename Fft, typename Read>
-__device__ __forceinline__ void transform(Fft& fft, Read read) {
-  fft.begin(read);
+/// Transforms the values fft.at(i), in the natural order before and after.
+template <typename T, int kPoints>
+__device__ void transform(RegisterFft<T, kPoints>& fft) {
+  using Fft = RegisterFft<T, kPoints>;
+  fft.begin([&](int i) { return fft.at(i); });
   __syncthreads();
-  decltype(read(0)) bins[Fft::kValues];
-  fft.end([&](int v, auto bin) { bins[v] = bin; });
+  Complex<T> bins[Fft::kValues];
+  fft.end([&](int v, Complex<T> bin) { bins[v] = bin; });
   __syncthreads();
 #pragma unroll
   for (int v = 0; v < Fft::kValues; ++v) fft.at(fft.bin_of(v)) = bins[v];
   __syncthreads();
 }
 
-/// Runs the transform of two frames of which sample(n) are the samples, and leaves it in the natural order.
+/// Transforms two windowed frames of which sample(n) are the samples.
 template <typename Fft, typename T, typename Sample>
 __device__ __forceinline__ void transform_pair(const ResynthesisParams<T>& p, Fft& fft, int64_t pair,
                                                Sample sample) {
-  const int start = static_cast<int>(p.grid.start(2 * pair)), hop = static_cast<int>(p.grid.hop);
+  const int start = p.grid.start(2 * pair), hop = p.grid.hop;
   const bool alone = 2 * pair + 1 == p.grid.frames;
-  transform(fft, [&](int i) {
+  for (int i = threadIdx.x; i < Fft::kPoints; i += Fft::kThreads) {
     const T factor = p.window[i];
-    return Complex<T>{factor * sample(start + i), alone ? T(0) : factor * sample(start + hop + i)};
-  });
+    fft.at(i) = {factor * sample(start + i), alone ? T(0) : factor * sample(start + hop + i)};
+  }
+  transform(fft);
 }
 
 template <typename Fft, typename T>
@@ -144,7 +146,7 @@ __global__ void __launch_bounds__(Fft::kThreads) sources_kernel(ResynthesisParam
       fft.at(k) = {gain.re * bin.re + gain.im * mirror.re, gain.im * mirror.im - gain.re * bin.im};
       fft.at(mirrored) = {gain.re * mirror.re + gain.im * bin.re, gain.im * bin.im - gain.re * mirror.im};
     }
-    transform(fft, [&](int i) { return fft.at(i); });
+    transform(fft);
     const int start = p.grid.start(2 * pair);
     const int behind = min(end - start, kPoints + hop);
     T* const to = source + start;

@@ -72,12 +72,12 @@ LIMITS: dict[str, tuple[str, Callable[[], Case], dict[str, tuple[float, float]]]
     "mask_resynthesis": (
         "mask_resynthesis",
         lambda: mask_resynthesis("forward"),
-        {"envelope_kernel": (0, 212), "spectra_kernel": (768, 513), "sources_kernel": (7660, 4750)},
+        {"envelope_kernel": (0, 212), "spectra_kernel": (1152, 513), "sources_kernel": (7660, 4750)},
     ),
     "mask_resynthesis backward": (
         "mask_resynthesis",
         lambda: mask_resynthesis("backward"),
-        {"envelope_kernel": (0, 212), "spectra_kernel": (768, 513), "mask_gradient_kernel": (1278, 1550)},
+        {"envelope_kernel": (0, 212), "spectra_kernel": (1152, 513), "mask_gradient_kernel": (1662, 1550)},
     ),
     "mel_mask": (
         "mel_mask",
