@@ -15,7 +15,14 @@ import torch
 
 from task_aware.ops import _extension
 
-from . import test_glu_pool, test_mel_mask, test_mel_spectrogram, test_pit_loss, test_reverb_mix
+from . import (
+    test_glu_pool,
+    test_mask_resynthesis,
+    test_mel_mask,
+    test_mel_spectrogram,
+    test_pit_loss,
+    test_reverb_mix,
+)
 from .side_by_side import Case, Implementation, prepare
 
 
@@ -41,6 +48,10 @@ OPERATORS: dict[str, Callable[[str], tuple[Case, Implementation]]] = {
     "mel_spectrogram": lambda device: (
         test_mel_spectrogram.make_case(test_mel_spectrogram.HEADLINE, device),
         test_mel_spectrogram.native,
+    ),
+    "mask_resynthesis": lambda device: (
+        test_mask_resynthesis.make_case(test_mask_resynthesis.HEADLINE, device),
+        test_mask_resynthesis.native,
     ),
     "glu_pool": lambda device: glu_pool(0, torch.float32, device),
     "glu_pool_bfloat16": lambda device: glu_pool(0, torch.bfloat16, device),

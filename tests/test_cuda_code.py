@@ -43,6 +43,13 @@ LIMITS = {
     r"mel_spectrogram_kernel<RegisterFft<float": Limits(80),
     r"mel_spectrogram_kernel<RegisterFft<double": Limits(168),
     r"mel_spectrogram_by_definition_kernel<": Limits(64, stack=8),  # what a float64 root calls
+    r"envelope_kernel<": Limits(32),
+    r"spectra_kernel<RegisterFft<float": Limits(64),
+    r"spectra_kernel<RegisterFft<double": Limits(128),
+    r"sources_kernel<RegisterFft<float": Limits(128),
+    r"sources_kernel<RegisterFft<double": Limits(168, stack=8),
+    r"mask_gradient_kernel<RegisterFft<float": Limits(80),
+    r"mask_gradient_kernel<RegisterFft<double": Limits(128),
     r"response_kernel<RegisterFft<float": Limits(64),
     r"response_kernel<RegisterFft<double": Limits(128),
     r"mix_kernel<RegisterFft<float": Limits(128),

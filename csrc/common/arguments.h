@@ -180,4 +180,43 @@ inline void check_mel_spectrogram_arguments(const Tensor& waveform, const Tensor
   }
 }
 
+inline void check_mask_resynthesis_tables(const Tensor& waveform, const Tensor& window, const Tensor& weights,
+                                          const Tensor& bands, const Tensor& cells, int64_t hop) {
+  const int64_t n_fft = window.numel();
+  TASK_AWARE_CHECK(
+      waveform.dim() == 2 && window.dim() == 1 && n_fft >= 2 && n_fft % 2 == 0 &&
+          waveform.size(1) > n_fft / 2 && hop >= 1 && hop <= n_fft,
+      "mask_resynthesis: the waveform must be [B,N] with N above n_fft/2, n_fft even and the hop "
+      "between 1 and n_fft.");
+  TASK_AWARE_CHECK(weights.dim() == 2 && weights.size(0) == 2 && weights.size(1) == n_fft / 2 + 1 &&
+                       bands.dim() == 1 && bands.size(0) == n_fft / 2 + 1 && cells.dim() == 1 &&
+                       cells.size(0) >= 2 && bands.scalar_type() == ScalarType::Int &&
+                       cells.scalar_type() == ScalarType::Int,
+                   "mask_resynthesis: weights must be [2,n_fft/2+1], bands an int32 [n_fft/2+1] and cells an "
+                   "int32 [F+1].");
+  TASK_AWARE_CHECK(
+      window.scalar_type() == waveform.scalar_type() && weights.scalar_type() == waveform.scalar_type(),
+      "mask_resynthesis: the tables must be of the waveform's dtype.");
+  for (const Tensor* table : {&window, &weights, &bands, &cells}) {
+    TASK_AWARE_CHECK(same_device(waveform, *table),
+                     "mask_resynthesis: the tensors are on different devices.");
+  }
+}
+
+inline void check_mask_resynthesis_arguments(const Tensor& waveform, const Tensor& masks,
+                                             const Tensor& window, const Tensor& weights, const Tensor& bands,
+                                             const Tensor& cells, int64_t hop) {
+  check_mask_resynthesis_tables(waveform, window, weights, bands, cells, hop);
+  TASK_AWARE_CHECK(masks.dim() == 4 && masks.size(0) == waveform.size(0) &&
+                       masks.size(2) == cells.size(0) - 1 && masks.size(3) == waveform.size(1) / hop + 1 &&
+                       masks.scalar_type() == waveform.scalar_type() && same_device(waveform, masks),
+                   "mask_resynthesis: masks must be [B,S,F,N/hop+1] beside the waveform and of its dtype.");
+}
+
+inline void check_mask_resynthesis_gradient(const Tensor& grad, const Tensor& waveform) {
+  TASK_AWARE_CHECK(grad.dim() == 3 && grad.size(0) == waveform.size(0) && grad.size(2) == waveform.size(1) &&
+                       grad.scalar_type() == waveform.scalar_type() && same_device(waveform, grad),
+                   "mask_resynthesis: the gradient must be [B,S,N] beside the waveform and of its dtype.");
+}
+
 }  // namespace task_aware

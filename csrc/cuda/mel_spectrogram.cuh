@@ -17,6 +17,7 @@
 #include <cstdint>
 #include <utility>
 
+#include "cuda/band_lanes.cuh"
 #include "cuda/grid.h"
 #include "cuda/launch.h"
 #include "cuda/register_fft.cuh"
@@ -25,7 +26,6 @@ namespace task_aware {
 namespace {
 
 constexpr int kDefinitionThreads = 128;
-constexpr int kBandLanes = 8;  // of a mel band
 
 template <typename T>
 struct FrameParams {
@@ -73,29 +73,6 @@ class Frame {
 template <typename T>
 __device__ T amplitude(Complex<T> x) {
   return sqrt(x.re * x.re + x.im * x.im);
-}
-
-/// Sums over the lanes of a band. Of several frames each lane gives half away at a time: of frame i the sum is left
-/// in the lanes from i * kBandLanes / kFrames on.
-template <int kFrames, int kDistance = kBandLanes / 2, typename T>
-__device__ __forceinline__ T sum_over_lanes(const T (&sums)[kFrames], int lane) {
-  constexpr unsigned int kFullWarp = 0xffffffffu;
-  if constexpr (kDistance == 0) {
-    return sums[0];
-  } else if constexpr (kFrames == 1) {
-    const T sum[1] = {sums[0] + __shfl_xor_sync(kFullWarp, sums[0], kDistance)};
-    return sum_over_lanes<1, kDistance / 2>(sum, lane);
-  } else {
-    constexpr int kKept = kFrames / 2;
-    const bool upper = (lane & kDistance) != 0;
-    T kept[kKept];
-#pragma unroll
-    for (int i = 0; i < kKept; ++i) {
-      const T given = __shfl_xor_sync(kFullWarp, upper ? sums[i] : sums[kKept + i], kDistance);
-      kept[i] = (upper ? sums[kKept + i] : sums[i]) + given;
-    }
-    return sum_over_lanes<kKept, kDistance / 2>(kept, lane);
-  }
 }
 
 /// Writes the mel of kFrames frames, from `t` on, whose amplitudes lie `apart` values apart; by a block of kThreads.

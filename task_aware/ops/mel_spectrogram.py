@@ -262,6 +262,15 @@ def _unpack(weights: Tensor, bands: Tensor, n_bins: int) -> Tensor:
     return padded[(at + bins - first).where(inside, 0)].where(inside, 0)
 
 
+def unreflect(padded: Tensor, half: int) -> Tensor:
+    """The adjoint of padding ``[C,N]`` by ``half`` reflected samples on either side."""
+    N = padded.shape[-1] - 2 * half
+    inner = padded[:, half : half + N].clone()
+    inner[:, 1 : half + 1] += padded[:, :half].flip(-1)
+    inner[:, N - 1 - half : N - 1] += padded[:, half + N :].flip(-1)
+    return inner
+
+
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     """Goes back through filters, magnitude, Fourier transform, overlapping frames and reflection."""
     waveform, window, weights, bands = ctx.saved_tensors
@@ -280,10 +289,7 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     folded = torch.nn.functional.fold(
         frames.transpose(-1, -2), (1, covered), kernel_size=(1, n_fft), stride=(1, ctx.hop)
     )[:, 0, 0]
-    folded = torch.nn.functional.pad(folded, (0, N + 2 * half - covered))
-    grad_waveform = folded[:, half : half + N].clone()
-    grad_waveform[:, 1 : half + 1] += folded[:, :half].flip(-1)
-    grad_waveform[:, N - 1 - half : N - 1] += folded[:, half + N :].flip(-1)
+    grad_waveform = unreflect(torch.nn.functional.pad(folded, (0, N + 2 * half - covered)), half)
     return (grad_waveform, None, None, None, None, None, None)
 
 

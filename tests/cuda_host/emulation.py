@@ -17,8 +17,9 @@ from filelock import FileLock
 from .compiling import CSRC, compile_operators
 
 # The modules, whose names in task_aware.ops are those of their functions.
-glu_pool, mel_spectrogram, reverb_mix = (
-    importlib.import_module(f"task_aware.ops.{name}") for name in ("glu_pool", "mel_spectrogram", "reverb_mix")
+glu_pool, mask_resynthesis, mel_spectrogram, reverb_mix = (
+    importlib.import_module(f"task_aware.ops.{name}")
+    for name in ("glu_pool", "mask_resynthesis", "mel_spectrogram", "reverb_mix")
 )
 
 
@@ -79,7 +80,7 @@ class Emulation:
         with pytest.MonkeyPatch.context() as patch:
             # What Python decides by the device.
             patch.setattr(glu_pool, "empty_output", lambda x, *sizes: x.new_empty(sizes))
-            for module in (mel_spectrogram, reverb_mix):
+            for module in (mask_resynthesis, mel_spectrogram, reverb_mix):
                 patch.setattr(module, "served_by_cuda", lambda tensor: True)
             try:
                 torch.use_deterministic_algorithms(True)  # with torch.utils.deterministic.fill_uninitialized_memory

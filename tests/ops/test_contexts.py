@@ -32,6 +32,10 @@ CALLS: dict[str, tuple[Call, list[tuple[int, ...]]]] = {
     "depthwise_prelu": (ops.depthwise_prelu, [(1, 2, 5), (2, 3), (2,), (1,)]),
     "glu_pool": (lambda *x, backend: ops.glu_pool(*x, (2, 2), backend=backend), [(1, 2, 4, 4), (2, 2), (2,)]),
     "gru_scan": (ops.gru_scan, [(1, 4, 2, 6), (2, 6, 2), (2, 6)]),
+    "mask_resynthesis": (
+        lambda *x, backend: ops.mask_resynthesis(*x, n_fft=64, hop=16, backend=backend),
+        [(1, 80), (1, 2, 4, 6)],
+    ),
     "mel_mask": (
         lambda *x, backend: ops.mel_mask(*x, torch.zeros(4).to(x[1]), torch.ones(4).to(x[1]), backend=backend),
         [(1, 2, 4, 5), (1, 4, 5)],
