@@ -5,6 +5,7 @@ from .conv_glu_pool import conv_glu_pool, conv_glu_pool_reference
 from .depthwise_prelu import depthwise_prelu, depthwise_prelu_reference
 from .glu_pool import glu_pool, glu_pool_reference
 from .gru_scan import gru, gru_scan, gru_scan_reference
+from .mask_resynthesis import band_weights, mask_resynthesis, mask_resynthesis_reference
 from .mel_mask import MaskedMel, mel_mask, mel_mask_reference
 from .mel_spectrogram import mel_filterbank, mel_spectrogram, mel_spectrogram_reference
 from .pit_loss import PITResult, pit_loss, pit_loss_reference
@@ -16,6 +17,7 @@ __all__ = [
     "MaskedMel",
     "Mixture",
     "PITResult",
+    "band_weights",
     "conv_glu_pool",
     "conv_glu_pool_reference",
     "depthwise_prelu",
@@ -25,6 +27,8 @@ __all__ = [
     "gru",
     "gru_scan",
     "gru_scan_reference",
+    "mask_resynthesis",
+    "mask_resynthesis_reference",
     "mel_filterbank",
     "mel_mask",
     "mel_mask_reference",
