@@ -32,7 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     from task_aware.data.desed import read_split
     from task_aware.models.opening import open_detector, pick_device
-    from task_aware.models.system import Separator, check_detector
+    from task_aware.models.protocol import check_detector
+    from task_aware.models.system import Separator
     from task_aware.study.across import compare, count, find_separators
     from task_aware.synthesis import builtin_corpus
 

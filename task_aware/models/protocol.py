@@ -8,6 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from task_aware.base.errors import CheckpointError
 from task_aware.models.detector import Detection, Detector, freeze
 from task_aware.models.features import FeatureConfig
 from task_aware.models.listener import WaveformDetector
@@ -154,3 +155,14 @@ def output_frames(detector: Detector, n_samples: int) -> int:
     hears_waveforms = isinstance(detector, WaveformDetector)
     shape = (n_samples,) if hears_waveforms else (front_end.n_mels, front_end.n_frames(n_samples))
     return detector(torch.zeros(1, *shape, device=detector.mean.device)).frame.shape[1]
+
+
+def check_detector(detector: Any, labels: list[str], features: FeatureConfig, where: str) -> None:
+    """Raises CheckpointError if a detector's labels or front end differ from those that `where` was made with."""
+    if list(detector.labels) != list(labels):
+        raise CheckpointError(
+            f"{where} was made for the labels {list(labels)}, but the detector has {list(detector.labels)}; use the "
+            "detector of its training"
+        )
+    if detector.feature_config != features:
+        raise CheckpointError(f"{where} was made for {features}, but the detector uses {detector.feature_config}")

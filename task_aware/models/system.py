@@ -19,6 +19,7 @@ from task_aware.models.features import FeatureConfig
 from task_aware.models.listener import WaveformDetector, heard_by
 from task_aware.models.merging import check_merge, merge_sources
 from task_aware.models.options import Merge
+from task_aware.models.protocol import check_detector
 from task_aware.models.separator import MaskNetwork, MaskNetworkConfig
 
 
@@ -252,6 +253,11 @@ class ClassSeparator(Separator):
     #: Whether to separate classes that are not plausible too, so that no shape depends on the mixtures.
     separates_all: bool = False
 
+    def __init__(self, mask_network: MaskNetwork, detector: nn.Module, **options: Any) -> None:
+        super().__init__(mask_network, detector, **options)
+        if isinstance(detector, WaveformDetector):
+            self.plausible = 0.0  # what it misses in a noise that it never heard, it may find in the source
+
     @property
     def source_names(self) -> tuple[str, ...]:
         """The classes, one for each of the C sources of `separate`."""
@@ -337,14 +343,3 @@ def listen(model: nn.Module, mel: Tensor, waveform: Tensor | None = None) -> Ten
         return model.analyse(mel, waveform).merged
     detector = cast(Detector, model)
     return detector(heard_by(detector, mel, waveform)).frame
-
-
-def check_detector(detector: Any, labels: list[str], features: FeatureConfig, where: str) -> None:
-    """Raises CheckpointError if a detector's labels or front end differ from those that `where` was made with."""
-    if list(detector.labels) != list(labels):
-        raise CheckpointError(
-            f"{where} was made for the labels {list(labels)}, but the detector has {list(detector.labels)}; use the "
-            "detector of its training"
-        )
-    if detector.feature_config != features:
-        raise CheckpointError(f"{where} was made for {features}, but the detector uses {detector.feature_config}")

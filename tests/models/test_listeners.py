@@ -10,10 +10,13 @@ import json
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 from torch import Tensor, nn
 
+from task_aware import infer, train
 from task_aware.base.errors import CheckpointError
 from task_aware.models.detector import Detection
 from task_aware.models.listeners import open_listener
@@ -200,3 +203,18 @@ def test_what_transformers_cannot_be_heard_is_said_in_one_sentence(transformers,
     transformers.ASTModel(config).save_pretrained(tmp_path)
     with pytest.raises(CheckpointError, match="ASTModel, which hears a spectrogram of its own"):
         open_detector(tmp_path)
+
+
+def test_train_and_infer_take_silero_vad_by_its_name(tmp_path):
+    """On the built-in corpus, all classes but Speech are noise to it."""
+    opened("silero_vad")
+    train.main(["--fast-dev-run", "--config", "speech", "--detector", "silero_vad", "--out", str(tmp_path / "run")])
+    metrics = json.loads((tmp_path / "run/metrics.json").read_text())
+    assert metrics["separated"]["classes_averaged"] == ["Speech"]
+    time = np.arange(48000) / 16000
+    soundfile.write(tmp_path / "a.wav", 0.2 * np.sin(2 * np.pi * 220 * time) * (time % 1 < 0.5), 16000)
+    infer.main(
+        [str(tmp_path / "run/separator.safetensors"), str(tmp_path / "a.wav"), "--detector", "silero_vad",
+         "--out", str(tmp_path / "found"), "--scores"]
+    )  # fmt: skip
+    assert (tmp_path / "found").is_dir()
