@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -13,12 +15,14 @@ from task_aware.models.condition import condition_size
 from task_aware.models.detector import Detection
 from task_aware.models.features import FeatureConfig
 from task_aware.models.listener import embedded, heard_by, masked_front_end
+from task_aware.models.opening import open_detector
 from task_aware.models.protocol import check_listener, check_trainable, output_frames
 from task_aware.models.separator import MaskNetwork, MaskNetworkConfig
 from task_aware.models.system import ClassSeparator, Separator
-from task_aware.training.config import LossConfig, OptimiserConfig
+from task_aware.training.config import LossConfig, OptimiserConfig, SeparatorConfig, TrainConfig
 from task_aware.training.objectives import Stage
 from task_aware.training.separator import TaskAwareModule
+from task_aware.training.setup import corpus_for
 
 RATE = 8000
 MASKS = FeatureConfig(n_fft=256, hop=160, n_mels=16)
@@ -257,3 +261,36 @@ def test_what_a_listener_lacks_is_named(listener, message):
 def test_masks_have_whole_frames_in_the_frames_of_a_listener(seconds, rate, expected):
     front_end = masked_front_end(altered(frame_seconds=seconds, sample_rate=rate))
     assert (front_end.sample_rate, front_end.n_fft, front_end.hop) == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"losses": LossConfig(own=1.0, frame=0.5, deep_feature=1.0)}, "losses.frame, losses.own compare them"),
+        ({"losses": LossConfig(frame=0.0), "separator": SeparatorConfig(sources="classes")}, "sources free"),
+    ],
+)
+def test_a_listener_without_classes_refuses_what_needs_them(options, message):
+    with pytest.raises(ValueError, match=message):
+        corpus_for(TrainConfig(**options), check_listener(Embedding(), "an embedding"))
+
+
+def test_a_listener_without_classes_takes_those_of_the_data(tiny_corpus):
+    config = TrainConfig(data=tiny_corpus, losses=LossConfig(frame=0.0, deep_feature=1.0))
+    assert len(corpus_for(config, check_listener(Embedding(), "an embedding")).encoder) == 10
+
+
+def test_the_example_hears_what_its_network_does_and_can_be_trained_through(monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "examples")
+    detector = open_detector("own_listener:make")
+    check_trainable(detector, "own_listener:make")
+    samples = 0.1 * np.random.default_rng(0).standard_normal(8 * 256)
+    expected = [detector.listener.network.process(chunk) for chunk in samples.reshape(8, 256)]
+    heard = detector.listener(torch.from_numpy(samples).float()[None]).frame[0, :, 0]
+    np.testing.assert_allclose(heard.detach(), expected, atol=1e-5)
+    system = ClassSeparator(
+        MaskNetwork(MaskNetworkConfig(n_mels=64, n_sources=1, bottleneck=8, hidden=8, skip=8, blocks=1, repeats=1)),
+        detector,
+        merge="own",
+    )
+    assert Predictor(system).analyse_waveform(samples.astype(np.float32).repeat(4), 16000).scores.shape == (16, 1)
