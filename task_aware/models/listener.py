@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from itertools import product
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from task_aware import ops
-from task_aware.models.detector import Detection, Detector, features_of
+from task_aware.models.detector import Detection, Detector, features_of, median_frames_of
 from task_aware.models.features import FeatureConfig
 from task_aware.models.options import MEDIAN_FRAMES
 
@@ -120,6 +120,45 @@ class WaveformDetector(nn.Module):
             backend=backend,
         )
         return mask * mixture_mel[:, None], sources
+
+
+class Together(nn.Module):
+    """Two detectors that hear at once, as one listener: the answer of the first, and the activations of both.
+
+    The deep feature loss grows with the activations, so that each detector has its own weight in it.
+
+    Args:
+        first, second: detectors, each of mel-spectrograms or a `WaveformDetector`, at one sample rate.
+        weights: factors of their activations.
+
+    Raises ValueError if their sample rates differ.
+    """
+
+    def __init__(self, first: Detector, second: Detector, weights: tuple[float, float] = (1.0, 1.0)) -> None:
+        super().__init__()
+        rates = [detector.feature_config.sample_rate for detector in (first, second)]
+        if rates[0] != rates[1]:
+            raise ValueError(f"the detectors hear at {rates[0]} and {rates[1]} Hz; both must hear at one sample rate")
+        self.detectors = nn.ModuleList([cast(nn.Module, first), cast(nn.Module, second)])
+        self.weights = weights
+        self.labels = first.labels
+        self.sample_rate = rates[0]
+        self.feature_config = first.feature_config
+        self.frame_seconds = first.frame_seconds
+        self.median_frames = median_frames_of(first)
+
+    def forward(self, waveform: Tensor) -> Detection:
+        """Hears waveforms `[B, N]`."""
+        answers, activations = [], []
+        for module, weight in zip(self.detectors, self.weights, strict=True):
+            detector = cast(Detector, module)
+            hears_waveforms = isinstance(detector, WaveformDetector)
+            answer = detector(
+                waveform if hears_waveforms else features_of(detector, detector.feature_config.mel(waveform))
+            )
+            answers.append(answer)
+            activations += [weight * activation for activation in answer.activations]
+        return Detection(answers[0].frame, answers[0].clip, activations)
 
 
 def resampler(from_rate: int, to_rate: int) -> nn.Module:

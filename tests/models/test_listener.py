@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from task_aware import Predictor
 from task_aware.data.batches import StrongBatch, TrainingBatch
 from task_aware.models.condition import condition_size
-from task_aware.models.detector import Detection
+from task_aware.models.detector import Detection, features_of
 from task_aware.models.features import FeatureConfig
-from task_aware.models.listener import embedded, heard_by, masked_front_end
+from task_aware.models.listener import Together, embedded, heard_by, masked_front_end
 from task_aware.models.opening import open_detector
 from task_aware.models.protocol import check_listener, check_trainable, output_frames
 from task_aware.models.separator import MaskNetwork, MaskNetworkConfig
@@ -261,6 +261,21 @@ def test_what_a_listener_lacks_is_named(listener, message):
 def test_masks_have_whole_frames_in_the_frames_of_a_listener(seconds, rate, expected):
     front_end = masked_front_end(altered(frame_seconds=seconds, sample_rate=rate))
     assert (front_end.sample_rate, front_end.n_fft, front_end.hop) == expected
+
+
+def test_two_detectors_hear_together_each_with_its_weight(small_detector):
+    listener = check_listener(LoudnessListener(), "a listener")
+    both = check_listener(Together(small_detector, listener, (0.5, 2.0)), "both")
+    waveform = 0.1 * torch.randn(2, 16000, generator=torch.Generator().manual_seed(0))
+    of_mel = small_detector(features_of(small_detector, small_detector.feature_config.mel(waveform)))
+    found, of_waveform = both(waveform), listener(waveform)
+    torch.testing.assert_close(found.frame, of_mel.frame)
+    expected = [*(0.5 * x for x in of_mel.activations), *(2.0 * x for x in of_waveform.activations)]
+    torch.testing.assert_close(found.activations, expected)
+    check_trainable(both, "both")
+    small_detector.feature_config = FeatureConfig(sample_rate=32000, n_mels=32)
+    with pytest.raises(ValueError, match="hear at 32000 and 16000 Hz"):
+        Together(small_detector, listener)
 
 
 @pytest.mark.parametrize(

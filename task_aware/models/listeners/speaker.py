@@ -26,6 +26,9 @@ LEVEL, QUIETEST = 10 ** (-30 / 20), 1e-4
 class SpeakerEncoder(nn.Module):
     """An embedding without classes: a unit vector `[B, K, 256]` for each 1.6 s, 0.8 s apart."""
 
+    bank: Tensor
+    window: Tensor
+
     labels = ()
     sample_rate = 16000
     frame_seconds = HOP / sample_rate
