@@ -31,8 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from torch import nn
 
     from task_aware.data.desed import read_split
-    from task_aware.models.detector import check_detector
     from task_aware.models.opening import open_detector, pick_device
+    from task_aware.models.protocol import check_detector
     from task_aware.models.system import Separator
     from task_aware.study.across import compare, count, find_separators
     from task_aware.synthesis import builtin_corpus

@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from task_aware.training.frozen import get_detector
     from task_aware.training.loop import fit
     from task_aware.training.separator import TaskAwareModule, measure_separation
-    from task_aware.training.setup import FAST_STEPS, check_train, corpus_of, make_data
+    from task_aware.training.setup import FAST_STEPS, check_train, corpus_for, make_data
 
     check_train(config)
     schedule = config.optimiser
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         schedule.max_steps = min(schedule.max_steps, FAST_STEPS)
     backend: Backend = "native" if config.fused else "reference"
     detector = get_detector(config)
-    corpus = corpus_of(config, sample_rate=detector.feature_config.sample_rate, labels=detector.labels)
+    corpus = corpus_for(config, detector)
     validation = corpus.split("validation")
     seed_everything(config.seed, verbose=False)
     of_classes = config.separator.sources == "classes"
@@ -80,16 +80,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     n_asked, seed = config.separator.n_sources, config.seed
     module = TaskAwareModule(system, config.losses, schedule, n_asked=n_asked, seed=seed, cuda_graph=config.cuda_graph)
     timer = fit(
-        module,
-        data,
-        config,
-        out=config.out,
-        max_steps=schedule.max_steps,
-        gradient_clip=schedule.gradient_clip,
+        module, data, config, out=config.out, max_steps=schedule.max_steps, gradient_clip=schedule.gradient_clip
     )
     if not is_first_process():
         return  # the first process scores and writes
     system.save(config.out / "separator.safetensors", steps=schedule.max_steps, seed=config.seed)
+    if not detector.labels:
+        print(f"written to {config.out}: separator.safetensors, logs/; the listener names no classes to score")
+        return
 
     device = pick_device(config.accelerator)
     module.to(device).eval()

@@ -11,7 +11,7 @@ from pathlib import Path
 from task_aware.base.errors import DataError
 from task_aware.data.classes import classes_of
 from task_aware.data.clips import ClipStream
-from task_aware.data.desed import Split, read_split, read_table
+from task_aware.data.desed import Clip, Split, read_split, read_table
 from task_aware.data.labels import LabelEncoder
 from task_aware.data.mixing import DynamicMixer
 from task_aware.data.mixing_config import MixingConfig
@@ -30,6 +30,8 @@ class Corpus:
         labels: the classes; by default those of the data (`classes_of`).
         sample_rate: sample rate that all recordings are read at, Hz.
         channel: the channel of all recordings to read, counted from 0; None reads the mean.
+        others_are_noise: whether other classes than `labels` count as background: their recordings are mixed as such,
+            and their events in clips are left out. Otherwise events of other classes are an error.
 
     Raises:
         DataError: the folder is missing, or has no classes.
@@ -43,6 +45,7 @@ class Corpus:
         labels: Sequence[str] | None = None,
         sample_rate: int = 16000,
         channel: int | None = None,
+        others_are_noise: bool = False,
     ) -> None:
         if not root.is_dir():
             raise DataError(f"{root} is not a folder; expected one in DESED's layout, with audio/ and metadata/ in it")
@@ -50,13 +53,17 @@ class Corpus:
         self.encoder = LabelEncoder(labels if labels is not None else classes_of(root))
         self.sample_rate = sample_rate
         self.channel = channel
+        self.others_are_noise = others_are_noise
         if rirs is None and (root / "rirs").is_dir():
             rirs = root / "rirs"
         self.rirs_folder = rirs
 
     def split(self, name: str) -> Split:
         """Reads a split: weak, unlabelled, synthetic, validation or public. Raises DataError if it has no clips."""
-        split = read_split(self.root, name, self.encoder.labels, channel=self.channel)
+        labels = self.encoder.labels
+        split = read_split(self.root, name, None if self.others_are_noise else labels, channel=self.channel)
+        if self.others_are_noise:
+            split = replace(split, clips=tuple(_only(clip, labels) for clip in split.clips))
         if not split.clips:
             raise DataError(f"{split.metadata} names no clip whose recording exists; the {name} clips are needed")
         if split.missing:
@@ -74,7 +81,13 @@ class Corpus:
             reference = sum(stated.values()) / len(stated) - sum(config.foreground_db) / 2
             _log.info("mixtures are at the level of the data: events at %.1f dB on average", reference)
             config = replace(config, reference_db=round(reference, 1))
-        bank = Soundbank(self.root, self.encoder.labels, sample_rate=self.sample_rate, channel=self.channel)
+        bank = Soundbank(
+            self.root,
+            self.encoder.labels,
+            sample_rate=self.sample_rate,
+            channel=self.channel,
+            others_are_noise=self.others_are_noise,
+        )
         _log.info("%s", bank.describe())
         rooms = None
         if config.reverb:
@@ -104,6 +117,12 @@ class Corpus:
             sample_rate=self.sample_rate,
             seed=seed,
         )
+
+
+def _only(clip: Clip, labels: Sequence[str]) -> Clip:
+    """A clip with its labels of these classes alone."""
+    events = clip.events and tuple(event for event in clip.events if event.label in labels)
+    return replace(clip, events=events, labels=clip.labels and tuple(x for x in clip.labels if x in labels))
 
 
 def stated_levels(root: Path) -> dict[str, float]:

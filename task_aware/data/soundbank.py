@@ -23,6 +23,7 @@ class SoundbankFiles(NamedTuple):
     foreground: dict[str, list[Path]]
     background: list[Path]
     unknown: tuple[str, ...]
+    others: list[Path]
 
 
 def list_soundbank(root: str | Path, labels: Sequence[str] | None = None) -> SoundbankFiles:
@@ -36,7 +37,7 @@ def list_soundbank(root: str | Path, labels: Sequence[str] | None = None) -> Sou
             "folder of recordings for each class."
         )
     foreground: dict[str, list[Path]] = {label: [] for label in labels or ()}
-    unknown = set()
+    unknown, others = set(), []
     for path in find_audio(folder / "foreground", folder):
         # foreground/<Class>/..., or a file directly in foreground/, which has no class
         label = label_of(_CUT_SUFFIX.sub("", path.parts[1])) if len(path.parts) > 2 else ""
@@ -44,9 +45,10 @@ def list_soundbank(root: str | Path, labels: Sequence[str] | None = None) -> Sou
             foreground.setdefault(label, []).append(path)
         else:
             unknown.add(label or path.parts[1])
+            others.append(path)
     if labels is None:
         foreground = {label: foreground[label] for label in sorted(foreground)}
-    return SoundbankFiles(folder, foreground, find_audio(folder / "background", folder), tuple(sorted(unknown)))
+    return SoundbankFiles(folder, foreground, find_audio(folder / "background", folder), tuple(sorted(unknown)), others)
 
 
 class Soundbank:
@@ -69,6 +71,7 @@ class Soundbank:
         sample_rate: sample rate to decode to, Hz.
         channel: the channel to take, counted from 0; None takes the mean.
         max_broken: share of the recordings that may be unusable.
+        others_are_noise: whether foreground recordings of other classes are backgrounds, instead of being ignored.
 
     Raises:
         DataError: the folder is missing, no label has a usable recording, too many recordings are unusable, or the
@@ -83,9 +86,12 @@ class Soundbank:
         sample_rate: int = 16000,
         channel: int | None = None,
         max_broken: float = 0.1,
+        others_are_noise: bool = False,
     ) -> None:
         self.sample_rate = sample_rate
-        self.folder, recordings, background, self.unknown = list_soundbank(root, labels)
+        self.folder, recordings, background, self.unknown, others = list_soundbank(root, labels)
+        if others_are_noise:
+            background, self.unknown = [*background, *others], ()
         self.labels = tuple(recordings)
         self._recordings = Recordings(
             self.folder,

@@ -67,14 +67,15 @@ class Runner:
     @torch.inference_mode()
     def _run(self, group: list[tuple[Key, Window]], with_sources: bool) -> list[tuple[Key, Answer]]:
         hop, lead = self.front_end.hop, group[0][1].lead
-        waveform = torch.from_numpy(np.stack([window.samples for _, window in group])).to(self.device)
+        heard = waveform = torch.from_numpy(np.stack([window.samples for _, window in group])).to(self.device)
         mel = self.front_end.mel(waveform, backend="auto" if self.separator is None else self.separator.backend)
         if lead:
             begin = lead // hop
             mel = mel[..., begin : begin + self.windowing.n_frames].contiguous()
+            heard = waveform[:, lead : lead + self.windowing.n_frames * hop - 1]  # has as many frames
         with self._autocast():
-            analysis = None if self.separator is None else self.separator.analyse(mel)
-            frame = listen(self.model, mel) if analysis is None else analysis.merged
+            analysis = None if self.separator is None else self.separator.analyse(mel, heard)
+            frame = listen(self.model, mel, heard) if analysis is None else analysis.merged
         frames = _array(frame)
         if analysis is None:
             return [(key, Answer(window, frames[i])) for i, (key, window) in enumerate(group)]

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from task_aware.base.errors import CheckpointError
 from task_aware.models.features import FeatureConfig
 from task_aware.models.options import MEDIAN_FRAMES
 
@@ -96,14 +95,3 @@ def freeze(detector: nn.Module) -> nn.Module:
             module.dropout = 0.0
             module.train()
     return detector
-
-
-def check_detector(detector: Any, labels: list[str], features: FeatureConfig, where: str) -> None:
-    """Raises CheckpointError if a detector's labels or front end differ from those that `where` was made with."""
-    if list(detector.labels) != list(labels):
-        raise CheckpointError(
-            f"{where} was made for the labels {list(labels)}, but the detector has {list(detector.labels)}; use the "
-            "detector of its training"
-        )
-    if detector.feature_config != features:
-        raise CheckpointError(f"{where} was made for {features}, but the detector uses {detector.feature_config}")

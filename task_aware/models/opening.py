@@ -16,7 +16,8 @@ from task_aware.base.errors import CheckpointError
 from task_aware.models.crnn import load_detector
 from task_aware.models.denoiser import DenoisedDetector
 from task_aware.models.detector import Detector, freeze
-from task_aware.models.protocol import check_protocol
+from task_aware.models.listeners import open_listener
+from task_aware.models.protocol import check_listener, check_protocol
 from task_aware.models.system import Separator
 
 _ASSETS = Path(__file__).parents[1] / "assets"
@@ -29,7 +30,9 @@ BUILTIN_SEPARATOR = _ASSETS / "separator_builtin.safetensors"
 
 
 def open_detector(name: str | os.PathLike[str]) -> Detector:
-    """Opens what `--detector` names: a checkpoint, or the detector that `package.module:factory` returns.
+    """Opens what `--detector` names: a checkpoint, what `package.module:factory` returns, or a listener.
+
+    A listener is one of those of other packages, by its name, or the folder of a model of `transformers`.
 
     Raises:
         CheckpointError: the file is missing, truncated, not a checkpoint of this package, of a newer format or of
@@ -37,11 +40,13 @@ def open_detector(name: str | os.PathLike[str]) -> Detector:
         ValueError: there is no such factory, or its detector does not follow the protocol.
     """
     name = os.fspath(name)
+    if (listener := open_listener(name)) is not None:
+        return cast(Detector, check_listener(listener, name))
     return import_detector(name) if ":" in name and not Path(name).exists() else load_detector(name)
 
 
 def import_detector(name: str) -> Detector:
-    """Calls `package.module:factory` without arguments and freezes the detector that it returns.
+    """Calls `package.module:factory` without arguments and freezes the detector or listener that it returns.
 
     Modules in the working directory are found too.
 
@@ -58,6 +63,8 @@ def import_detector(name: str) -> Detector:
             "a detector, as package.module:factory"
         ) from error
     detector = factory()
+    if hasattr(detector, "sample_rate"):  # as listeners have, whose front end is their own
+        return cast(Detector, check_listener(detector, name))
     check_protocol(detector, name)
     return cast(Detector, freeze(detector))
 

@@ -1,4 +1,4 @@
-"""Checks that a user's own detector follows the detector protocol, before anything is trained through it."""
+"""Checks that a user's own detector or listener follows its protocol, before anything is trained through it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from task_aware.base.errors import CheckpointError
 from task_aware.models.detector import Detection, Detector, freeze
 from task_aware.models.features import FeatureConfig
+from task_aware.models.listener import WaveformDetector
 
-#: Attributes that a detector must have besides `forward`.
+#: Attributes that a detector must have besides `forward`, and those of a listener.
 ATTRIBUTES = ("labels", "feature_config", "mean", "std", "frame_seconds")
+LISTENER_ATTRIBUTES = ("labels", "sample_rate", "frame_seconds")
 
 #: Length of the silence that a detector is tried with, seconds.
 PROBE_SECONDS = 10.0
@@ -23,15 +26,10 @@ def check_protocol(detector: Any, name: str) -> None:
 
     Raises ValueError with a message that names what is missing or wrong.
     """
-    if not isinstance(detector, nn.Module):
-        raise ValueError(f"{name} returns a {type(detector).__name__}; a detector must be a torch.nn.Module")
-    if missing := [attribute for attribute in ATTRIBUTES if not hasattr(detector, attribute)]:
-        raise ValueError(f"the detector of {name} lacks {', '.join(missing)}; see docs/detectors.md")
+    _check_attributes(detector, name, ATTRIBUTES, "docs/detectors.md")
     front_end = detector.feature_config
-    if not isinstance(front_end, FeatureConfig):
-        raise ValueError(f"{name}: feature_config is a {type(front_end).__name__}; it must be a FeatureConfig")
     labels = detector.labels
-    if isinstance(labels, str) or not labels or len(set(cast(Any, labels))) != len(cast(Any, labels)):
+    if not labels:
         raise ValueError(f"{name}: labels is {labels!r}; it must be a tuple of unique class names")
     kept = dict(detector.named_buffers()) | dict(detector.named_parameters())
     for attribute in ("mean", "std"):
@@ -45,23 +43,93 @@ def check_protocol(detector: Any, name: str) -> None:
             )
     if not (kept["std"] > 0).all():
         raise ValueError(f"{name}: std must be above 0 in all bands, as features are divided by it")
-    _check_answer(cast(Detector, freeze(detector)), name, n_classes=len(cast(Any, labels)))
-
-
-def _check_answer(detector: Detector, name: str, n_classes: int) -> None:
-    front_end = detector.feature_config
     n_frames = front_end.n_frames(round(PROBE_SECONDS * front_end.sample_rate))
     features = torch.zeros(2, front_end.n_mels, n_frames, requires_grad=True)
-    answer = detector(features)
+    answer = _check_answer(cast(Detector, freeze(detector)), name, features, n_frames * front_end.frame_seconds)
+    if not answer.frame.requires_grad:
+        raise ValueError(
+            f"{name}: no gradient flows from frame back to the features; forward must not use no_grad, detach or NumPy"
+        )
+
+
+def check_listener(listener: Any, name: str) -> WaveformDetector:
+    """Checks a listener's attributes and runs it on silence; returns it as a detector.
+
+    Raises ValueError with a message that names what is missing or wrong. A listener without a gradient passes: it can
+    be listened with (see `check_trainable`).
+    """
+    _check_attributes(listener, name, LISTENER_ATTRIBUTES, "docs/listeners.md")
+    rate = listener.sample_rate
+    if not isinstance(rate, int) or rate < 1:
+        raise ValueError(f"{name}: sample_rate is {rate!r}; it must be a whole number of Hz")
+    detector = cast(WaveformDetector, freeze(WaveformDetector(listener)))
+    silence = torch.zeros(2, round(PROBE_SECONDS * detector.feature_config.sample_rate))
+    with torch.no_grad():
+        _check_answer(cast(Detector, detector), name, silence, PROBE_SECONDS)
+    return detector
+
+
+def check_trainable(detector: nn.Module, name: str) -> None:
+    """Checks that a separator can be trained through a listener: its gradients reach the waveform, also on silence.
+
+    Raises ValueError with a message that names what is wrong.
+    """
+    if not isinstance(detector, WaveformDetector):
+        return  # others do not open without a gradient
+    rate = detector.feature_config.sample_rate
+    for kind, waveform in (
+        ("a waveform", 0.1 * torch.randn(1, rate, generator=torch.Generator().manual_seed(0))),
+        ("digital silence", torch.zeros(1, rate)),
+    ):
+        waveform.requires_grad_()
+        try:
+            answer = detector(waveform)
+            parts = [part.sum() for part in (answer.frame, *answer.activations) if part.requires_grad]
+            if parts:
+                torch.stack(parts).sum().backward()
+        except RuntimeError as error:
+            raise ValueError(
+                f"a gradient through {name} fails ({error}); forward must forget what it kept of the call before, "
+                "and change nothing in place"
+            ) from error
+        if waveform.grad is None:
+            raise ValueError(
+                f"no gradient flows from the answer of {name} back to its waveform, so that nothing can be trained "
+                "through it; infer and evaluate can still hear with it what another separator finds"
+            )
+        if not waveform.grad.isfinite().all():
+            raise ValueError(
+                f"the gradient of {name} on {kind} is not finite, but separated sources are often silent; keep roots, "
+                "logarithms and divisions in its front end away from 0"
+            )
+
+
+def _check_attributes(detector: Any, name: str, wanted: tuple[str, ...], page: str) -> None:
+    if not isinstance(detector, nn.Module):
+        raise ValueError(f"{name} returns a {type(detector).__name__}; a detector must be a torch.nn.Module")
+    if missing := [attribute for attribute in wanted if not hasattr(detector, attribute)]:
+        raise ValueError(f"the detector of {name} lacks {', '.join(missing)}; see {page}")
+    front_end = getattr(detector, "feature_config", None)
+    if front_end is not None and not isinstance(front_end, FeatureConfig):
+        raise ValueError(f"{name}: feature_config is a {type(front_end).__name__}; it must be a FeatureConfig")
+    labels: Any = detector.labels
+    if isinstance(labels, str) or len(set(labels)) != len(labels):
+        raise ValueError(f"{name}: labels is {labels!r}; it must be a tuple of unique class names")
+
+
+def _check_answer(detector: Detector, name: str, heard: Tensor, seconds: float) -> Detection:
+    """Runs a detector on two clips of `seconds` as it hears them, and checks its answer."""
+    front_end, n_classes = detector.feature_config, len(detector.labels)
+    answer = detector(heard)
     if not isinstance(answer, Detection):
         raise ValueError(
             f"{name}: forward returns a {type(answer).__name__}; it must return Detection(frame, clip, activations)"
         )
     frame, clip, activations = answer
-    expected = round(n_frames * front_end.frame_seconds / detector.frame_seconds)
+    expected = round(seconds / detector.frame_seconds)
     if frame.dim() != 3 or frame.shape[::2] != (2, n_classes) or abs(frame.shape[1] - expected) > 1:
         raise ValueError(
-            f"{name}: frame has the shape {list(frame.shape)} for features of the shape {list(features.shape)}; with "
+            f"{name}: frame has the shape {list(frame.shape)} for input of the shape {list(heard.shape)}; with "
             f"{n_classes} labels and frame_seconds={detector.frame_seconds:g}, expected [2, {expected}, {n_classes}]"
         )
     if tuple(clip.shape) != (2, n_classes):
@@ -77,15 +145,24 @@ def _check_answer(detector: Detector, name: str, n_classes: int) -> None:
         )
     if not activations or any(not isinstance(x, Tensor) or x.shape[:1] != (2,) for x in activations):
         raise ValueError(f"{name}: activations must be a list of at least one tensor, each [B, ...]")
-    if not frame.requires_grad:
-        raise ValueError(
-            f"{name}: no gradient flows from frame back to the features; forward must not use no_grad, detach or NumPy"
-        )
+    return answer
 
 
 @torch.no_grad()
 def output_frames(detector: Detector, n_samples: int) -> int:
     """Number of output frames T' for a clip of `n_samples` samples, found by running the detector on silence."""
     front_end = detector.feature_config
-    features = torch.zeros(1, front_end.n_mels, front_end.n_frames(n_samples), device=detector.mean.device)
-    return detector(features).frame.shape[1]
+    hears_waveforms = isinstance(detector, WaveformDetector)
+    shape = (n_samples,) if hears_waveforms else (front_end.n_mels, front_end.n_frames(n_samples))
+    return detector(torch.zeros(1, *shape, device=detector.mean.device)).frame.shape[1]
+
+
+def check_detector(detector: Any, labels: list[str], features: FeatureConfig, where: str) -> None:
+    """Raises CheckpointError if a detector's labels or front end differ from those that `where` was made with."""
+    if list(detector.labels) != list(labels):
+        raise CheckpointError(
+            f"{where} was made for the labels {list(labels)}, but the detector has {list(detector.labels)}; use the "
+            "detector of its training"
+        )
+    if detector.feature_config != features:
+        raise CheckpointError(f"{where} was made for {features}, but the detector uses {detector.feature_config}")

@@ -14,15 +14,20 @@ from task_aware.base import checkpoint
 from task_aware.base.errors import CheckpointError
 from task_aware.models.condition import condition_of
 from task_aware.models.crnn import CRNN
-from task_aware.models.detector import Detection, Detector, check_detector, features_of, freeze
+from task_aware.models.detector import Detection, Detector, features_of, freeze
 from task_aware.models.features import FeatureConfig
+from task_aware.models.listener import WaveformDetector, heard_by
 from task_aware.models.merging import check_merge, merge_sources
 from task_aware.models.options import Merge
+from task_aware.models.protocol import check_detector
 from task_aware.models.separator import MaskNetwork, MaskNetworkConfig
 
 
 class Separation(NamedTuple):
-    """Estimated sources as linear mel and as the detector's scaled log-mel features, both `[B, S, F, T]`."""
+    """Estimated sources as linear mel `[B, S, F, T]`, and as the detector hears them.
+
+    That is its scaled log-mel features, of the same shape, or the waveforms `[B, S, N]` for a `WaveformDetector`.
+    """
 
     mel: Tensor
     features: Tensor
@@ -70,6 +75,8 @@ class Analysis(NamedTuple):
 
 class Separator(nn.Module):
     """A mask network in front of a frozen detector.
+
+    Mixtures are given as linear mel; if the detector is a `WaveformDetector`, as `waveform` too.
 
     Args:
         mask_network: maps features `[B, F, T]` to logits `[B, S, F, T]`.
@@ -130,12 +137,19 @@ class Separator(nn.Module):
         """Computes the detector's features of a mixture: linear mel `[B, F, T]` -> scaled log-mel `[B, F, T]`."""
         return features_of(self.detector, mixture_mel)
 
-    def separate(self, mixture_mel: Tensor, mask_network: MaskNetwork | None = None) -> Separation:
+    def separate(
+        self, mixture_mel: Tensor, mask_network: MaskNetwork | None = None, *, waveform: Tensor | None = None
+    ) -> Separation:
         """Separates linear mel of mixtures `[B, F, T]`; `mask_network` replaces the system's own (for a teacher)."""
-        return self.masked(mixture_mel, (mask_network or self.mask_network)(self.mixture_features(mixture_mel)))
+        logits = (mask_network or self.mask_network)(self.mixture_features(mixture_mel))
+        return self.masked(mixture_mel, logits, waveform)
 
-    def masked(self, mixture_mel: Tensor, logits: Tensor) -> Separation:
+    def masked(self, mixture_mel: Tensor, logits: Tensor, waveform: Tensor | None = None) -> Separation:
         """Masks linear mel of mixtures `[B, F, T]` by logits `[B, S, F, T]`."""
+        if isinstance(self.detector, WaveformDetector):
+            heard = heard_by(self.detector, mixture_mel, waveform)
+            floor = self.mask_floor
+            return Separation(*self.detector.masked(mixture_mel, heard, logits, floor=floor, backend=self.backend))
         config = self.detector.feature_config
         masked = ops.mel_mask(
             logits,
@@ -150,17 +164,17 @@ class Separator(nn.Module):
         return Separation(*masked)
 
     def detect_sources(self, features: Tensor) -> SourceDetection:
-        """Runs the detector on every source: features `[B, S, F, T]`."""
+        """Runs the detector on every source: features `[B, S, F, T]`, or waveforms `[B, S, N]`."""
         n_sources = features.shape[1]
         detection = self.detector(features.flatten(0, 1))
         frame, clip = (x.unflatten(0, (-1, n_sources)) for x in (detection.frame, detection.clip))
         return SourceDetection(frame, clip, detection.activations)
 
     @torch.no_grad()
-    def analyse(self, mixture_mel: Tensor) -> Analysis:
+    def analyse(self, mixture_mel: Tensor, waveform: Tensor | None = None) -> Analysis:
         """Separates linear mel of mixtures `[B, F, T]` and detects events in the mixtures and in each source."""
-        alone = self.detector(self.mixture_features(mixture_mel))
-        separation = self.separate(mixture_mel)
+        alone = self.detector(heard_by(self.detector, mixture_mel, waveform))
+        separation = self.separate(mixture_mel, waveform=waveform)
         sources = self.detect_sources(separation.features)
         merged = merge_sources(sources.frame, alone.frame, self.merge)
         everything = torch.arange(self.mask_network.config.n_sources, device=mixture_mel.device)
@@ -255,6 +269,8 @@ class ClassSeparator(Separator):
         self.slots = masks // classes
         if len(self.source_labels) < masks:
             raise ValueError(f"two of the sources {', '.join(self.source_names)} have one name; rename a class")
+        if isinstance(detector, WaveformDetector):
+            self.plausible = 0.0  # what it misses in a noise that it never heard, it may find in the source
 
     @property
     def source_labels(self) -> dict[str, str]:
@@ -278,19 +294,26 @@ class ClassSeparator(Separator):
         """The `count` classes with the highest scores: `[B, C]` -> int64 `[B, count]`."""
         return scores.topk(min(count, scores.shape[1]), dim=1).indices
 
-    def condition(self, mixture_mel: Tensor) -> tuple[Detection, Tensor]:
+    def condition(self, mixture_mel: Tensor, waveform: Tensor | None = None) -> tuple[Detection, Tensor]:
         """The detector's answer for mixtures, linear mel `[B, F, T]`, and what of it conditions the mask network."""
         with torch.no_grad():
-            alone = self.detector(self.mixture_features(mixture_mel))
+            alone = self.detector(heard_by(self.detector, mixture_mel, waveform))
             return alone, condition_of(self.detector, alone, mixture_mel.shape[-1])
 
     def separate_classes(
-        self, mixture_mel: Tensor, condition: Tensor, asked: Tensor, mask_network: MaskNetwork | None = None
+        self,
+        mixture_mel: Tensor,
+        condition: Tensor,
+        asked: Tensor,
+        mask_network: MaskNetwork | None = None,
+        *,
+        waveform: Tensor | None = None,
     ) -> Separation:
         """The sources `[B, K * slots, F, T]` of the asked classes `[B, K]` in linear mel of mixtures `[B, F, T]`."""
         network = mask_network or self.mask_network
         told = condition if network.config.conditioning else None
-        return self.masked(mixture_mel, network(self.mixture_features(mixture_mel), told, self.slots_of(asked)))
+        asked_slots = self.slots_of(asked)
+        return self.masked(mixture_mel, network(self.mixture_features(mixture_mel), told, asked_slots), waveform)
 
     def detect_own(self, features: Tensor, asked: Tensor) -> OwnDetection:
         """Runs the detector on the sources `[B, K * slots, F, T]` of the asked classes `[B, K]`."""
@@ -301,20 +324,23 @@ class ClassSeparator(Separator):
         frame, clip = (x.unflatten(1, (-1, self.slots)).amax(2) for x in (frame, clip))
         return OwnDetection(frame, clip, sources)
 
-    def separate(self, mixture_mel: Tensor, mask_network: MaskNetwork | None = None) -> Separation:
+    def separate(
+        self, mixture_mel: Tensor, mask_network: MaskNetwork | None = None, *, waveform: Tensor | None = None
+    ) -> Separation:
         """Separates all classes of linear mel of mixtures `[B, F, T]`: `[B, C * slots, F, T]`."""
-        _, condition = self.condition(mixture_mel)
-        return self.separate_classes(mixture_mel, condition, self.all_classes(mixture_mel), mask_network)
+        _, condition = self.condition(mixture_mel, waveform)
+        asked = self.all_classes(mixture_mel)
+        return self.separate_classes(mixture_mel, condition, asked, mask_network, waveform=waveform)
 
     @torch.no_grad()
-    def analyse(self, mixture_mel: Tensor) -> Analysis:
+    def analyse(self, mixture_mel: Tensor, waveform: Tensor | None = None) -> Analysis:
         """Separates the plausible classes of mixtures `[B, F, T]` and detects events in the mixtures and each source.
 
         Of a class that is not plausible, the mixture's probability counts.
         """
-        alone, condition = self.condition(mixture_mel)
+        alone, condition = self.condition(mixture_mel, waveform)
         asked, plausible = self.asked_of(alone)
-        separation = self.separate_classes(mixture_mel, condition, asked)
+        separation = self.separate_classes(mixture_mel, condition, asked, waveform=waveform)
         own = self.detect_own(separation.features, asked)
         columns = asked[:, None].expand(-1, alone.frame.shape[1], -1)
         of_mixture = alone.frame.gather(2, columns)
@@ -341,9 +367,9 @@ class ClassSeparator(Separator):
         return asked, scores.gather(1, asked) >= self.plausible
 
 
-def listen(model: nn.Module, mel: Tensor) -> Tensor:
+def listen(model: nn.Module, mel: Tensor, waveform: Tensor | None = None) -> Tensor:
     """Computes frame probabilities `[B, T', C]` from linear mel `[B, F, T]`: a separator's merged or a detector's."""
     if isinstance(model, Separator):
-        return model.analyse(mel).merged
+        return model.analyse(mel, waveform).merged
     detector = cast(Detector, model)
-    return detector(features_of(detector, mel)).frame
+    return detector(heard_by(detector, mel, waveform)).frame

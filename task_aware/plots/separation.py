@@ -269,7 +269,7 @@ def draw_separation(
     front_end = detector.feature_config
     waveform = torch.from_numpy(samples).to(detector.mean.device)[None]
     mel = front_end.mel(waveform, backend=system.backend)
-    analysis, names = system.analyse(mel), None
+    analysis, names = system.analyse(mel, waveform), None
     frame, masked, asked = analysis.sources.frame[0], analysis.separation.mel[0], analysis.asked[0]
     if isinstance(system, ClassSeparator):  # the classes that are most likely there
         own = frame[torch.arange(len(asked)), :, asked // system.slots].amax(1)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from task_aware.models.crnn import CRNN, TimeMelConv2d
 from task_aware.models.features import FeatureConfig
+from task_aware.models.listener import WaveformDetector
 from task_aware.models.opening import detector_of
 from task_aware.models.separator import MaskNetwork
 from task_aware.models.system import ClassSeparator, Separator, listen
@@ -49,6 +50,11 @@ class Portable(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
+        if isinstance(detector_of(model), WaveformDetector):
+            raise ValueError(
+                "a model whose detector hears waveforms cannot be exported, as its sources are made by operators of "
+                "this package; export one with a detector of mel-spectrograms"
+            )
         self.model = copy.deepcopy(model).cpu().float().eval().requires_grad_(False)
         for part in self.model.modules():
             if isinstance(part, (Separator, MaskNetwork, CRNN)):

@@ -204,9 +204,9 @@ def frame_probabilities(model: nn.Module, waveform: Tensor, backend: ops.Backend
         return {DETECTOR_ONLY: late.mixture, SOURCE_ONLY: late.foreground, SEPARATED: late.average}
     mel = detector_of(model).feature_config.mel(waveform, backend=backend)
     if isinstance(model, Separator):
-        analysis = model.analyse(mel)
+        analysis = model.analyse(mel, waveform)
         return {DETECTOR_ONLY: analysis.alone.frame, SEPARATED: analysis.merged}
-    return {DETECTOR_ONLY: listen(model, mel)}
+    return {DETECTOR_ONLY: listen(model, mel, waveform)}
 
 
 def score(split: Split, detections: Detections, labels: Sequence[str]) -> dict[str, dict[str, Scores]]:

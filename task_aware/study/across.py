@@ -14,7 +14,8 @@ from torch import Tensor
 from task_aware.base.errors import CheckpointError
 from task_aware.data.desed import Split
 from task_aware.data.labels import Event
-from task_aware.models.detector import Detector, features_of
+from task_aware.models.detector import Detector
+from task_aware.models.listener import heard_by
 from task_aware.models.merging import merge_sources
 from task_aware.models.system import ClassSeparator, Separator
 from task_aware.scoring.evaluation import batches_of, events_of
@@ -48,7 +49,7 @@ def hear(detector: Detector, sources: Tensor, alone: Tensor, separator: Separato
         alone: the detector's frame probabilities for the mixtures, `[B, T', C]`.
         separator: the separator, which says how the detections of the sources are merged.
     """
-    frame = detector(features_of(detector, sources.flatten(0, 1))).frame
+    frame = detector(heard_by(detector, sources.flatten(0, 1), None)).frame
     plausible = separator.plausible if isinstance(separator, ClassSeparator) else 0.0
     return merge_sources(frame.unflatten(0, sources.shape[:2]), alone, separator.merge, plausible=plausible)
 
@@ -63,7 +64,7 @@ def count(
     events: dict[System, dict[str, list[Event]]] = defaultdict(dict)
     for clips, waveform in batches_of(split, front_end, device=device):
         mel = front_end.mel(waveform)
-        alone = {heard: detector(features_of(detector, mel)).frame for heard, detector in detectors.items()}
+        alone = {heard: detector(heard_by(detector, mel, waveform)).frame for heard, detector in detectors.items()}
         frames = {System(None, 0, heard): frame for heard, frame in alone.items()}
         for name, runs in separators.items():
             for run, separator in enumerate(runs):

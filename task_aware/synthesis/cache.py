@@ -125,7 +125,13 @@ def open_corpus(
     labels: Sequence[str] | None = None,
     channel: int | None = None,
     tiny: bool = False,
+    others_are_noise: bool = False,
 ) -> Corpus:
-    """Opens the corpus in `data`, by default the built-in one (the tiny size if `tiny`), with `labels` or its own."""
+    """Opens the corpus in `data`, by default the built-in one (the tiny size if `tiny`), with `labels` or its own.
+
+    The other arguments are those of `Corpus`.
+    """
     root = data or builtin_corpus(size="tiny" if tiny else "full")
-    return Corpus(root, rirs, labels=labels, sample_rate=sample_rate, channel=channel)
+    return Corpus(
+        root, rirs, labels=labels, sample_rate=sample_rate, channel=channel, others_are_noise=others_are_noise
+    )

@@ -15,6 +15,11 @@ from task_aware.training.config import LossConfig
 from task_aware.training.objectives import Objectives, Stage, StepLoss
 
 
+def class_waveforms(images: Tensor, labels: Tensor, asked: Tensor, slots: int) -> Tensor:
+    """As `losses.class_images`, of waveforms: `[B, S, N]` -> `[B, K * slots, N]`."""
+    return losses.class_images(images[:, :, None], labels, asked, slots=slots)[:, :, 0]
+
+
 class ClassObjectives(Objectives):
     """The loss of a step for a `ClassSeparator`.
 
@@ -45,11 +50,11 @@ class ClassObjectives(Objectives):
     def mixture_terms(self, batch: StrongBatch, stage: Stage) -> dict[str, Tensor]:
         """Losses on mixtures."""
         weights = self.weights
-        _, mixture_mel, images = self.images(batch)
+        mixed, mixture_mel, images = self.images(batch)
         floor = self.system.mask_floor * mixture_mel[:, None]
-        _, condition = self.system.condition(mixture_mel)
+        _, condition = self.system.condition(mixture_mel, mixed.mixture)
         asked = self.asked(batch.labels)
-        estimates = self.system.separate_classes(mixture_mel, condition, asked)
+        estimates = self.system.separate_classes(mixture_mel, condition, asked, waveform=mixed.mixture)
         slots = self.system.slots
         targets = losses.class_images(images, batch.labels, asked, slots=slots) + floor
         features = estimates.features
@@ -70,7 +75,8 @@ class ClassObjectives(Objectives):
             terms["own"] = losses.binary_cross_entropy(student.frame.transpose(1, 2), labels)
         if weights.deep_feature:
             with torch.no_grad():
-                oracle = self.system.detect_sources(self.system.mixture_features(targets))
+                own = mixed._replace(images=class_waveforms(mixed.images, batch.labels, asked, slots))
+                oracle = self.system.detect_sources(self.heard_images(own, targets))
             terms["deep_feature"] = losses.deep_feature_loss(
                 student.sources.activations, oracle.activations, reduction=weights.deep_feature_reduction
             )
@@ -78,22 +84,26 @@ class ClassObjectives(Objectives):
 
     def clip_terms(self, weak: RealBatch | None, unlabelled: RealBatch | None) -> dict[str, Tensor]:
         """Losses on real clips, weakly labelled ones first."""
-        mixture_mel = self.mel(torch.cat([part.waveform for part in (weak, unlabelled) if part is not None]))
-        alone, condition = self.system.condition(mixture_mel)
+        waveform = torch.cat([part.waveform for part in (weak, unlabelled) if part is not None])
+        mixture_mel = self.mel(waveform)
+        alone, condition = self.system.condition(mixture_mel, waveform)
         n_weak = 0 if weak is None else len(weak.labels)
         scores = torch.rand_like(alone.clip)
         scores[n_weak:] = alone.clip[n_weak:]
         if weak is not None:
             scores[:n_weak] += weak.labels
         asked = self.system.ask(scores, self.n_asked)
-        student = self.system.detect_own(self.system.separate_classes(mixture_mel, condition, asked).features, asked)
+        separation = self.system.separate_classes(mixture_mel, condition, asked, waveform=waveform)
+        student = self.system.detect_own(separation.features, asked)
         terms = {}
         if weak is not None and self.weights.weak:
             labels = weak.labels.gather(1, asked[:n_weak])
             terms["weak"] = losses.binary_cross_entropy(student.clip[:n_weak], labels)
         if self.weights.teacher:
             with torch.no_grad():
-                separation = self.system.separate_classes(mixture_mel, condition, asked, self.teacher)
+                separation = self.system.separate_classes(
+                    mixture_mel, condition, asked, self.teacher, waveform=waveform
+                )
                 teacher = self.system.detect_own(separation.features, asked)
             terms["teacher"] = sum(
                 (nn.functional.mse_loss(x, y) for x, y in zip(student[:2], teacher[:2], strict=True)),
@@ -117,13 +127,13 @@ class ClassObjectives(Objectives):
         mixtures with two rows or more (0 where there is no such mixture), and over the sources of each.
         """
         mixed, mixture_mel, _ = self.images(batch)
-        _, condition = self.system.condition(mixture_mel)
+        _, condition = self.system.condition(mixture_mel, mixed.mixture)
         asked, present = batch.labels.clamp_min(0), batch.labels >= 0
-        masked = self.system.separate_classes(mixture_mel, condition, asked).mel
+        masked = self.system.separate_classes(mixture_mel, condition, asked, waveform=mixed.mixture).mel
         mask = masked / mixture_mel[:, None].clamp_min(torch.finfo(torch.float32).tiny)
         estimates = project(mixed.mixture, mask, self.system.detector.feature_config)
         slots = self.system.slots
-        targets = losses.class_images(mixed.images[:, :, None], batch.labels, asked, slots=slots)[:, :, 0]
+        targets = class_waveforms(mixed.images, batch.labels, asked, slots)
         counted = self.system.each_slot(present & (present.sum(1, keepdim=True) > 1))
         if slots > 1:
             classes = self.system.each_slot(asked.new_tensor(range(asked.shape[1])).expand_as(asked))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 from lightning import seed_everything
+from torch import nn
 
 from task_aware import ops
 from task_aware.base import cli
@@ -15,6 +17,7 @@ from task_aware.data.corpus import Corpus
 from task_aware.models.crnn import CRNN, load_detector
 from task_aware.models.detector import Detector
 from task_aware.models.opening import BUILTIN_DETECTOR, open_detector
+from task_aware.models.protocol import check_trainable
 from task_aware.training.config import (
     BatchConfig,
     DetectorTrainingConfig,
@@ -87,7 +90,9 @@ def get_detector(config: FrozenDetectorConfig) -> Detector:
     then starts from its beginning (`config.resume` is reset).
     """
     if config.detector is not None:
-        return open_detector(config.detector)
+        detector = open_detector(config.detector)
+        check_trainable(cast(nn.Module, detector), config.detector)
+        return detector
     if comes_along(config.data, config.detector_config):
         return load_detector(BUILTIN_DETECTOR)
     out = config.out / "detector"

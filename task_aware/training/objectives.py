@@ -10,6 +10,7 @@ from torch import Tensor
 
 from task_aware import ops
 from task_aware.data.batches import RealBatch, StrongBatch, TrainingBatch
+from task_aware.models.listener import WaveformDetector
 from task_aware.models.separator import MaskNetwork
 from task_aware.models.system import Separation, Separator, SourceDetection
 from task_aware.training import losses
@@ -68,11 +69,14 @@ class Objectives:
         """Computes the loss. It never waits for values on the device, so that CUDA graphs can record it."""
         strong, real = batch.strong, [part.waveform for part in (batch.weak, batch.unlabelled) if part is not None]
         mixtures: dict[str, Tensor] = {}
+        waveforms: dict[str, Tensor] = {}
         if strong is not None:
-            _, mixtures["strong"], images = self.images(strong)
+            mixed, mixtures["strong"], images = self.images(strong)
+            waveforms["strong"] = mixed.mixture
         if real:
-            mixtures["real"] = self.mel(torch.cat(real))
-        separated = self.separate(mixtures)
+            waveforms["real"] = torch.cat(real)
+            mixtures["real"] = self.mel(waveforms["real"])
+        separated = self.separate(mixtures, waveforms)
 
         terms: dict[str, Tensor] = {}
         student: dict[str, Tensor] = {}  # input of the detector, with gradients
@@ -86,12 +90,14 @@ class Objectives:
             if use_detector and permutation is not None:
                 student["strong"] = ops.reorder(separated["strong"].features, permutation, backend=self.backend)
                 if self.weights.deep_feature:
-                    fixed["oracle"] = self.system.mixture_features(images + floor)
+                    fixed["oracle"] = self.heard_images(mixed, images + floor)
         if real:
             student["real"] = separated["real"].features
             if self.weights.teacher:
                 with torch.no_grad():
-                    fixed["teacher"] = self.system.separate(mixtures["real"], self.teacher).features
+                    fixed["teacher"] = self.system.separate(
+                        mixtures["real"], self.teacher, waveform=waveforms["real"]
+                    ).features
         said = self.detect(student)
         with torch.no_grad():
             expected = self.detect(fixed)
@@ -123,12 +129,21 @@ class Objectives:
         of_one_length = len({x.shape[1:] for x in batches.values()}) == 1
         return len(batches) > 1 and of_one_length and self.backend != "reference"
 
-    def separate(self, mixtures: Mapping[str, Tensor]) -> dict[str, Separation]:
-        """Separates batches of mixtures `[B, F, T]`, together if they have the same length."""
-        if not self.can_join(mixtures):
-            return {name: self.system.separate(mel) for name, mel in mixtures.items()}
+    def heard_images(self, mixed: ops.Mixture, targets: Tensor) -> Tensor:
+        """The targets of sources, linear mel `[B, S, F, T]`, as the detector hears them: features or waveforms."""
+        if isinstance(self.system.detector, WaveformDetector):
+            return mixed.images + self.system.mask_floor * mixed.mixture[:, None]
+        return self.system.mixture_features(targets)
+
+    def separate(self, mixtures: Mapping[str, Tensor], waveforms: Mapping[str, Tensor]) -> dict[str, Separation]:
+        """Separates batches of mixtures, linear mel `[B, F, T]` and waveforms, together if they have one length."""
+        if not self.can_join(waveforms):
+            return {name: self.system.separate(mel, waveform=waveforms[name]) for name, mel in mixtures.items()}
         sizes = [len(mel) for mel in mixtures.values()]
-        mel, features = (x.split(sizes) for x in self.system.separate(torch.cat(list(mixtures.values()))))
+        together = self.system.separate(
+            torch.cat(list(mixtures.values())), waveform=torch.cat(list(waveforms.values()))
+        )
+        mel, features = (x.split(sizes) for x in together)
         return {name: Separation(*parts) for name, *parts in zip(mixtures, mel, features, strict=True)}
 
     def detect(self, features: Mapping[str, Tensor]) -> dict[str, SourceDetection]:
@@ -204,7 +219,7 @@ class Objectives:
         mixture, mixture_mel, images = self.images(batch)
         floor = self.system.mask_floor * mixture_mel[:, None]
         targets = images + floor
-        estimates = self.system.separate(mixture_mel).mel
+        estimates = self.system.separate(mixture_mel, waveform=mixture.mixture).mel
         clean_mel = self.mel(mixture.images.sum(1))
         denoised = floor.expand_as(targets).clone()
         denoised[:, 0] += clean_mel

@@ -11,6 +11,7 @@ from task_aware.base.limits import MAX_SOURCES
 from task_aware.data.batches import BatchSizes, StepDataModule
 from task_aware.data.corpus import Corpus
 from task_aware.models.detector import Detector
+from task_aware.models.listener import WaveformDetector
 from task_aware.models.merging import check_merge
 from task_aware.models.opening import pick_device
 from task_aware.models.protocol import output_frames
@@ -22,8 +23,13 @@ from task_aware.training.folder import check_new
 #: Steps of a `--fast-dev-run`, for the separator and for the detector.
 FAST_STEPS = 6
 
+#: The losses that compare classes.
+OF_CLASSES = ("weak", "teacher", "frame", "own")
 
-def corpus_of(config: RunConfig, *, sample_rate: int, labels: Sequence[str] | None) -> Corpus:
+
+def corpus_of(
+    config: RunConfig, *, sample_rate: int, labels: Sequence[str] | None, others_are_noise: bool = False
+) -> Corpus:
     """Opens the data of a run, with these classes or its own; a fast run without data has the smallest corpus."""
     return open_corpus(
         config.data,
@@ -32,6 +38,29 @@ def corpus_of(config: RunConfig, *, sample_rate: int, labels: Sequence[str] | No
         labels=labels,
         channel=config.channel,
         tiny=config.fast_dev_run,
+        others_are_noise=others_are_noise,
+    )
+
+
+def corpus_for(config: TrainConfig, detector: Detector) -> Corpus:
+    """Opens the data of a run through a detector, with its classes.
+
+    What a listener of waveforms has no name for is noise to it; if it names nothing, the data's classes are used.
+
+    Raises ValueError if such a listener is to be trained by losses that need classes.
+    """
+    if not detector.labels and (given := [name for name in OF_CLASSES if getattr(config.losses, name)]):
+        raise ValueError(
+            f"this listener names no classes, but {', '.join(f'losses.{name}' for name in given)} compare them; set "
+            "these weights to 0, losses.deep_feature to more, and separator.sources to free"
+        )
+    if not detector.labels and config.separator.sources == "classes":
+        raise ValueError("this listener names no classes to separate; give --separator.sources free")
+    return corpus_of(
+        config,
+        sample_rate=detector.feature_config.sample_rate,
+        labels=detector.labels or None,
+        others_are_noise=bool(detector.labels) and isinstance(detector, WaveformDetector),
     )
 
 

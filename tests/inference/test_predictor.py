@@ -114,7 +114,7 @@ def test_sources_sum_to_the_mixture_where_masks_do(predictor, monkeypatch, secon
     model = predictor.separator
     separate = model.separate
 
-    def with_masks_of_sum_one(mel):
+    def with_masks_of_sum_one(mel, **_):
         found = separate(mel)
         return found._replace(mel=found.mel / found.mel.sum(1, keepdim=True).clamp_min(1e-12) * mel[:, None])
 

@@ -165,7 +165,7 @@ def test_the_deep_features_of_true_images_cost_nothing(small_detector, make_batc
     system, objectives = module.system, module.objectives
     batch = make_batch().strong
 
-    def perfect(mixture_mel, condition, asked, mask_network=None):
+    def perfect(mixture_mel, condition, asked, mask_network=None, waveform=None):
         images = objectives.images(batch)[2]
         targets = losses.class_images(images, batch.labels, asked) + system.mask_floor * mixture_mel[:, None]
         return Separation(targets, system.mixture_features(targets))
