@@ -246,43 +246,51 @@ function solo(index) {
 
 function listen() {
   const { wave, regions, tracks, recording } = shown;
-  const leader = tracks[0].audio, followers = tracks.slice(1).map((track) => track.audio);
+  const leader = tracks[0].audio, followers = tracks.slice(1);
   const tell = () => {
     byId("time").replaceChildren(make("b", {}, clock(wave.getCurrentTime())), ` / ${clock(recording.seconds)}`);
   };
-  const catchUp = () => followers.forEach((audio) => { audio.currentTime = leader.currentTime; });
   wave.on("timeupdate", tell);
   tell();
-  leader.addEventListener("play", () => {
-    document.body.classList.add("playing");
-    catchUp();
-    followers.forEach((audio) => audio.play().catch(() => {}));  // a source may end before the recording
-  });
-  leader.addEventListener("pause", () => {
-    document.body.classList.remove("playing");
-    followers.forEach((audio) => audio.pause());
-    catchUp();
-  });
-  leader.addEventListener("seeking", catchUp);
+  leader.addEventListener("play", () => document.body.classList.add("playing"));
+  leader.addEventListener("pause", () => document.body.classList.remove("playing"));
   leader.addEventListener("error", () => leader.hasAttribute("src") && fail("the recording cannot be played; keep the folder " +
                                                                              "audio beside this page"));
-  leader.addEventListener("timeupdate", () => {  // clocks of several media run apart: small steps are not heard
-    for (const audio of followers) {
-      const late = leader.currentTime - audio.currentTime;
-      if (leader.paused || audio.seeking) continue;
-      if (Math.abs(late) > .2) audio.currentTime = leader.currentTime;
-      else audio.playbackRate = Math.abs(late) < .008 ? 1 : 1 + Math.max(-.03, Math.min(.03, late));
-    }
-  });
+  for (const happening of ["play", "playing", "pause", "waiting", "seeking", "seeked", "timeupdate"]) {
+    leader.addEventListener(happening, () => followers.forEach((track) => follow(track, leader)));
+  }
+  for (const track of followers) {
+    track.delay = 0;  // that a jump takes, in seconds
+    track.audio.addEventListener("seeked", () => {
+      const late = leader.currentTime - track.audio.currentTime;
+      if (isRunning(leader)) track.delay = Math.max(0, Math.min(1, track.delay + late));
+      follow(track, leader);
+    });
+  }
   regions.enableDragSelection({ color: "rgba(120,160,255,.18)" });
-  regions.on("region-created", (region) => setTimeout(() => loopOver(region)));
+  regions.on("region-created", loopOver);
   regions.on("region-updated", (region) => { if (region === shown.loop) wave.setTime(region.start); });
   regions.on("region-double-clicked", (region, event) => {
     event.stopPropagation();
     toggleLoop();
   });
   regions.on("region-out", (region) => { if (region === shown?.loop && wave.isPlaying()) region.play(); });
+  wave.on("finish", () => shown?.loop?.play());  // of a loop to the end, nothing is out
   for (const happening of ["scroll", "zoom", "resize", "redraw"]) wave.on(happening, showTiles);
+}
+
+const isRunning = (audio) => !audio.paused && !audio.seeking && audio.readyState > 2;
+
+/** Lets a source run if the recording runs, and brings it to the same time: by a jump or, if it is near, by its speed. */
+function follow({ audio, delay }, leader) {
+  const running = isRunning(leader), time = leader.currentTime, late = time - audio.currentTime;
+  if (!running) audio.pause();
+  // the end of a jump calls this again; of those that are not heard none jumps before the recording has
+  if (audio.seeking || leader.seeking && audio.muted || time > audio.duration - .1) return;
+  if (Math.abs(late) > (running ? .1 : .01)) audio.currentTime = time + (running ? delay : 0);
+  else if (Math.abs(late) < .008) audio.playbackRate = 1;
+  else audio.playbackRate = 1 + Math.max(-1, Math.min(1, 10 * late)) * (audio.muted ? .2 : .03);  // small steps are not heard
+  if (running && audio.paused) audio.play().catch(() => {});
 }
 
 /** Shows the detailed pictures of what is seen, once the picture of the whole is too coarse. */
