@@ -20,6 +20,7 @@ from task_aware.data.blocks import read_blocks
 from task_aware.data.labels import Event
 from task_aware.models.features import FeatureConfig
 from task_aware.viewing.pictures import TILE, draw, mel_pieces, pooled_frames
+from task_aware.viewing.seek_table import add_seek_table
 
 #: Points of the waveform per second, and in all.
 PEAKS_PER_SECOND, MOST_PEAKS = 100, 60_000
@@ -72,7 +73,7 @@ def write_recording(
         place: where they go.
         name: the recording's name.
         blocks: the recording as the detector hears it, in blocks `[n]`.
-        sources: the FLAC files of its sources, by their names.
+        sources: the FLAC files of its sources, by their names; they get seek tables.
         rows: the events of each row, by its title.
         seconds: length of the recording.
         front_end: the detector's front end.
@@ -93,6 +94,7 @@ def write_recording(
             tiles=place.data.with_name(path.stem),
         )
         whole = whole or energy.total
+        add_seek_table(path)
         tracks.append(
             {
                 "name": title,

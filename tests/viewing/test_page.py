@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import io
 import re
+import struct
 import threading
 import urllib.error
 import urllib.request
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from layout import PACKAGE
 from PIL import Image
@@ -21,6 +23,7 @@ from task_aware.models.features import FeatureConfig
 from task_aware.viewing import page, pictures
 from task_aware.viewing.page import write_page
 from task_aware.viewing.recordings import read_recording, read_summary
+from task_aware.viewing.seek_table import add_seek_table
 from task_aware.viewing.serving import make_server
 
 from .conftest import EVENTS, RATE, add_recording, tone
@@ -67,6 +70,26 @@ def test_a_long_recording_is_in_no_part_read_as_a_whole(tmp_path, monkeypatch):
     assert len(base64.b64decode(recording["peaks"])) <= 60_001
     assert len(recording["tracks"][0]["tiles"]) == 22 and place.data.stat().st_size < 1_000_000
     assert all(len(track["picture"]) < 300_000 for track in recording["tracks"])
+
+
+def test_every_fourth_frame_is_in_the_seek_table_and_the_sound_stays(tmp_path):
+    """Chromium cannot jump everywhere in a file without a table."""
+    path = tmp_path / "a.flac"
+    samples = np.random.default_rng(0).standard_normal(130 * 4096 + 1) * 0.1  # numbers of frames of one and two bytes
+    soundfile.write(path, samples, RATE, subtype="PCM_24")
+    before, content = soundfile.read(path)[0], path.read_bytes()
+    add_seek_table(path)
+    after = path.read_bytes()
+    length = int.from_bytes(after[43:46], "big")
+    assert after[42] == 3 and after[:42] + after[46 + length :] == content
+    points = [struct.unpack(">QQH", after[start : start + 18]) for start in range(46, 46 + length, 18)]
+    assert points == [(4 * 4096 * index, points[index][1], 4096) for index in range(33)]  # of 131 frames
+    first = after.index(b"\xff\xf8", 46 + length)
+    for index, (_, offset, _) in enumerate(points):
+        assert after[first + offset :].startswith(after[first : first + 4] + chr(4 * index).encode())
+    np.testing.assert_array_equal(soundfile.read(path)[0], before)
+    add_seek_table(path)
+    assert path.read_bytes() == after
 
 
 def test_levels_are_relative_to_the_recording(tmp_path):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from task_aware.viewing import page
+from task_aware.viewing import page, serving
 from task_aware.viewing.page import write_page
 from task_aware.viewing.serving import make_server
 
@@ -47,6 +48,20 @@ def short(tmp_path) -> Path:
     add_recording(tmp_path, "plain.wav", "plain")
     write_page(tmp_path, {"plain.wav": EVENTS[1:], "of another folder.wav": EVENTS})
     return tmp_path
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Path], str]]:
+    """Serves the page of a folder, and says where."""
+    with ExitStack() as stack:
+
+        def start(root: Path) -> str:
+            server = stack.enter_context(make_server(root, 0))
+            stack.callback(server.shutdown)
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            return f"http://127.0.0.1:{server.server_port}/"
+
+        yield start
 
 
 def show(browser: Any, address: str) -> None:
@@ -117,15 +132,13 @@ def test_rows_hold_the_events_that_they_are_named_for(browser, short):
 
 
 @pytest.mark.parametrize("way", ["disk", "server"])
-def test_a_click_plays_and_solo_silences_the_others(browser, short, way, monkeypatch):
+def test_a_click_plays_and_solo_silences_the_others(browser, short, way, serve, monkeypatch):
     if way == "disk":  # sound that lies beside the page cannot be measured there: browsers hide it from scripts
         show(browser, (short / "index.html").as_uri() + "#plain.wav")
     else:
         monkeypatch.setattr(page, "INLINE_BYTES", 0)
         write_page(short)
-        server = make_server(short, 0)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        show(browser, f"http://127.0.0.1:{server.server_port}/#plain.wav")
+        show(browser, f"{serve(short)}#plain.wav")
     browser.find_element("id", "play").click()
     browser.find_element("id", "loop").click()  # of the first event, so that it does not end
     for key, expected in (("1", "Dog"), ("2", "Cat"), ("0", "")):
@@ -136,11 +149,7 @@ def test_a_click_plays_and_solo_silences_the_others(browser, short, way, monkeyp
             return loud == [expected == name for name in ("", "Dog", "Cat")]
 
         until(heard)
-    times = browser.execute_script("return shown.tracks.map((track) => track.audio.currentTime)")
-    assert max(times) > 0.5
-    if way == "server":
-        server.shutdown()
-        server.server_close()
+    until(lambda: seconds_of(browser) > 0.5)
 
 
 def test_sources_keep_in_step(browser, short):
@@ -160,22 +169,59 @@ def test_arrow_keys_jump_from_event_to_event(browser, short):
     from selenium.webdriver.common.keys import Keys
 
     show(browser, (short / "index.html").as_uri() + "#plain.wav")
-    at = []
-    for key in (*[Keys.ARROW_RIGHT] * 4, *[Keys.ARROW_LEFT] * 2):
+    keys = (*[Keys.ARROW_RIGHT] * 4, *[Keys.ARROW_LEFT] * 2)
+    for key, expected in zip(keys, (0.5, 2.0, 2.5, 2.5, 2.0, 0.5), strict=True):
         press(browser, key)
-        at.append(round(seconds_of(browser), 2))
-    assert at == [0.5, 2.0, 2.5, 2.5, 2.0, 0.5]
+        until(lambda expected=expected: round(seconds_of(browser), 2) == expected)
 
 
 def test_an_event_is_looped(browser, short):
     show(browser, (short / "index.html").as_uri() + "#plain.wav")
     press(browser, "l")
-    assert seconds_of(browser) == pytest.approx(0.5, abs=0.01)
+    until(lambda: seconds_of(browser) == pytest.approx(0.5, abs=0.01))
     browser.execute_script("shown.wave.setTime(1.2)")
     press(browser, " ")
     until(lambda: 0.4 < seconds_of(browser) < 1.1)  # back at its beginning
     press(browser, "l")
-    assert browser.execute_script("return shown.loop") is None
+    until(lambda: browser.execute_script("return shown.loop === null"))
+
+
+def test_a_stretch_is_looped_that_ends_with_the_recording(browser, short):
+    show(browser, (short / "index.html").as_uri() + "#plain.wav")
+    browser.execute_script(
+        "window.ends = 0; shown.tracks[0].audio.addEventListener('ended', () => ends++);"
+        "shown.regions.addRegion({ start: 3.6, end: shown.recording.seconds })"
+    )
+    press(browser, " ")
+    until(lambda: browser.execute_script("return ends > 1"))
+
+
+def test_keys_are_heeded_at_once_and_before_the_sound_is_there(browser, short, serve, monkeypatch):
+    """One after the other without a pause, while the server keeps the sound back; it then plays from there."""
+    monkeypatch.setattr(page, "INLINE_BYTES", 0)
+    write_page(short)
+    arrived, send_head = threading.Event(), serving._Handler.send_head
+
+    def late(handler: Any) -> Any:
+        if handler.path.startswith("/audio/"):
+            arrived.wait(60)
+        return send_head(handler)
+
+    monkeypatch.setattr(serving._Handler, "send_head", late)
+    show(browser, f"{serve(short)}#plain.wav")
+    try:
+        pressed = browser.execute_script(
+            "return ['l', 'l', 'ArrowRight', 'l'].map((key) => {"
+            "  document.dispatchEvent(new KeyboardEvent('keydown', { key }));"
+            "  return [shown.loop && shown.loop.start, shown.wave.getCurrentTime(), shown.tracks[0].audio.readyState];"
+            "})"
+        )
+        press(browser, " ")  # scripts may not begin to play
+    finally:
+        arrived.set()
+    assert pressed == [[0.5, 0.5, 0], [None, 0.5, 0], [None, 2.0, 0], [2.0, 2.0, 0]]
+    until(lambda: browser.execute_script("return shown.tracks.every((track) => track.audio.currentTime > 2)"))
+    assert browser.execute_script("return shown.tracks.every((track) => !track.audio.paused)")
 
 
 def test_recordings_are_searched_by_name_and_class(browser, short):
@@ -197,7 +243,7 @@ def test_a_long_recording_shows_details_only_of_what_is_seen(browser, tmp_path, 
     show(browser, (tmp_path / "index.html").as_uri())
     asked = {Path(url).name for url in requests(browser) if url.startswith("file:")}
     assert not [name for name in asked if name.endswith(".png")]
-    assert browser.execute_script("return shown.tracks[0].audio.error") is None
+    until(lambda: browser.execute_script("return shown.tracks[0].audio.readyState > 0"))
     press(browser, "+", "+", "+", "+", "+", "+")
 
     def tiles() -> list[int]:

@@ -144,7 +144,7 @@ function layOut(rows) {
   };
   const picture = (track, height) => {
     track.strip = place(make("div"), { position: "absolute", top: `${y - WAVE}px`, left: 0, right: 0, height: `${height}px`,
-                                       overflow: "hidden", background: "#000004" });
+                                       overflow: "hidden", contain: "strict", background: "#000004" });
     track.strip.append(place(make("img", { src: track.picture, alt: "", draggable: false }), {
       position: "absolute", left: 0, top: 0, height: "100%", width: `${100 * track.span / recording.seconds}%` }));
     track.images = new Map();
@@ -155,9 +155,10 @@ function layOut(rows) {
   for (const [title, events] of Object.entries(rows)) {
     const lanes = stack(events);
     const height = Math.max(1, lanes.count) * LANE + 4;
-    area.append(place(make("div"), { position: "absolute", top: `${y - WAVE}px`, left: 0, right: 0, height: `${height}px`,
-                                     background: "var(--lane)" }));
-    area.append(...events.map((event, index) => mark(event, y - WAVE + 2 + lanes.of[index] * LANE)));
+    const row = { position: "absolute", top: `${y - WAVE}px`, left: 0, right: 0, height: `${height}px` };
+    area.append(place(make("div"), { ...row, background: "var(--lane)" }),  // and above the loop, laid out on their own:
+                place(make("div", {}, ...events.map((event, index) => mark(event, 2 + lanes.of[index] * LANE))),
+                      { ...row, contain: "strict", zIndex: 6 }));
     head(height, make("div", {}, make("strong", { title }, title)));
   }
   for (const track of tracks.slice(1)) picture(track, SOURCE);
@@ -188,7 +189,7 @@ function mark([start, end, label], top) {
                                             readable(label)) };
   place(event.element, {
     position: "absolute", left: `${100 * start / seconds}%`, width: `${100 * (end - start) / seconds}%`, minWidth: "2px",
-    top: `${top}px`, height: `${LANE - 2}px`, overflow: "hidden", borderRadius: "4px", zIndex: 6, pointerEvents: "auto",
+    top: `${top}px`, height: `${LANE - 2}px`, overflow: "hidden", borderRadius: "4px", pointerEvents: "auto",
     cursor: "pointer", background: colorOf(label), color: "white", textIndent: "6px", whiteSpace: "nowrap",
     font: "600 11.5px/18px system-ui, 'DejaVu Sans', sans-serif", textShadow: "0 0 2px rgba(0,0,0,.55)" });
   const only = (action) => (happening) => { happening.stopPropagation(); action(event); };
@@ -246,60 +247,69 @@ function solo(index) {
 
 function listen() {
   const { wave, regions, tracks, recording } = shown;
-  const leader = tracks[0].audio, followers = tracks.slice(1).map((track) => track.audio);
+  const leader = tracks[0].audio, followers = tracks.slice(1);
   const tell = () => {
     byId("time").replaceChildren(make("b", {}, clock(wave.getCurrentTime())), ` / ${clock(recording.seconds)}`);
   };
-  const catchUp = () => followers.forEach((audio) => { audio.currentTime = leader.currentTime; });
   wave.on("timeupdate", tell);
   tell();
-  leader.addEventListener("play", () => {
-    document.body.classList.add("playing");
-    catchUp();
-    followers.forEach((audio) => audio.play().catch(() => {}));  // a source may end before the recording
-  });
-  leader.addEventListener("pause", () => {
-    document.body.classList.remove("playing");
-    followers.forEach((audio) => audio.pause());
-    catchUp();
-  });
-  leader.addEventListener("seeking", catchUp);
+  leader.addEventListener("play", () => document.body.classList.add("playing"));
+  leader.addEventListener("pause", () => document.body.classList.remove("playing"));
   leader.addEventListener("error", () => leader.hasAttribute("src") && fail("the recording cannot be played; keep the folder " +
                                                                              "audio beside this page"));
-  leader.addEventListener("timeupdate", () => {  // clocks of several media run apart: small steps are not heard
-    for (const audio of followers) {
-      const late = leader.currentTime - audio.currentTime;
-      if (leader.paused || audio.seeking) continue;
-      if (Math.abs(late) > .2) audio.currentTime = leader.currentTime;
-      else audio.playbackRate = Math.abs(late) < .008 ? 1 : 1 + Math.max(-.03, Math.min(.03, late));
-    }
-  });
+  for (const happening of ["play", "playing", "pause", "waiting", "seeking", "seeked", "timeupdate"]) {
+    leader.addEventListener(happening, () => followers.forEach((track) => follow(track, leader)));
+  }
+  for (const track of followers) {
+    track.delay = 0;  // that a jump takes, in seconds
+    track.audio.addEventListener("seeked", () => {
+      const late = leader.currentTime - track.audio.currentTime;
+      if (!leader.paused && !leader.seeking) track.delay = Math.max(0, Math.min(1, track.delay + late));
+      follow(track, leader);
+    });
+  }
   regions.enableDragSelection({ color: "rgba(120,160,255,.18)" });
-  regions.on("region-created", (region) => setTimeout(() => loopOver(region)));
+  regions.on("region-created", loopOver);
   regions.on("region-updated", (region) => { if (region === shown.loop) wave.setTime(region.start); });
   regions.on("region-double-clicked", (region, event) => {
     event.stopPropagation();
     toggleLoop();
   });
   regions.on("region-out", (region) => { if (region === shown?.loop && wave.isPlaying()) region.play(); });
+  wave.on("finish", () => shown?.loop?.play());  // of a loop to the end, nothing is out
   for (const happening of ["scroll", "zoom", "resize", "redraw"]) wave.on(happening, showTiles);
+}
+
+/** Lets a source run if the recording runs, and brings it to the same time: by a jump or, if it is near, by its speed. */
+function follow({ audio, delay }, leader) {
+  const time = leader.currentTime, late = time - audio.currentTime;
+  const running = !leader.paused && (leader.seeking || leader.readyState > 2);
+  if (!running) audio.pause();
+  if (audio.seeking || time > audio.duration - .1) return;  // the end of a jump calls this again
+  if (Math.abs(late) > (running ? .2 : .01)) audio.currentTime = time + (running && !leader.seeking ? delay : 0);
+  else {
+    const most = audio.muted ? .5 : .03;  // which is not heard
+    audio.playbackRate = Math.abs(late) < .008 ? 1 : 1 + Math.max(-most, Math.min(most, 3 * late));
+  }
+  if (running && audio.paused) audio.play().catch(() => {});
 }
 
 /** Shows the detailed pictures of what is seen, once the picture of the whole is too coarse. */
 function showTiles() {
   if (!shown) return;
   const { wave, recording, tracks } = shown;
-  const width = wave.getWrapper().clientWidth, perSecond = width / recording.seconds;
-  const first = (wave.getScroll() - wave.getWidth()) / perSecond / recording.tile;
-  const last = (wave.getScroll() + 2 * wave.getWidth()) / perSecond / recording.tile;
+  const width = wave.getWrapper().clientWidth, fine = width > 6144, seen = wave.getWidth(), left = wave.getScroll();
+  const [first, last] = [left - seen, left + 2 * seen].map((x) => Math.floor(x / width * recording.seconds / recording.tile));
+  const wanted = `${fine} ${first} ${last}`;
+  if (wanted === shown.tiles) return;
+  shown.tiles = wanted;
   for (const { tiles, images, strip } of tracks) {
-    const fine = width > 2048;
     for (const [index, image] of images) {
       if (fine && index >= first - 2 && index <= last + 2) continue;
       image.remove();
       images.delete(index);
     }
-    for (let index = Math.max(0, Math.floor(first)); fine && index <= Math.min(last, tiles.length - 1); index++) {
+    for (let index = Math.max(0, first); fine && index <= Math.min(last, tiles.length - 1); index++) {
       if (images.has(index)) continue;
       const share = 100 * recording.tile / recording.seconds;
       const image = place(make("img", { src: tiles[index], alt: "", draggable: false }), {
