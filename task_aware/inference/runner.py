@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from task_aware.base.errors import RecordingError
 from task_aware.inference.joining import Answer
 from task_aware.inference.windows import Window, Windowing
+from task_aware.models.analysis import Analysis
 from task_aware.models.opening import detector_of
 from task_aware.models.options import Precision
 from task_aware.models.projection import project
-from task_aware.models.system import Analysis, ClassSeparator, Separator, listen
+from task_aware.models.system import ClassSeparator, Separator, listen
 
 Key = TypeVar("Key", bound=Hashable)
 

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from task_aware import ops
 from task_aware.data.batches import RealBatch, StrongBatch, TrainingBatch
+from task_aware.models.analysis import Separation, SourceDetection
 from task_aware.models.listener import WaveformDetector
 from task_aware.models.separator import MaskNetwork
-from task_aware.models.system import Separation, Separator, SourceDetection
+from task_aware.models.system import Separator
 from task_aware.training import losses
 from task_aware.training.config import LossConfig
 

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from task_aware import evaluate, train
+from task_aware.models.analysis import Separation
 from task_aware.models.condition import condition_size
 from task_aware.models.opening import BUILTIN_DETECTOR
 from task_aware.models.separator import MaskNetwork, MaskNetworkConfig
-from task_aware.models.system import ClassSeparator, Separation
+from task_aware.models.system import ClassSeparator
 from task_aware.training import losses
 from task_aware.training.class_objectives import ClassObjectives
 from task_aware.training.config import LossConfig, OptimiserConfig, SeparatorConfig, TrainConfig
