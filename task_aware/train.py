@@ -40,14 +40,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from task_aware.models.opening import pick_device
     from task_aware.models.separator import MaskNetwork, preset
     from task_aware.models.system import ClassSeparator, Separator
-    from task_aware.plots import plot_training
     from task_aware.plots.separation import draw_separation
     from task_aware.scoring.evaluation import SEPARATED, detect_split, score
     from task_aware.scoring.report import table, write_results
     from task_aware.scoring.separation import verdict
-    from task_aware.training.folder import is_first_process, read_history
+    from task_aware.training.folder import is_first_process
     from task_aware.training.frozen import get_detector
     from task_aware.training.loop import fit
+    from task_aware.training.progress import Curves, Preview, draw_curves
     from task_aware.training.separator import TaskAwareModule, measure_separation
     from task_aware.training.setup import FAST_STEPS, check_train, corpus_for, make_data
 
@@ -59,6 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     detector = get_detector(config)
     corpus = corpus_for(config, detector)
     validation = corpus.split("validation")
+    shown = busiest(validation)
+    samples = remove_offset(shown.read(corpus.sample_rate), corpus.sample_rate)
     seed_everything(config.seed, verbose=False)
     of_classes = config.separator.sources == "classes"
     sizes = preset(
@@ -79,8 +81,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     data = make_data(config, corpus, detector)
     n_asked, seed = config.separator.n_sources, config.seed
     module = TaskAwareModule(system, config.losses, schedule, n_asked=n_asked, seed=seed, cuda_graph=config.cuda_graph)
+    preview = Preview(system, samples, shown.events, shown.filename)
     timer = fit(
-        module, data, config, out=config.out, max_steps=schedule.max_steps, gradient_clip=schedule.gradient_clip
+        module,
+        data,
+        config,
+        out=config.out,
+        max_steps=schedule.max_steps,
+        gradient_clip=schedule.gradient_clip,
+        callbacks=[Curves(config.out), *([preview] if config.preview and detector.labels else [])],
     )
     if not is_first_process():
         return  # the first process scores and writes
@@ -96,16 +105,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     separation = measure_separation(module, make_data(of_clips, corpus, detector), unseen)
     detections = detect_split(system, validation, device=device, backend=backend)
     results = score(validation, detections, detector.labels)
-    shown = busiest(validation)
     draw_separation(
         config.out / "separation.png",
         system,
-        remove_offset(shown.read(corpus.sample_rate), corpus.sample_rate),
+        samples,
         reference=shown.events,
         estimated=detections[SEPARATED][shown.filename],
         title=shown.filename,
     )
-    plot_training(config.out / "training.png", read_history(config.out))
+    draw_curves(config.out)
     conclusion = verdict(results, separation)
     print(table(results))
     print(textwrap.fill(conclusion, 100))

@@ -25,13 +25,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from task_aware.models.crnn import CRNN
     from task_aware.models.denoiser import PRESETS, DenoisedDetector, Denoiser, DenoiserConfig
     from task_aware.models.opening import pick_device
-    from task_aware.plots import plot_training
     from task_aware.scoring.evaluation import detect_split, score
     from task_aware.scoring.report import table, write_results
     from task_aware.training.denoiser import DenoisingModule, batch_sizes
-    from task_aware.training.folder import is_first_process, read_history
+    from task_aware.training.folder import is_first_process
     from task_aware.training.frozen import get_detector
     from task_aware.training.loop import fit
+    from task_aware.training.progress import Curves, draw_curves
     from task_aware.training.setup import FAST_STEPS, check_run, corpus_of
 
     check_run(config)
@@ -62,11 +62,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ),
     )
     module = DenoisingModule(denoiser, options.learning_rate, backend=backend)
-    timer = fit(module, data, config, out=config.out, max_steps=options.max_steps)
+    timer = fit(module, data, config, out=config.out, max_steps=options.max_steps, callbacks=[Curves(config.out)])
     if not is_first_process():
         return  # the first process scores and writes
     system.save(config.out / "denoiser.safetensors", steps=options.max_steps, seed=config.seed)
-    plot_training(config.out / "training.png", read_history(config.out))
+    draw_curves(config.out)
 
     detections = detect_split(system, validation, device=pick_device(config.accelerator), backend=backend)
     results = score(validation, detections, detector.labels)

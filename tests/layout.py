@@ -21,7 +21,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "models": {"base", "ops", "data"},
     "plots": {"base", "data", "models"},
     "viewing": {"base", "data", "models", "plots"},
-    "training": {"base", "ops", "data", "synthesis", "models"},
+    "training": {"base", "ops", "data", "synthesis", "models", "plots"},
     "inference": {"base", "ops", "data", "models", "plots", "viewing", "annotations"},
     "scoring": {"base", "ops", "data", "models", "annotations"},
     "portable": {"base", "ops", "models", "inference"},

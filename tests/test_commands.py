@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from task_aware import (
     Separator,
@@ -48,6 +50,13 @@ def cache(tiny_corpus, monkeypatch):
     monkeypatch.setattr("task_aware.synthesis.builtin_corpus", lambda **_: tiny_corpus)
 
 
+def previews(run_: Path) -> list[str]:
+    """Names of the pictures that TensorBoard has of a run."""
+    logs = EventAccumulator(str(run_ / "logs/part_0"))
+    logs.Reload()
+    return logs.Tags()["images"]
+
+
 def test_a_fast_run_trains_scores_and_draws(cache, tmp_path, capsys):
     train.main(["--fast-dev-run", f"--out={tmp_path}", "--accelerator=cpu"])
     printed = capsys.readouterr().out
@@ -67,6 +76,7 @@ def test_a_fast_run_trains_scores_and_draws(cache, tmp_path, capsys):
     ):
         assert (tmp_path / name).stat().st_size > 0
     assert (tmp_path / "checkpoints" / "last.safetensors").is_file()
+    assert "clip/separation" in previews(tmp_path)
 
     evaluate.main([str(tmp_path / "separator.safetensors"), "--accelerator=cpu"])
     scored = json.loads((tmp_path / "evaluation-validation" / "metrics.json").read_text())
@@ -83,8 +93,8 @@ def test_a_fast_run_trains_scores_and_draws(cache, tmp_path, capsys):
 def test_gradients_are_clipped_in_bfloat16_too(cache, tmp_path):
     """With the fused optimiser, Lightning's own clipping ends such a run."""
     options = ["--precision=bf16-mixed", "--optimiser.gradient_clip=0.1", "--fast-dev-run", "--accelerator=cpu"]
-    train.main([*options, f"--out={tmp_path}"])
-    assert (tmp_path / "separator.safetensors").is_file()
+    train.main([*options, "--no-preview", f"--out={tmp_path}"])
+    assert (tmp_path / "separator.safetensors").is_file() and previews(tmp_path) == []
 
 
 def test_an_evaluation_replaces_another_as_a_whole_and_no_run(cache, tmp_path):

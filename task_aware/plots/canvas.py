@@ -67,13 +67,23 @@ def _slaney(hertz: np.ndarray) -> np.ndarray:
     return np.where(hertz < 1000, hertz * 3 / 200, 15 + 27 * np.log(np.maximum(hertz, 1000) / 1000) / np.log(6.4))
 
 
-def save(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Writes the figure as a PNG, completely or not at all; missing folders are created.
-
-    Names are drawn as they are: a `$` begins no formula.
-    """
-    FigureCanvasAgg(figure)
+def drawable(figure: Figure) -> FigureCanvasAgg:
+    """Gives the figure a canvas. Names are drawn as they are: a `$` begins no formula."""
+    canvas = FigureCanvasAgg(figure)
     for text in figure.findobj(Text):
         cast(Text, text).set_parse_math(False)
+    return canvas
+
+
+def pixels(figure: Figure) -> np.ndarray:
+    """Draws the figure, uint8 `[height, width, 4]`."""
+    canvas = drawable(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())
+
+
+def save(figure: Figure, path: str | os.PathLike[str]) -> None:
+    """Writes the figure as a PNG, completely or not at all; missing folders are created."""
+    drawable(figure)
     with replacing(Path(path)) as temporary:
         figure.savefig(temporary, format="png", dpi=DPI)

@@ -12,8 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from torch import Tensor
 
 from task_aware.data.labels import Event
+from task_aware.models.analysis import Analysis
 from task_aware.models.system import ClassSeparator, Separator
 from task_aware.plots.canvas import COLORS, DPI, GREY, INK, WIDTH, draw_mel, save, style
 
@@ -265,28 +267,46 @@ def draw_separation(
 
     The picture is written to `path` if that is not None.
     """
-    detector = system.detector
-    front_end = detector.feature_config
-    waveform = torch.from_numpy(samples).to(detector.mean.device)[None]
-    mel = front_end.mel(waveform, backend=system.backend)
-    analysis, names = system.analyse(mel, waveform), None
-    frame, masked, asked = analysis.sources.frame[0], analysis.separation.mel[0], analysis.asked[0]
-    if isinstance(system, ClassSeparator):  # the classes that are most likely there
-        own = frame[torch.arange(len(asked)), :, asked // system.slots].amax(1)
-        likely = own.topk(min(MOST_SOURCES, len(own)))
-        shown = likely.indices[likely.values >= LIKELY]
-        frame, masked, names = frame[shown], masked[shown], [system.source_names[k] for k in asked[shown].tolist()]
+    waveform = torch.from_numpy(samples).to(system.detector.mean.device)[None]
+    mel = system.detector.feature_config.mel(waveform, backend=system.backend)
+    analysis = system.analyse(mel, waveform)
+    return draw_analysis(path, system, mel, analysis, reference=reference, estimated=estimated, title=title)
+
+
+def worth_showing(system: Separator, analysis: Analysis) -> Tensor:
+    """Which of the K sources of one mixture to show, int64: all free ones; of classes, those most likely heard."""
+    asked, frame = analysis.asked[0], analysis.sources.frame[0]
+    if not isinstance(system, ClassSeparator):
+        return torch.arange(len(asked), device=asked.device)
+    own = frame[torch.arange(len(asked)), :, asked // system.slots].amax(1)
+    likely = own.topk(min(MOST_SOURCES, len(own)))
+    return likely.indices[likely.values >= LIKELY]
+
+
+def draw_analysis(
+    path: str | os.PathLike[str] | None,
+    system: Separator,
+    mel: Tensor,
+    analysis: Analysis,
+    *,
+    reference: Sequence[Event] | None,
+    estimated: Sequence[Event] | None,
+    title: str,
+) -> Figure:
+    """Plots what `system` found in one mixture, linear mel `[1, F, T]`, as `draw_separation` does."""
+    detector, shown = system.detector, worth_showing(system, analysis)
+    front_end, asked = detector.feature_config, analysis.asked[0, shown].tolist()
     return plot_separation(
         path,
         mel[0].cpu().numpy(),
-        masked.cpu().numpy(),
+        analysis.separation.mel[0, shown].cpu().numpy(),
         analysis.alone.frame[0].cpu().numpy(),
-        frame.cpu().numpy(),
+        analysis.sources.frame[0, shown].cpu().numpy(),
         detector.labels,
         frame_seconds=front_end.frame_seconds,
         output_frame_seconds=detector.frame_seconds,
         f_max=front_end.f_max,
-        names=names,
+        names=[system.source_names[k] for k in asked] if isinstance(system, ClassSeparator) else None,
         reference=reference,
         estimated=estimated,
         title=title,

@@ -258,12 +258,14 @@ class TrainConfig(FrozenDetectorConfig):
         optimiser: length of the run, learning rates and stages.
         batch: clips per step.
         cuda_graph: record each step's losses and gradients as CUDA graphs, to save launch time; on one GPU only.
+        preview: show in TensorBoard how a validation clip is separated so far, as a picture and as sound.
     """
 
     command: ClassVar[str] = "train"
 
     out: Path = Path("runs/separator")
     cuda_graph: bool = False
+    preview: bool = True
     separator: SeparatorConfig = field(default_factory=SeparatorConfig)
     losses: LossConfig = field(default_factory=LossConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)

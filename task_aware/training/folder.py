@@ -39,7 +39,7 @@ RESULTS = (
 _LOG_FILES = ("metrics.csv", "hparams.yaml", "events.out.tfevents.*")
 
 #: Options that do not influence the results.
-_FREE = ("out", "resume", "workers", "cuda_graph")
+_FREE = ("out", "resume", "workers", "cuda_graph", "preview")
 
 
 def last_checkpoint(out: Path) -> Path:

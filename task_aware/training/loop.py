@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import resource
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -159,10 +160,12 @@ def fit(
     out: Path,
     max_steps: int,
     gradient_clip: float | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> StepTimer:
     """Trains `module` for `max_steps` steps, with checkpoints and logs in `out`.
 
-    A resumed run keeps its results and the options that they belong to until it has trained to its end.
+    A resumed run keeps its results and the options that they belong to until it has trained to its end. `callbacks`
+    are called beside the loop's own.
 
     Raises:
         CheckpointError: `out` holds what a new run would replace; or the run is to be resumed, but `out` has no
@@ -194,7 +197,7 @@ def fit(
         max_epochs=-1,
         reload_dataloaders_every_n_epochs=1,
         gradient_clip_val=gradient_clip,
-        callbacks=[LastCheckpoint(last.parent), timer, RunBar()],
+        callbacks=[LastCheckpoint(last.parent), timer, RunBar(), *callbacks],
         enable_progress_bar=False,
         plugins=[SafetensorsCheckpointIO(max_steps)],
         logger=[TensorBoardLogger(out, name=LOGS, version=part), CSVLogger(out, name=LOGS, version=part)],

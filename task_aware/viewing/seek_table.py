@@ -28,7 +28,8 @@ def add_seek_table(path: Path) -> None:
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         if data[:4] != b"fLaC":
             return
-        start, kinds = 4, []
+        start = 4
+        kinds: list[int] = []
         while not kinds or not kinds[-1] & _LAST:
             kinds.append(data[start])
             start += 4 + int.from_bytes(data[start + 1 : start + 4], "big")
@@ -46,7 +47,7 @@ def add_seek_table(path: Path) -> None:
 def _frames(data: mmap.mmap, start: int) -> list[tuple[int, int, int]]:
     """First sample, byte after `start` and number of samples of all frames but a shorter one at the end."""
     n_samples, shortest = int.from_bytes(data[8:10], "big"), int.from_bytes(data[12:15], "big")
-    frames = []
+    frames: list[tuple[int, int, int]] = []
     place = start
     while place >= 0:
         frames.append((len(frames) * n_samples, place - start, n_samples))
