@@ -37,7 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     # not above: help and mistakes answer without torch
     from task_aware.annotations.writing import check_format
+    from task_aware.data.corpus import read_split_of
     from task_aware.data.desed import read_split
+    from task_aware.models.listener import WaveformDetector
     from task_aware.models.opening import detector_of, open_model, pick_device
     from task_aware.scoring.evaluation import decode_all, hear_split, score, score_psds
     from task_aware.scoring.report import table, write_detections, write_results, write_split_labels
@@ -55,7 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     model = open_model(options.checkpoint, options.detector)
     detector = detector_of(model)
-    split = read_split(options.data or builtin_corpus(), options.split, detector.labels, channel=options.channel)
+    read = read_split_of if isinstance(detector, WaveformDetector) else read_split  # what it has no name for is noise
+    split = read(options.data or builtin_corpus(), options.split, detector.labels, channel=options.channel)
     if not split.clips:
         raise DataError(f"none of the clips in {split.metadata} has a recording; there is nothing to score")
     unusable: dict[str, str] = {}

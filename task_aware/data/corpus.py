@@ -60,10 +60,8 @@ class Corpus:
 
     def split(self, name: str) -> Split:
         """Reads a split: weak, unlabelled, synthetic, validation or public. Raises DataError if it has no clips."""
-        labels = self.encoder.labels
-        split = read_split(self.root, name, None if self.others_are_noise else labels, channel=self.channel)
-        if self.others_are_noise:
-            split = replace(split, clips=tuple(_only(clip, labels) for clip in split.clips))
+        read = read_split_of if self.others_are_noise else read_split
+        split = read(self.root, name, self.encoder.labels, channel=self.channel)
         if not split.clips:
             raise DataError(f"{split.metadata} names no clip whose recording exists; the {name} clips are needed")
         if split.missing:
@@ -119,8 +117,13 @@ class Corpus:
         )
 
 
+def read_split_of(root: Path, name: str, labels: Sequence[str], *, channel: int | None = None) -> Split:
+    """As `read_split`, but labels of other classes are left out instead of being an error."""
+    split = read_split(root, name, channel=channel)
+    return replace(split, clips=tuple(_only(clip, labels) for clip in split.clips))
+
+
 def _only(clip: Clip, labels: Sequence[str]) -> Clip:
-    """A clip with its labels of these classes alone."""
     events = clip.events and tuple(event for event in clip.events if event.label in labels)
     return replace(clip, events=events, labels=clip.labels and tuple(x for x in clip.labels if x in labels))
 

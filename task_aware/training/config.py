@@ -237,7 +237,8 @@ class FrozenDetectorConfig(RunConfig):
     """Options of the commands that train something for a frozen detector.
 
     Attributes:
-        detector: the detector to freeze: a checkpoint, or package.module:factory for your own. Default: the one in the
+        detector: the detector to freeze: a checkpoint, package.module:factory for your own, or what hears waveforms
+            (silero_vad, torchcrepe, resemblyzer, the folder of a network of transformers). Default: the one in the
             package; with --data or another `detector_config`, one that is trained first by `detector_config`.
         detector_config: recipe of the detector that is trained first, a path or the name of a packaged one.
         mixing: how mixtures are made.

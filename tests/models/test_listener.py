@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from task_aware import Predictor
-from task_aware.data.batches import StrongBatch, TrainingBatch
+from task_aware.data.batches import RealBatch, StrongBatch, TrainingBatch
 from task_aware.models.condition import condition_size
 from task_aware.models.detector import Detection, features_of
 from task_aware.models.features import FeatureConfig
@@ -138,6 +138,28 @@ def test_a_separator_learns_through_a_listener_alone(sources):
     assert module.measure(batch.strong)
 
 
+@pytest.mark.parametrize("length", [8000, 6000])
+@pytest.mark.parametrize("sources", ["classes", "free"])
+def test_real_clips_reach_a_listener_beside_mixtures_also_in_mixed_precision(sources, length):
+    heard = []
+
+    class Noting(LoudnessListener):
+        def forward(self, waveform: Tensor) -> Detection:
+            heard.append(waveform.dtype)
+            return super().forward(waveform)
+
+    own = sources == "classes"
+    system = class_system(Noting()) if own else Separator(network(2), check_listener(Noting(), "a listener"))
+    losses = LossConfig(frame=float(not own), own=float(own), weak=1.0, teacher=1.0, deep_feature=1.0)
+    objectives = TaskAwareModule(system.train(), losses, OptimiserConfig(), n_asked=2).objectives
+    weak, unlabelled = (RealBatch(0.1 * torch.randn(n, length), torch.eye(2)[:n]) for n in (1, 2))
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = objectives(TrainingBatch(strong_batch(25), weak, unlabelled), Stage(False, through_detector=True))
+    loss.total.backward()
+    assert {"weak", "teacher", "deep_feature"} < set(loss.terms) and loss.total.isfinite()
+    assert set(heard) == {torch.float32}
+
+
 def test_the_deep_feature_loss_of_perfect_masks_is_near_that_of_the_images():
     """The targets that the listener hears are the images' own waveforms, with the floor's share of the mixture."""
     system = class_system()
@@ -157,6 +179,14 @@ def test_embeddings_alone_train_by_the_deep_feature_loss():
     loss.total.backward()
     gradient = system.mask_network.mask[1].weight.grad
     assert loss.terms["deep_feature"] > 0 and gradient.isfinite().all() and gradient.abs().max() > 0
+
+
+def test_what_embeds_separates_recordings_although_it_names_nothing():
+    predictor = Predictor(Separator(network(2), check_listener(Embedding(), "an embedding")))
+    samples = 0.1 * np.random.default_rng(0).standard_normal(16000).astype(np.float32)
+    result = predictor.analyse_waveform(samples, 16000)
+    assert result.scores.shape == (50, 0) and result.events == []
+    assert predictor.separate(samples, 16000).shape == (2, 16000)
 
 
 def test_windows_of_a_long_recording_reach_a_listener_as_the_whole_does():

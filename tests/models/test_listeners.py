@@ -16,12 +16,13 @@ import soundfile
 import torch
 from torch import Tensor, nn
 
-from task_aware import infer, train
+from task_aware import evaluate, infer, train
 from task_aware.base.errors import CheckpointError
 from task_aware.models.detector import Detection
 from task_aware.models.listeners import open_listener
 from task_aware.models.opening import open_detector
 from task_aware.models.protocol import check_listener, check_trainable
+from task_aware.synthesis import builtin_corpus
 
 
 def opened(name: str) -> nn.Module:
@@ -205,7 +206,7 @@ def test_what_transformers_cannot_be_heard_is_said_in_one_sentence(transformers,
         open_detector(tmp_path)
 
 
-def test_train_and_infer_take_silero_vad_by_its_name(tmp_path):
+def test_train_infer_and_evaluate_take_silero_vad_by_its_name(tmp_path):
     """On the built-in corpus, all classes but Speech are noise to it."""
     opened("silero_vad")
     train.main(["--fast-dev-run", "--config", "speech", "--detector", "silero_vad", "--out", str(tmp_path / "run")])
@@ -217,4 +218,11 @@ def test_train_and_infer_take_silero_vad_by_its_name(tmp_path):
         [str(tmp_path / "run/separator.safetensors"), str(tmp_path / "a.wav"), "--detector", "silero_vad",
          "--out", str(tmp_path / "found"), "--scores"]
     )  # fmt: skip
-    assert (tmp_path / "found").is_dir()
+    assert list((tmp_path / "found").rglob("*.tsv"))
+    corpus = builtin_corpus(size="tiny", progress=False)
+    evaluate.main(
+        [str(tmp_path / "run/separator.safetensors"), "--detector", "silero_vad", "--data", str(corpus),
+         "--out", str(tmp_path / "scored")]
+    )  # fmt: skip
+    scored = json.loads((tmp_path / "scored/metrics.json").read_text())
+    assert scored["separated"]["event_f1_macro"] == pytest.approx(metrics["separated"]["event_f1_macro"])
