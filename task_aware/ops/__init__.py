@@ -1,9 +1,6 @@
 """Differentiable tensor operators with native kernels."""
 
-import os
-
-import torch
-
+from . import _forks as _forks
 from ._dispatch import Backend
 from .conv_glu_pool import conv_glu_pool, conv_glu_pool_reference
 from .depthwise_prelu import depthwise_prelu, depthwise_prelu_reference
@@ -15,9 +12,6 @@ from .mel_spectrogram import mel_filterbank, mel_spectrogram, mel_spectrogram_re
 from .pit_loss import PITResult, pit_loss, pit_loss_reference
 from .reorder import reorder, reorder_reference
 from .reverb_mix import Mixture, reverb_mix, reverb_mix_reference
-
-# The threads of GNU OpenMP do not survive a fork, and a child that starts more would wait for them for ever.
-os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 __all__ = [
     "Backend",
