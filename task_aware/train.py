@@ -5,23 +5,15 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from task_aware.base import cli
 from task_aware.base.types import Backend
 from task_aware.training.config import TrainConfig
 from task_aware.training.ranges import check_ranges
 
-if TYPE_CHECKING:
-    from task_aware.data.desed import Clip, Split
-
 #: Separation is measured on the mixtures of this many further steps, as long as clips, which training has not seen.
 MEASURED_STEPS = 8
-
-
-def busiest(split: Split) -> Clip:
-    """The clip with the most classes, in which separation shows best."""
-    return max(split.clips, key=lambda clip: (len({event.label for event in clip.events or ()}), clip.filename))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -59,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     detector = get_detector(config)
     corpus = corpus_for(config, detector)
     validation = corpus.split("validation")
-    shown = busiest(validation)
+    shown = validation.busiest
     samples = remove_offset(shown.read(corpus.sample_rate), corpus.sample_rate)
     seed_everything(config.seed, verbose=False)
     of_classes = config.separator.sources == "classes"

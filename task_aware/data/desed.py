@@ -75,6 +75,11 @@ class Split:
         """The events of each strongly labelled clip by filename, in the form that the metrics expect."""
         return {clip.filename: clip.events for clip in self.clips if clip.events is not None}
 
+    @property
+    def busiest(self) -> Clip:
+        """The clip with the most classes, in which separation shows best."""
+        return max(self.clips, key=lambda clip: (len({event.label for event in clip.events or ()}), clip.filename))
+
 
 def split_paths(root: str | Path, name: str) -> tuple[Path, Path]:
     """Paths of a split's table and audio folder, whether or not they exist."""
