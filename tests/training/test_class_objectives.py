@@ -83,7 +83,7 @@ def test_the_slots_of_true_images_in_any_order_cost_nothing(small_detector, make
     system, objectives = module.system, module.objectives
     batch = with_doubles(make_batch()).strong
 
-    def perfect(order, mixture_mel, condition, asked, mask_network=None):
+    def perfect(order, mixture_mel, condition, asked, mask_network=None, *, waveform=None):
         targets = losses.class_images(objectives.images(batch)[2], batch.labels, asked, slots=2)
         targets = targets.unflatten(1, (-1, 2))[:, :, order].flatten(1, 2) + system.mask_floor * mixture_mel[:, None]
         return Separation(targets, system.mixture_features(targets))
