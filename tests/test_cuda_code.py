@@ -46,7 +46,7 @@ LIMITS = {
     r"envelope_kernel<": Limits(32),
     r"spectra_kernel<RegisterFft<float": Limits(64),
     r"spectra_kernel<RegisterFft<double": Limits(128),
-    r"sources_kernel<RegisterFft<float": Limits(128),
+    r"sources_kernel<RegisterFft<float": Limits(128, stack=8),
     r"sources_kernel<RegisterFft<double": Limits(168, stack=8),
     r"mask_gradient_kernel<RegisterFft<float": Limits(80),
     r"mask_gradient_kernel<RegisterFft<double": Limits(128),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -19,7 +20,7 @@ from ._dispatch import (
     use_native,
 )
 from ._tables import fft_roots, kept
-from .mel_spectrogram import _bins_of_filters, hamming_window, mel_filterbank, unreflect
+from .mel_spectrogram import hamming_window, mel_filterbank, unreflect
 
 # The transforms that csrc/cuda/mask_resynthesis.cuh has.
 _CUDA_TRANSFORMS = {
@@ -152,15 +153,22 @@ def mask_resynthesis(
     options, as the masks do, so that the window and :func:`band_weights` need not be passed. The inverse divides the
     overlapping frames by the sum of their squared windows: masks of 1 give the mixture back, and masks that sum to 1
     give sources that sum to it. Samples that no frame reaches (after the last frame, if the hop is longer than half of
-    ``n_fft``) are 0. Both the masks and the waveform get gradients. A NaN or infinity spoils the frames that hold it,
-    and may spoil a neighbouring one; it never reaches other sources or clips.
+    ``n_fft``) are 0. A NaN or infinity spoils the frames that hold it, and may spoil a neighbouring one, but no other
+    source or clip.
+
+    Both arguments get gradients. That of the masks comes from a kernel, which like the forward keeps no spectra of
+    sources; that of the waveform from PyTorch, with the spectra of all sources in memory.
+
+    The tables are made once for each configuration, dtype and device and copied to the device: call this once before
+    capturing a CUDA graph.
 
     Args:
         waveform: mixtures ``[B,N]``, N > n_fft / 2; float32, float64 or bfloat16.
         masks: ``[B,S,F,T]``, T = N // hop + 1, any values. If the dtypes differ, both are converted to the wider one;
             bfloat16 is computed in float32.
         sample_rate: sample rate, hertz.
-        n_fft: frame length in samples, even.
+        n_fft: frame length in samples, even; on CUDA 512, 1024, 2048 or 4096 (float64: up to 2048). On the CPU,
+            products of 2, 3 and 5 are fast.
         hop: distance between frames in samples, at most ``n_fft``.
         f_min: lower edge of the first band, hertz.
         f_max: upper edge of the last band, hertz, at most half the sample rate.
@@ -194,7 +202,7 @@ def mask_resynthesis(
             f"least 1: a mask for each of the N // hop + 1 frames."
         )
     _check.same_device("mask_resynthesis", waveform=waveform, masks=masks)
-    if not any(_bins_of_filters(sample_rate, n_fft, masks.shape[2], f_min, f_max)):
+    if math.floor(f_min * n_fft / sample_rate) + 1 >= f_max * n_fft / sample_rate:
         raise ValueError(
             f"mask_resynthesis: no bin of {n_fft} samples at {sample_rate} Hz lies between f_min = {f_min} and "
             f"f_max = {f_max} Hz; use a longer n_fft or a wider range."
