@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from task_aware.base.errors import DataError
+from task_aware.base.files import LONGEST_NAME
 from task_aware.data.finding import AUDIO_SUFFIXES, walk
-from task_aware.data.labels import Event
+from task_aware.data.labels import Event, safe_name
 
 #: Recordings that are looked for; those that libsndfile cannot decode are named as errors when they are opened.
 SOUNDS = (*AUDIO_SUFFIXES, ".mp3", ".opus", ".aiff", ".aif", ".au", ".caf", ".w64", ".m4a", ".aac", ".wma")
@@ -123,6 +124,12 @@ def _check(row: Row) -> None:
         return
     if not any(row.labels):
         raise DataError(f"the row has no label for {row.file}; add it, or remove the row")
+    long = [label for label in row.labels if len(safe_name(label).encode(errors="replace")) > LONGEST_NAME]
+    if long:
+        raise DataError(
+            f"the label {long[0][:30]}... of {row.file} is too long to be the name of a folder; shorten it, or remove "
+            "the row"
+        )
     if row.times is not None and not 0 <= row.times[0] < row.times[1] < float("inf"):
         raise DataError(
             f"the event of {row.labels[0]} lasts from {row.times[0]:g} s to {row.times[1]:g} s; the onset must not be "

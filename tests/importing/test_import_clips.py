@@ -124,12 +124,15 @@ def test_bad_rows_and_recordings_are_named_and_the_rest_is_imported(tmp_path, ca
     (source / "x/broken.wav").write_text("no audio")
     table = tmp_path / "table.csv"
     names = [f"{k}.wav,dog" for k in range(6)]
-    table.write_text("\n".join(["filename,label", *names, "gone.wav,dog", "0.wav,", "silent.wav,dog", "broken,dog"]))
+    bad = ["gone.wav,dog", "0.wav,", "silent.wav,dog", "broken,dog", "1.wav," + 300 * "a"]
+    table.write_text("\n".join(["filename,label", *names, *bad]))
     assert run(source, tmp_path / "out", f"--csv={table}") == 1
     found = {(Path(file).name, line): error for file, line, error in rows(tmp_path / "out/errors.tsv")}
-    assert found.keys() == {("table.csv", "8"), ("table.csv", "9"), ("silent.wav", ""), ("broken.wav", "")}
+    lines = {("table.csv", "8"), ("table.csv", "9"), ("table.csv", "12")}
+    assert found.keys() == {*lines, ("silent.wav", ""), ("broken.wav", "")}
+    assert "too long to be the name of a folder" in found["table.csv", "12"]
     assert "gone.wav is not among the recordings" in found["table.csv", "8"]
-    assert "4 rows or files were not used: see" in capsys.readouterr().err
+    assert "5 rows or files were not used: see" in capsys.readouterr().err
     assert sum(map(len, Soundbank(tmp_path / "out").foreground.values())) >= 4
 
 

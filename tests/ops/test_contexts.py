@@ -230,7 +230,7 @@ torch.set_num_threads(2)
 use()
 child = os.fork()
 if child == 0:
-    signal.alarm(30)
+    signal.alarm(60)
     use()
     os._exit(torch.get_num_threads())
 use()
@@ -241,7 +241,7 @@ print(os.waitpid(child, 0)[1], torch.get_num_threads())
 def test_a_process_forked_after_the_use_of_threads_does_not_wait_for_them() -> None:
     """As `multiprocessing` does on Linux: its processes may use a predictor that their parent has used."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "MKL_"))}
-    found = subprocess.run([sys.executable, "-c", FORKED], env=environment, capture_output=True, text=True, timeout=120)
+    found = subprocess.run([sys.executable, "-c", FORKED], env=environment, capture_output=True, text=True, timeout=300)
     status, threads = map(int, found.stdout.split())
     assert not os.WIFSIGNALED(status) or os.WTERMSIG(status) != signal.SIGALRM, "the child waited for ever"
     assert (os.WEXITSTATUS(status), threads) == (2, 2), found.stderr
