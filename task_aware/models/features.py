@@ -69,6 +69,21 @@ class FeatureConfig:
             backend=backend,
         )
 
+    def resynthesise(self, waveform: Tensor, masks: Tensor, *, backend: Backend = "auto") -> Tensor:
+        """Makes sources `[B, S, N]` from mixtures `[B, N]` and masks `[B, S, F, T]` on their mel-spectrograms."""
+        from task_aware import ops  # not above: as in mel
+
+        return ops.mask_resynthesis(
+            waveform,
+            masks,
+            sample_rate=self.sample_rate,
+            n_fft=self.n_fft,
+            hop=self.hop,
+            f_min=self.f_min,
+            f_max=self.f_max,
+            backend=backend,
+        )
+
     def log_mel(self, mel: Tensor) -> Tensor:
         """Converts amplitudes `[..., F, T]` to dB, `20 log10(max(amin, mel))`.
 

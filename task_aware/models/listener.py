@@ -108,18 +108,7 @@ class WaveformDetector(nn.Module):
             backend: backend of the operator.
         """
         mask = floor + (1 - floor) * torch.sigmoid(logits.to(mixture_mel.dtype))
-        config = self.feature_config
-        sources = ops.mask_resynthesis(
-            waveform,
-            mask,
-            sample_rate=config.sample_rate,
-            n_fft=config.n_fft,
-            hop=config.hop,
-            f_min=config.f_min,
-            f_max=config.f_max,
-            backend=backend,
-        )
-        return mask * mixture_mel[:, None], sources
+        return mask * mixture_mel[:, None], self.feature_config.resynthesise(waveform, mask, backend=backend)
 
 
 class Together(nn.Module):

@@ -10,22 +10,6 @@ import torch
 from torch import Tensor
 
 from task_aware.models.features import FeatureConfig
-from task_aware.ops.mel_spectrogram import hamming_window, mel_filterbank
-
-
-def band_weights(front_end: FeatureConfig) -> Tensor:
-    """Weights `[n_fft // 2 + 1, F]` of the mel bands for each bin: the filter bank's transpose, with rows summing to 1.
-
-    Between the centres of two bands this interpolates linearly. A bin that no filter covers takes the nearest band.
-    """
-    bank = mel_filterbank(
-        front_end.sample_rate, front_end.n_fft, front_end.n_mels, front_end.f_min, front_end.f_max
-    ).T  # [bins, F]
-    reached = (bank.sum(1) > 0).nonzero()[:, 0]
-    bins = torch.arange(len(bank))
-    nearest = reached[(bins[:, None] - reached).abs().argmin(1)]
-    bank = bank[nearest]
-    return (bank / bank.sum(1, keepdim=True)).float()
 
 
 def project(waveform: Tensor, mask: Tensor, front_end: FeatureConfig, *, lead: int = 0) -> Tensor:
@@ -43,13 +27,5 @@ def project(waveform: Tensor, mask: Tensor, front_end: FeatureConfig, *, lead: i
     Returns:
         The sources `[B, S, N]`.
     """
-    window = hamming_window(front_end.n_fft, device=waveform.device).to(waveform.dtype)
-    n_fft, hop = front_end.n_fft, front_end.hop
-    spectrum = torch.stft(waveform, n_fft, hop, window=window, return_complex=True)
-    linear = band_weights(front_end).to(waveform) @ mask.to(waveform.dtype)
-    before = lead // hop
-    after = spectrum.shape[-1] - before - mask.shape[-1]
-    frames = torch.arange(-before, mask.shape[-1] + after, device=mask.device).clamp(0, mask.shape[-1] - 1)
-    sources = spectrum[:, None] * linear[..., frames]
-    n_samples = waveform.shape[-1]
-    return torch.istft(sources.flatten(0, 1), n_fft, hop, window=window, length=n_samples).unflatten(0, mask.shape[:2])
+    frames = torch.arange(front_end.n_frames(waveform.shape[-1]), device=mask.device) - lead // front_end.hop
+    return front_end.resynthesise(waveform, mask[..., frames.clamp(0, mask.shape[-1] - 1)].to(waveform.dtype))

@@ -167,8 +167,8 @@ def mask_resynthesis(
         masks: ``[B,S,F,T]``, T = N // hop + 1, any values. If the dtypes differ, both are converted to the wider one;
             bfloat16 is computed in float32.
         sample_rate: sample rate, hertz.
-        n_fft: frame length in samples, even; on CUDA 512, 1024, 2048 or 4096 (float64: up to 2048). On the CPU,
-            products of 2, 3 and 5 are fast.
+        n_fft: frame length in samples, even. On CUDA the kernels have 512, 1024, 2048 and 4096 (float64: up to 2048),
+            and ``auto`` leaves others to the reference; on the CPU, products of 2, 3 and 5 are fast.
         hop: distance between frames in samples, at most ``n_fft``.
         f_min: lower edge of the first band, hertz.
         f_max: upper edge of the last band, hertz, at most half the sample rate.
@@ -207,14 +207,15 @@ def mask_resynthesis(
             f"mask_resynthesis: no bin of {n_fft} samples at {sample_rate} Hz lies between f_min = {f_min} and "
             f"f_max = {f_max} Hz; use a longer n_fft or a wider range."
         )
-    if not use_native("mask_resynthesis", backend, waveform):
-        return mask_resynthesis_reference(
-            waveform, masks, sample_rate=sample_rate, n_fft=n_fft, hop=hop, f_min=f_min, f_max=f_max
-        )
     result = torch.promote_types(waveform.dtype, masks.dtype)
     compute = torch.promote_types(result, torch.float32)
     for_cuda = served_by_cuda(waveform)
-    if for_cuda and n_fft not in _CUDA_TRANSFORMS[compute]:
+    has_transform = not for_cuda or n_fft in _CUDA_TRANSFORMS[compute]
+    if not use_native("mask_resynthesis", backend, waveform) or (backend == "auto" and not has_transform):
+        return mask_resynthesis_reference(
+            waveform, masks, sample_rate=sample_rate, n_fft=n_fft, hop=hop, f_min=f_min, f_max=f_max
+        )
+    if not has_transform:
         raise ValueError(
             f"mask_resynthesis: n_fft is {n_fft}, expected {', '.join(map(str, _CUDA_TRANSFORMS[compute]))} for "
             f"{compute} on CUDA; use backend='reference'."
