@@ -17,6 +17,7 @@ from task_aware.models.projection import project
 from task_aware.models.system import Separator
 from task_aware.training.folder import last_checkpoint, read_history
 
+
 class EpochEnd(Callback):
     """Shows something at the end of each epoch, or of fewer of them, so that it takes at most `share` of the time."""
 
