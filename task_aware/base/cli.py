@@ -155,8 +155,10 @@ def add_export(parser: ArgumentParser, formats: Sequence[str]) -> None:
 FLAGS = {
     "fused": "train with the native operators; --no-fused: with their PyTorch references",
     "cuda_graph": "record each step's losses and gradients as CUDA graphs, to save launch time; on one GPU only",
+    "preview": "show in TensorBoard how a validation clip is separated so far, as a picture and as sound; --no-preview: "
+    "do not",
     "resume": "continue a stopped run from its last checkpoint in --out; needs the same options as before, except "
-    "that --max-steps may be larger, and --out, --workers and --cuda-graph may differ",
+    "that --max-steps may be larger, and --out, --workers, --cuda-graph and --preview may differ",
     "fast_dev_run": "check that everything runs, with a few steps; the scores mean nothing",
 }
 
@@ -180,7 +182,7 @@ def parse(
     flags = {name: text for name, text in FLAGS.items() if hasattr(config_class, name)}
     for name, text in flags.items():
         option = f"--{name.replace('_', '-')}"
-        parser.add_argument(option, action=ActionYesNo(no_prefix="no-"), default=name == "fused", help=text)
+        parser.add_argument(option, action=ActionYesNo(no_prefix="no-"), default=getattr(config_class, name), help=text)
     parser.add_class_arguments(config_class, skip=set(flags))
     given = packaged_configs(list(sys.argv[1:] if arguments is None else arguments), base)
     parser.show_recipes(given)

@@ -17,13 +17,11 @@ from task_aware.models.projection import project
 from task_aware.models.system import Separator
 from task_aware.training.folder import last_checkpoint, read_history
 
-#: What is shown takes at most this share of the time of a run.
-SHARE = 0.03
-
 
 class EpochEnd(Callback):
-    """Shows something at the end of each epoch, or of fewer epochs where they are so short that it would take long."""
+    """Shows something at the end of each epoch, or of fewer of them, so that it takes at most `share` of the time."""
 
+    share: float
     _earliest = 0.0
 
     def show(self, trainer: Trainer) -> None:
@@ -34,11 +32,13 @@ class EpochEnd(Callback):
         if trainer.is_global_zero and begin >= self._earliest:
             self.show(trainer)
             end = time.monotonic()
-            self._earliest = end + (end - begin) / SHARE
+            self._earliest = end + (end - begin) / self.share
 
 
 class Curves(EpochEnd):
     """Renews the picture of the curves, `training.png` in `out`, once a checkpoint shows that this run owns `out`."""
+
+    share = 0.01
 
     def __init__(self, out: Path) -> None:
         self.out = out
@@ -66,6 +66,8 @@ class Preview(EpochEnd):
         reference: its true events.
         title: what it is called.
     """
+
+    share = 0.05
 
     def __init__(self, system: Separator, samples: np.ndarray, reference: Sequence[Event] | None, title: str) -> None:
         self.system, self.samples, self.reference, self.title = system, samples, reference, title

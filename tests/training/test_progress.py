@@ -36,7 +36,7 @@ def test_curves_are_renewed_once_there_is_a_checkpoint(tmp_path, monkeypatch):
         drawn.append(read_history(out)["train/loss"][-1][0])
         draw_curves(out)
 
-    monkeypatch.setattr(progress, "SHARE", 1e9)
+    monkeypatch.setattr(Curves, "share", 1e9)
     monkeypatch.setattr(progress, "draw_curves", draw)
     given = config(tmp_path, 8)
     fit(Model(), Data(), given, out=tmp_path, max_steps=8, callbacks=[Curves(tmp_path), Look()])
@@ -50,6 +50,8 @@ def test_what_is_shown_takes_little_of_the_time(monkeypatch):
     clock, shown = [100.0], []
 
     class Slow(EpochEnd):
+        share = 0.03
+
         def show(self, trainer):
             shown.append(clock[0])
             clock[0] += 1.0
@@ -61,7 +63,7 @@ def test_what_is_shown_takes_little_of_the_time(monkeypatch):
         slow.on_train_epoch_end(first, None)
         Slow().on_train_epoch_end(SimpleNamespace(is_global_zero=False), None)
     assert len(shown) == 25  # every fourth epoch
-    assert len(shown) <= progress.SHARE * (clock[0] - 100.0)
+    assert len(shown) <= Slow.share * (clock[0] - 100.0)
 
 
 @pytest.mark.parametrize("kind", ["small_separator", "class_separator"])
