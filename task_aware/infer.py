@@ -38,7 +38,7 @@ def make_parser() -> cli.Parser:
         "files, folders, glob patterns, and lists of them (.txt, .tsv)")  # fmt: skip
     add("--out", type=Path, required=True, help="output folder")
     cli.add_detector(parser)
-    add("--demo", action="store_true", help="use the package's small separator, which detects DESED's ten classes")
+    add("--demo", action="store_true", help="use the package's separator, which detects DESED's ten classes")
     add("--scores", action="store_true", help="also write frame probabilities, in sed_scores_eval's format")
     add("--plot", action="store_true", help="also draw each recording")
     add("--plot-minutes", type=float, default=2.0, help="how many minutes of a recording to draw, from its start")
