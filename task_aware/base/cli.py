@@ -155,8 +155,7 @@ def add_export(parser: ArgumentParser, formats: Sequence[str]) -> None:
 FLAGS = {
     "fused": "train with the native operators; --no-fused: with their PyTorch references",
     "cuda_graph": "record each step's losses and gradients as CUDA graphs, to save launch time; on one GPU only",
-    "preview": "show in TensorBoard how a validation clip is separated so far, as a picture and as sound; --no-preview: "
-    "do not",
+    "preview": "show in TensorBoard how a validation clip is separated so far; --no-preview: do not",
     "resume": "continue a stopped run from its last checkpoint in --out; needs the same options as before, except "
     "that --max-steps may be larger, and --out, --workers, --cuda-graph and --preview may differ",
     "fast_dev_run": "check that everything runs, with a few steps; the scores mean nothing",
