@@ -25,7 +25,7 @@ _ASSETS = Path(__file__).parents[1] / "assets"
 #: The detector of the built-in corpus, made by `python -m task_aware.train_sed`.
 BUILTIN_DETECTOR = _ASSETS / "detector_builtin.safetensors"
 
-#: A separator to try the commands with, made by `python -m task_aware.train --separator.preset medium --max-steps 8000`.
+#: A separator to try the commands with, made by `train --separator.preset medium --max-steps 8000`.
 BUILTIN_SEPARATOR = _ASSETS / "separator_builtin.safetensors"
 
 
