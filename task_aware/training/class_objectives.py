@@ -26,7 +26,7 @@ class ClassObjectives(Objectives):
     On mixtures, it is the squared error of each asked class' source against its image, the cross-entropy of the class'
     probability in its own source against the frame labels, and the deep feature loss between source and image (Eq. 3).
     On real clips, it is the cross-entropy of the own clip probabilities with weak labels, and consistency with those of
-    the mean teacher's sources. Within a class with several slots, the best permutation counts. The classes that are
+    the mean teacher's sources. Of several sources of one class, the best permutation counts. The classes that are
     present are asked for, and others at random, which must be silent; on unlabelled clips, those that the detector
     finds most plausible.
 
@@ -61,9 +61,9 @@ class ClassObjectives(Objectives):
         if slots == 1:
             error = losses.squared_error(estimates.mel, targets, mixture_mel, domain=weights.domain)
         else:
-            classes = self.system.each_slot(asked)
+            allowed = losses.interchangeable(batch.labels, asked, slots)
             error, permutation = losses.pit_mse(
-                estimates.mel, targets, mixture_mel, domain=weights.domain, classes=classes, backend=self.backend
+                estimates.mel, targets, mixture_mel, domain=weights.domain, allowed=allowed, backend=self.backend
             )
             features = ops.reorder(features, permutation, backend=self.backend)
         terms = {"mse": error.mean()}

@@ -56,7 +56,7 @@ def pit_mse(
     mixture_mel: Tensor,
     *,
     domain: MSEDomain = "compressed",
-    classes: Tensor | None = None,
+    allowed: Tensor | None = None,
     backend: ops.Backend = "auto",
 ) -> ops.PITResult:
     """Eq. 2: `min over sigma of MSE(estimates[sigma], targets)`, one permutation per clip.
@@ -64,7 +64,7 @@ def pit_mse(
     Args:
         estimates, targets: linear mel, `[B, S, F, T]`.
         mixture_mel: linear mel of the mixture, `[B, F, T]`.
-        classes: of the sources, int64 `[B, S]`, where only those of one class are interchangeable.
+        allowed: which estimates (last dimension) each target may have, bool `[B, S, S]`; None: all.
 
     Returns:
         Loss `[B]` and the permutation `[B, S]`; `permutation[b, j]` is the estimate of target j.
@@ -73,7 +73,7 @@ def pit_mse(
         to_domain(estimates, mixture_mel, domain),
         to_domain(targets, mixture_mel, domain),
         kind="mse",
-        classes=classes,
+        allowed=allowed,
         backend=backend,
     )
 
@@ -119,6 +119,23 @@ def class_images(images: Tensor, labels: Tensor, asked: Tensor, *, slots: int = 
     slot = torch.arange(slots, device=labels.device)[:, None] == before[:, None].clamp_max(slots - 1)
     match = (asked[:, :, None] == labels[:, None])[:, :, None] & slot[:, None]
     return torch.einsum("bks,bsft->bkft", match.flatten(1, 2).to(images.dtype), images)
+
+
+def interchangeable(labels: Tensor, asked: Tensor, slots: int) -> Tensor:
+    """Which sources may stand for which images of `class_images`: those of one class, if it has several images.
+
+    A single image belongs to the first slot. So the others learn to be silent, which any permutation would leave open.
+
+    Args:
+        labels, asked, slots: as in `class_images`.
+
+    Returns:
+        Bool `[B, K * slots, K * slots]`.
+    """
+    several = (labels[:, None] == asked[:, :, None]).sum(2) > 1  # [B, K]
+    number = torch.arange(asked.shape[1] * slots, device=labels.device)
+    same_class = number[:, None] // slots == number // slots
+    return (number[:, None] == number) | (same_class & several.repeat_interleave(slots, 1)[:, :, None])
 
 
 def deep_feature_loss(
