@@ -157,6 +157,7 @@ TASK_AWARE_INLINE void chunk_costs(const ChunkParams<T>& p) {
   for (int64_t begin = 0; begin < p.length; begin += kBlock) {
     const int64_t length = std::min(kBlock, p.length - begin);
     const int64_t steps = length / kWidth, rest = length % kWidth;
+    const int64_t steps_of[] = {steps, rest > 0 ? 1 : 0};  // of whole vectors and of the padded one
     const auto pad = [&](const auto* row, auto* padded) {
       std::fill(padded, padded + kWidth, 0);
       std::copy(row + steps * kWidth, row + length, padded);
@@ -164,7 +165,8 @@ TASK_AWARE_INLINE void chunk_costs(const ChunkParams<T>& p) {
     };
     for (int i = 0; i < rows; i += estimate_group) {
       const int estimates_here = std::min(estimate_group, rows - i);
-      Rows<E, T> whole, last;
+      Rows<E, T> parts[2];
+      auto& [whole, last] = parts;
       for (int k = 0; k < estimates_here; ++k) {
         const T* row = block_of(p.estimates, i + k, begin);
         if constexpr (kKind == PitKind::kBce) {
@@ -189,8 +191,11 @@ TASK_AWARE_INLINE void chunk_costs(const ChunkParams<T>& p) {
           if (rest > 0) last.target[k] = pad(whole.target[k], padded_target[k]);
         }
         Wide* const to = sums + i * existing + j;
-        add_tile_of<kKind, E, T, kWidth>(estimates_here, targets_here, whole, steps, to, existing);
-        if (rest > 0) add_tile_of<kKind, E, T, kWidth>(estimates_here, targets_here, last, 1, to, existing);
+        for (int part = 0; part < 2; ++part) {  // one call: each size of a tile takes its time to compile
+          if (steps_of[part] == 0) continue;
+          add_tile_of<kKind, E, T, kWidth>(estimates_here, targets_here, parts[part], steps_of[part], to,
+                                           existing);
+        }
       }
     }
   }
