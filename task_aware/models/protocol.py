@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -66,42 +67,76 @@ def check_listener(listener: Any, name: str) -> WaveformDetector:
     silence = torch.zeros(2, round(PROBE_SECONDS * detector.feature_config.sample_rate))
     with torch.no_grad():
         _check_answer(cast(Detector, detector), name, silence, PROBE_SECONDS)
+    _check_batch(detector, name)
     return detector
 
 
 def check_trainable(detector: nn.Module, name: str) -> None:
-    """Checks that a separator can be trained through a listener: its gradients reach the waveform, also on silence.
+    """Checks that a separator can be trained through a listener: gradients reach the waveform, and are finite.
+
+    They are those of `frame`, or of the activations if the listener only embeds, for a sound and for digital silence.
+    Detectors of mel-spectrograms pass: they do not open without a gradient.
 
     Raises ValueError with a message that names what is wrong.
     """
+    if hasattr(detector, "sample_rate"):  # a bare listener
+        detector = check_listener(detector, name)
     if not isinstance(detector, WaveformDetector):
-        return  # others do not open without a gradient
-    rate = detector.feature_config.sample_rate
+        return
+    part = "frame" if detector.labels else "the activations"
     for kind, waveform in (
-        ("a waveform", 0.1 * torch.randn(1, rate, generator=torch.Generator().manual_seed(0))),
-        ("digital silence", torch.zeros(1, rate)),
+        ("a sound", _sound(detector.feature_config.sample_rate)),
+        ("digital silence", torch.zeros(1, detector.feature_config.sample_rate)),
     ):
         waveform.requires_grad_()
         try:
             answer = detector(waveform)
-            parts = [part.sum() for part in (answer.frame, *answer.activations) if part.requires_grad]
-            if parts:
-                torch.stack(parts).sum().backward()
+            deciding = _sum([answer.frame] if detector.labels else answer.activations)
+            gradient = None
+            if deciding.requires_grad:
+                (gradient,) = torch.autograd.grad(deciding, waveform, retain_graph=True, allow_unused=True)
+                _sum([answer.frame, *answer.activations]).backward()  # all the way, so that what was kept is met
         except RuntimeError as error:
             raise ValueError(
                 f"a gradient through {name} fails ({error}); forward must forget what it kept of the call before, "
                 "and change nothing in place"
             ) from error
-        if waveform.grad is None:
+        if gradient is None or (kind == "a sound" and not gradient.any()):
             raise ValueError(
-                f"no gradient flows from the answer of {name} back to its waveform, so that nothing can be trained "
+                f"no gradient flows from {part} of {name} back to its waveform, so that nothing can be trained "
                 "through it; infer and evaluate can still hear with it what another separator finds"
             )
-        if not waveform.grad.isfinite().all():
+        if waveform.grad is not None and not waveform.grad.isfinite().all():
             raise ValueError(
                 f"the gradient of {name} on {kind} is not finite, but separated sources are often silent; keep roots, "
                 "logarithms and divisions in its front end away from 0"
             )
+
+
+def _sound(sample_rate: int) -> Tensor:
+    """A second of sound, `[1, N]`: half of it noise, half a voice-like tone."""
+    time = torch.arange(sample_rate // 2) / sample_rate
+    tone = sum(torch.sin(2 * torch.pi * 150 * k * time) / k for k in range(1, 12))
+    noise = torch.randn(sample_rate - len(time), generator=torch.Generator().manual_seed(0))
+    return torch.cat([0.1 * noise, 0.1 * tone * torch.sin(2 * torch.pi * 4 * time)])[None]
+
+
+def _sum(parts: Sequence[Tensor]) -> Tensor:
+    return torch.stack([part.sum() for part in parts]).sum()
+
+
+@torch.no_grad()
+def _check_batch(detector: WaveformDetector, name: str) -> None:
+    """Checks that clips of a batch do not influence each other, apart from what a state carries on."""
+    clip = _sound(detector.feature_config.sample_rate)
+    part = (lambda answer: answer.frame[0]) if detector.labels else (lambda answer: answer.activations[0][0])
+    alone, again, beside = (part(detector(heard)) for heard in (clip, clip, torch.cat([clip, 5 * clip.flip(1)])))
+    if torch.allclose(alone, again, atol=1e-3) and not torch.allclose(alone, beside, atol=1e-3):
+        raise ValueError(
+            f"{name}: its answer for a clip depends on the other clips of a batch, here by up to "
+            f"{float((alone - beside).abs().max()):.2g}; take maxima, means and deviations over all dimensions but the "
+            "first"
+        )
 
 
 def _check_attributes(detector: Any, name: str, wanted: tuple[str, ...], page: str) -> None:
@@ -135,6 +170,10 @@ def _check_answer(detector: Detector, name: str, heard: Tensor, seconds: float) 
     if tuple(clip.shape) != (2, n_classes):
         raise ValueError(f"{name}: clip has the shape {list(clip.shape)}; expected [2, {n_classes}]")
     for kind, values in (("frame", frame), ("clip", clip)):
+        if values.isnan().any():
+            raise ValueError(
+                f"{name}: {kind} is NaN in silence; keep divisions, roots and logarithms in its front end away from 0"
+            )
         if not ((values >= 0) & (values <= 1)).all():
             raise ValueError(f"{name}: {kind} holds values outside [0, 1]; return probabilities instead of logits")
     ratio = detector.frame_seconds / front_end.frame_seconds

@@ -66,6 +66,6 @@ def verdict(results: Mapping[str, Mapping[str, Scores]], separation: Mapping[str
     if alone < WEAK_DETECTOR:
         sentences.append(
             f"The detector alone reaches only {100 * alone:.1f} % event F1, too little to teach a separator much: "
-            "train it longer (train_sed)."
+            "train it longer (train_sed), or if it is not yours to train, look at its labels and times."
         )
     return " ".join(sentences)

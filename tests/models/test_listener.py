@@ -222,6 +222,27 @@ class Steep(LoudnessListener):
         return Detection(frame, clip, [activations[0].sqrt()])
 
 
+class FrameDetached(LoudnessListener):
+    """Only its activations have a gradient."""
+
+    def forward(self, waveform: Tensor) -> Detection:
+        frame, clip, activations = super().forward(waveform)
+        return Detection(frame.detach(), clip, activations)
+
+
+class WithoutNumbers(LoudnessListener):
+    def forward(self, waveform: Tensor) -> Detection:
+        frame, clip, activations = super().forward(waveform)
+        return Detection(frame * (waveform.sum() / waveform.sum()), clip, activations)
+
+
+class Sharing(LoudnessListener):
+    """Levels the clips of a batch by the loudest of all."""
+
+    def forward(self, waveform: Tensor) -> Detection:
+        return super().forward(waveform / waveform.abs().max().clamp_min(1e-6))
+
+
 class Remembering(LoudnessListener):
     """Keeps a state from call to call, as streaming models do."""
 
@@ -236,7 +257,8 @@ class Remembering(LoudnessListener):
 @pytest.mark.parametrize(
     ("listener", "message"),
     [
-        (Detached, "no gradient flows from the answer of mine back"),
+        (Detached, "no gradient flows from frame of mine back"),
+        (FrameDetached, "no gradient flows from frame of mine back"),
         (Steep, "gradient of mine on digital silence is not finite"),
         (Remembering, "a gradient through mine fails .*must forget"),
     ],
@@ -253,6 +275,8 @@ def test_what_cannot_be_trained_through_is_said_at_once_and_can_still_be_listene
 def test_a_sound_listener_may_be_trained_through():
     check_trainable(check_listener(LoudnessListener(), "mine"), "mine")
     check_trainable(check_listener(Embedding(), "mine"), "mine")
+    with pytest.raises(ValueError, match="no gradient"):
+        check_trainable(Detached(), "mine")  # also if it is not wrapped
 
 
 def altered(**attributes: object) -> nn.Module:
@@ -271,6 +295,8 @@ def altered(**attributes: object) -> nn.Module:
         (altered(sample_rate=8000.0), "whole number of Hz"),
         (altered(frame_seconds=0.04), r"expected \[2, 250, 2\]"),
         (altered(frame_seconds=0.0199999), "1.99999 times the front end's"),
+        (WithoutNumbers(), "frame is NaN in silence"),
+        (Sharing(), "depends on the other clips of a batch"),
     ],
 )
 def test_what_a_listener_lacks_is_named(listener, message):
