@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from task_aware.training.loop import fit
     from task_aware.training.progress import Curves, Preview, draw_curves
     from task_aware.training.separator import TaskAwareModule, measure_separation
-    from task_aware.training.setup import FAST_STEPS, check_train, corpus_for, make_data
+    from task_aware.training.setup import FAST_STEPS, check_train, corpus_for, make_data, validation_of
 
     check_train(config)
     schedule = config.optimiser
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     backend: Backend = "native" if config.fused else "reference"
     detector = get_detector(config)
     corpus = corpus_for(config, detector)
-    validation = corpus.split("validation")
+    validation = validation_of(config, corpus)
     shown = validation.busiest
     samples = remove_offset(shown.read(corpus.sample_rate), corpus.sample_rate)
     seed_everything(config.seed, verbose=False)

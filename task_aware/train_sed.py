@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from task_aware.scoring.report import table, write_results
     from task_aware.training.folder import is_first_process
     from task_aware.training.frozen import train_detector
-    from task_aware.training.setup import check_run, corpus_of
+    from task_aware.training.setup import check_run, corpus_of, validation_of
 
     check_run(config)
     options = config.training
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     detector = train_detector(config, options, corpus, config.out)
     if not is_first_process():
         return  # the first process scores
-    split = corpus.split("validation")
+    split = validation_of(config, corpus)
     backend: Backend = "native" if config.fused else "reference"
     detections = detect_split(detector, split, device=pick_device(config.accelerator), backend=backend)
     results = score(split, detections, detector.labels)

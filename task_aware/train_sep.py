@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from task_aware.training.frozen import get_detector
     from task_aware.training.loop import fit
     from task_aware.training.progress import Curves, draw_curves
-    from task_aware.training.setup import FAST_STEPS, check_run, corpus_of
+    from task_aware.training.setup import FAST_STEPS, check_run, corpus_of, validation_of
 
     check_run(config)
     options = config.denoiser
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
     sample_rate = detector.feature_config.sample_rate
     corpus = corpus_of(config, sample_rate=sample_rate, labels=detector.labels)
-    validation = corpus.split("validation")
+    validation = validation_of(config, corpus)
     seed_everything(config.seed, verbose=False)
     denoiser = Denoiser(DenoiserConfig(sample_rate=sample_rate, **PRESETS[options.preset]))
     system = DenoisedDetector(denoiser, detector, backend=backend)

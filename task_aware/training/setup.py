@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -10,6 +11,7 @@ import torch
 from task_aware.base.limits import MAX_SOURCES
 from task_aware.data.batches import BatchSizes, StepDataModule
 from task_aware.data.corpus import Corpus
+from task_aware.data.desed import Split
 from task_aware.models.detector import Detector
 from task_aware.models.listener import WaveformDetector
 from task_aware.models.merging import check_merge
@@ -20,8 +22,8 @@ from task_aware.synthesis import open_corpus
 from task_aware.training.config import LossConfig, OptimiserConfig, RunConfig, TrainConfig
 from task_aware.training.folder import check_new
 
-#: Steps of a `--fast-dev-run`, for the separator and for the detector.
-FAST_STEPS = 6
+#: Steps of a `--fast-dev-run`, for the separator and for the detector, and the clips that it scores.
+FAST_STEPS, FAST_CLIPS = 6, 12
 
 #: The losses that compare classes.
 OF_CLASSES = ("weak", "teacher", "frame", "own")
@@ -40,6 +42,12 @@ def corpus_of(
         tiny=config.fast_dev_run,
         others_are_noise=others_are_noise,
     )
+
+
+def validation_of(config: RunConfig, corpus: Corpus) -> Split:
+    """The validation clips that a run scores, a few of them if it is a fast one."""
+    split = corpus.split("validation")
+    return replace(split, clips=split.clips[:FAST_CLIPS]) if config.fast_dev_run else split
 
 
 def corpus_for(config: TrainConfig, detector: Detector) -> Corpus:
