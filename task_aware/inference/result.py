@@ -47,12 +47,10 @@ def heard_sources(events: list[Event], sources: Mapping[str, str], energies: np.
         return tuple(sources)
     kept: list[str] = []
     for heard in dict.fromkeys(event.label for event in events):
-        numbers = [number for number, label in enumerate(sources.values()) if label == heard]
-        loud = [1.0 if energies is None else float(energies[number]) for number in numbers]
-        names = list(sources)
-        kept += [
-            names[number]
-            for number, energy in zip(numbers, loud, strict=True)
-            if energy >= max(loud) * 10 ** (-HEARD_DB / 10)
-        ]
+        loud = {
+            name: 1.0 if energies is None else float(energies[number])
+            for number, (name, label) in enumerate(sources.items())
+            if label == heard
+        }
+        kept += [name for name, energy in loud.items() if energy >= max(loud.values()) * 10 ** (-HEARD_DB / 10)]
     return (*kept, REST)

@@ -16,7 +16,7 @@ from task_aware.inference.windows import Window, Windowing
 from task_aware.models.analysis import Analysis
 from task_aware.models.opening import detector_of
 from task_aware.models.options import Precision
-from task_aware.models.projection import project
+from task_aware.models.projection import project_sources
 from task_aware.models.system import ClassSeparator, Separator, listen
 
 Key = TypeVar("Key", bound=Hashable)
@@ -97,8 +97,7 @@ class Runner:
     def _waveforms(self, waveform: Tensor, mel: Tensor, analysis: Analysis, lead: int) -> Tensor:
         """The sources of mixtures `[B, N]` as waveforms `[B, S, N]`; beside those of classes also the rest."""
         assert self.separator is not None
-        mask = analysis.separation.mel / mel[:, None].clamp_min(torch.finfo(torch.float32).tiny)
-        separated = project(waveform, mask, self.front_end, lead=lead)
+        separated = project_sources(waveform, analysis.separation.mel, mel, self.front_end, lead=lead)
         if self.separator.sources == "free":
             return separated
         sources = analysis.all_sources(separated, len(self.separator.source_names))

@@ -29,3 +29,11 @@ def project(waveform: Tensor, mask: Tensor, front_end: FeatureConfig, *, lead: i
     """
     frames = torch.arange(front_end.n_frames(waveform.shape[-1]), device=mask.device) - lead // front_end.hop
     return front_end.resynthesise(waveform, mask[..., frames.clamp(0, mask.shape[-1] - 1)].to(waveform.dtype))
+
+
+def project_sources(
+    waveform: Tensor, sources: Tensor, mixture_mel: Tensor, front_end: FeatureConfig, *, lead: int = 0
+) -> Tensor:
+    """As `project`, of sources that are given as linear mel `[B, S, F, T]`, beside that of the mixtures `[B, F, T]`."""
+    mask = sources / mixture_mel[:, None].clamp_min(torch.finfo(torch.float32).tiny)
+    return project(waveform, mask, front_end, lead=lead)

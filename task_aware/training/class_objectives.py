@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from task_aware import ops
 from task_aware.data.batches import RealBatch, StrongBatch, TrainingBatch
-from task_aware.models.projection import project
+from task_aware.models.projection import project_sources
 from task_aware.models.separator import MaskNetwork
 from task_aware.models.system import ClassSeparator
 from task_aware.training import losses
@@ -130,8 +130,7 @@ class ClassObjectives(Objectives):
         _, condition = self.system.condition(mixture_mel, mixed.mixture)
         asked, present = batch.labels.clamp_min(0), batch.labels >= 0
         masked = self.system.separate_classes(mixture_mel, condition, asked, waveform=mixed.mixture).mel
-        mask = masked / mixture_mel[:, None].clamp_min(torch.finfo(torch.float32).tiny)
-        estimates = project(mixed.mixture, mask, self.system.detector.feature_config)
+        estimates = project_sources(mixed.mixture, masked, mixture_mel, self.system.detector.feature_config)
         slots = self.system.slots
         targets = class_waveforms(mixed.images, batch.labels, asked, slots)
         counted = self.system.each_slot(present & (present.sum(1, keepdim=True) > 1))

@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from task_aware.data.labels import Event
-from task_aware.models.projection import project
+from task_aware.models.projection import project_sources
 from task_aware.models.system import Separator
 from task_aware.training.folder import last_checkpoint, read_history
 
@@ -86,8 +86,7 @@ class Preview(EpochEnd):
         system.train(training)
         rows = worth_showing(system, analysis)
         names = [system.source_names[k] for k in analysis.asked[0, rows].tolist()]
-        mask = analysis.separation.mel[:, rows] / mel[:, None].clamp_min(torch.finfo(torch.float32).tiny)
-        sources = project(waveform, mask, front_end)[0] if len(rows) else ()
+        sources = project_sources(waveform, analysis.separation.mel[:, rows], mel, front_end)[0] if len(rows) else ()
         figure = draw_analysis(None, system, mel, analysis, reference=self.reference, estimated=None, title=self.title)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
