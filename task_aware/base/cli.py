@@ -84,10 +84,20 @@ def set_up_logging() -> None:
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.captureWarnings(True)
+    warnings.showwarning = _show_warning
     chatter = ("does not have many workers", "Experiment logs directory", "in eval mode at the start", "pkg_resources")
     for message in (*chatter, "LeafSpec", "num_workers"):
         warnings.filterwarnings("ignore", message=f".*{message}.*")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+def _show_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object, **__: object
+) -> None:
+    """Logs a warning: ours is a sentence for the user, another one also says where it comes from."""
+    ours = Path(filename).is_relative_to(RECIPES.parent)
+    text = f"warning: {message}" if ours else f"{filename}:{lineno}: {category.__name__}: {message}"
+    logging.getLogger("py.warnings").warning("%s", text)
 
 
 def run(main: Callable[[Sequence[str] | None], None], stopped: str = "stopped") -> None:

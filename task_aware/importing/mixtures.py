@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 from tqdm import tqdm
@@ -36,9 +37,11 @@ def write_mixtures(root: Path, reference_db: float, *, seconds: float = 10.0, pr
         encoder = LabelEncoder(bank.labels)
         config = MixingConfig(**{**vars(_LEVELS), "reference_db": reference_db})
         config.n_events = (1, min(4, len(bank.labels)))
-        mixer = DynamicMixer(
-            bank, None, encoder, config, n_sources=4, clip_seconds=seconds, sample_rate=SAMPLE_RATE, seed=0
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # that there are no backgrounds is in the report
+            mixer = DynamicMixer(
+                bank, None, encoder, config, n_sources=4, clip_seconds=seconds, sample_rate=SAMPLE_RATE, seed=0
+            )
         count = min(MIXTURES, FOR_EACH * sum(map(len, bank.foreground.values())))
         table, folder = split_paths(root, "validation")
         labelled = {}

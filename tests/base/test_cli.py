@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,18 @@ def test_a_closed_pipe_ends_a_command_without_a_word(main, monkeypatch, capsys):
         print("what the interpreter still has to write", file=stdout)
         stdout.flush()
     assert capsys.readouterr().err == ""
+
+
+def test_a_warning_of_ours_is_a_sentence_without_lines_of_code(capsys):
+    def warned(_: object) -> None:
+        warnings.warn_explicit("there are no backgrounds", UserWarning, cli.__file__, 12)
+        warnings.warn_explicit("old", DeprecationWarning, "/lib/other.py", 3)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        cli.run(warned)
+    said = capsys.readouterr().err
+    assert said == "warning: there are no backgrounds\n/lib/other.py:3: DeprecationWarning: old\n"
 
 
 @pytest.mark.parametrize("content", [b"seed: [1", b"seed: \xff", b"- 1", b"a: 1: 2", b"[" * 5000, b"when: 2001-99-99"])

@@ -90,7 +90,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python tests/killed", description=__doc__)
     parser.add_argument("--kills", type=int, default=25, help="kills of each command; default: 25")
     parser.add_argument("--seed", type=int, default=0, help="seed of the moments")
-    parser.add_argument("names", nargs="*", metavar="COMMAND", help="train, mix, infer, ablation; default: all")
+    parser.add_argument("names", nargs="*", metavar="COMMAND", help="default: all; see commands.py")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="task_aware_killed_"))
     corpus = builtin_corpus(folder / "cache", size="tiny", progress=False)

@@ -41,14 +41,25 @@ def _resume(out: Path) -> list[str]:
 
 
 def commands(corpus: Path, recordings: Path) -> dict[str, Command]:
-    """The four commands, each of a few seconds, on a small corpus and a folder of recordings."""
+    """The commands, each of a few seconds, on a small corpus and a folder of recordings."""
+    detector = "--detector=task_aware/assets/detector_builtin.safetensors"
+    trained = ("metrics.json", "*.tsv", "options.json")
     steps = ("--batch.strong=1", "--optimiser.steps_per_epoch=2", "--batch.weak=1", "--batch.unlabelled=1")
     return {
         "train": Command(
-            ("train", f"--data={corpus}", "--detector=task_aware/assets/detector_builtin.safetensors", *steps,
-             "--max-steps=8", "--rirs", str(corpus / "rirs")),
+            ("train", f"--data={corpus}", detector, *steps, "--max-steps=8", "--rirs", str(corpus / "rirs")),
             _resume,
-            ("separator.safetensors", "metrics.json", "*.tsv", "separation.png", "options.json"),
+            ("separator.safetensors", "separation.png", *trained),
+        ),
+        "train_sed": Command(
+            ("train_sed", f"--data={corpus}", "--training.steps_per_epoch=2", "--max-steps=8"),
+            _resume,
+            ("detector.safetensors", *trained),
+        ),
+        "train_sep": Command(
+            ("train_sep", f"--data={corpus}", detector, "--denoiser.steps_per_epoch=2", "--max-steps=8"),
+            _resume,
+            ("denoiser.safetensors", *trained),
         ),
         "mix": Command(("mix", f"--data={corpus}", "--number=24"), _nothing, ("**/*.wav", "**/*.tsv", "**/*.json")),
         "infer": Command(
@@ -58,10 +69,16 @@ def commands(corpus: Path, recordings: Path) -> dict[str, Command]:
         ),
         "ablation": Command(
             ("ablation", f"--data={corpus}", "--rows", "classes", "--seeds=1", "--max-steps=2", "--resamples=20",
-             "--detector=task_aware/assets/detector_builtin.safetensors"),
+             detector),
             _nothing,
             ("*/seed0/*.safetensors", "*/seed0/metrics.json", "*/seed0/*.tsv", "ablation.json"),
         ),
+        "import_clips": Command(
+            ("import_clips", str(corpus / "audio/train/soundbank/foreground")),
+            _nothing,
+            ("**/*.tsv", "**/*.flac", "report.txt"),
+        ),
+        "overlay": Command(("overlay", f"--data={corpus}"), _nothing, ("**/*.tsv", "**/*.flac")),
     }  # fmt: skip
 
 
