@@ -224,15 +224,15 @@ def test_label_studio_regions(source):
 def test_the_export_of_label_studio_s_own_library(source):
     interface = pytest.importorskip("label_studio_sdk.label_interface", reason="label-studio-sdk is not installed")
     config = interface.LabelInterface(
-        '<View><Labels name="label" toName="audio"><Label value="dog"/></Labels>'
+        '<View><Labels name="label" toName="audio"><Label value="dog"/><Label value="two / words"/></Labels>'
         '<Audio name="audio" value="$audio"/></View>'
     )
-    task = {"id": 1, **config.generate_sample_task() | {"annotations": [config.generate_sample_annotation()]}}
-    region = task["annotations"][0]["result"][0]["value"]
-    region |= {"start": 0.5, "end": 1.25, "labels": ["dog"]}
-    task = {"data": {"audio": "s3://bucket/a.wav"}, "annotations": task["annotations"]}
+    answer = {"label": [{"start": event.onset, "end": event.offset, "label": event.label} for event in EVENTS]}
+    annotation = {**config.generate_sample_annotation(), "result": [r._dict() for r in config.create_regions(answer)]}
+    task = {**config.generate_sample_task(), "data": {"audio": "s3://bucket/a.wav"}, "annotations": [annotation]}
+    assert len(annotation["result"]) == len(EVENTS)
     (source / "e.json").write_text(json.dumps([task]))
-    assert read(source, source / "e.json")[0] == {"audio/a.wav": EVENTS[:1]}
+    assert read(source, source / "e.json") == ({"audio/a.wav": EVENTS}, [])
 
 
 def test_audioset_strong_names_videos_and_identifiers(tmp_path):
