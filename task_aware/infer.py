@@ -13,7 +13,6 @@ from typing import get_args
 from jsonargparse import Namespace
 
 from task_aware.base import cli
-from task_aware.base.files import claim
 from task_aware.base.types import Format, Layout
 from task_aware.models.options import Merge, Precision
 
@@ -103,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     wanted = Wanted(audio=audio, sources=predictor.source_labels, layout=options.audio_layout, **asked)
     outputs = Outputs(options.out, wanted)
     recordings = shard(select_recordings(inputs, outputs), options.shard)
-    claim(options.out, shared=options.shard is not None)
+    outputs.claim(shared=options.shard is not None)
     todo = [each for each in recordings if not (options.skip_existing and outputs.are_complete(each))]
     if options.skip_existing:
         _log.info("skipping %d of %d recordings, which have results", len(recordings) - len(todo), len(recordings))

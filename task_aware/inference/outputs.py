@@ -14,7 +14,7 @@ import soundfile
 
 from task_aware.annotations.writing import Labelled, label_paths, write_labels
 from task_aware.base.errors import DataError, RecordingError
-from task_aware.base.files import LONGEST_NAME, cannot_write, hidden, replacing
+from task_aware.base.files import LONGEST_NAME, cannot_write, claim, hidden, replacing
 from task_aware.base.tables import read_rows, write_table
 from task_aware.base.types import Format, Layout
 from task_aware.data.audio import Header
@@ -82,6 +82,20 @@ class Outputs:
                 for number, (name, label) in enumerate(self.wanted.sources.items())
             }
         return {name: stem.with_name(f"{stem.name}.{source_file(name)}.flac") for name in self.wanted.sources}
+
+    def claim(self, *, shared: bool) -> None:
+        """Keeps other runs out of the folder, unless they share it; alone, removes what a killed run left.
+
+        Raises OutputError if another run has claimed it, or if it cannot be made.
+        """
+        claim(self.root, shared=shared)
+        if shared:
+            return
+        for folder in ("events", "scores", "plots", "audio", "labels", DATA):
+            for path in (self.root / folder).rglob(".*.tmp"):
+                path.unlink(missing_ok=True)
+        for path in (*self.root.glob(".*.tsv.*.tmp"), *self.root.glob(".index.html.*.tmp")):
+            path.unlink(missing_ok=True)
 
     def kept_sources(self, result: Result) -> Sequence[str]:
         """The sources that have a file in the end; what is left without them has none in the layout s5."""
