@@ -79,10 +79,8 @@ def _flat(options: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]
 
 
 def set_up_logging() -> None:
-    """Shows our messages and warnings as plain lines, and only warnings of Lightning."""
+    """Shows our messages and warnings as plain lines."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
     logging.captureWarnings(True)
     warnings.showwarning = _show_warning
     chatter = ("does not have many workers", "Experiment logs directory", "in eval mode at the start", "pkg_resources")

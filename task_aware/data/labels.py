@@ -87,6 +87,10 @@ def split_labels(text: str) -> list[str]:
     return [name.strip() for row in rows for name in row if name.strip()]
 
 
+#: Classes that get a line each on the screen; of more, a line tells about all.
+MOST_LISTED = 60
+
+
 def listed(names: Sequence[str], most: int = 20) -> str:
     """Names for a sentence: at most this many, and how many there are."""
     more = f", ... ({len(names):,} in all)" if len(names) > most else ""

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from task_aware.base.errors import DataError
 from task_aware.data.finding import find_audio
-from task_aware.data.labels import label_of, listed
+from task_aware.data.labels import MOST_LISTED, label_of, listed
 from task_aware.data.recordings import Recording, Recordings
 
 # the recording starts (nOn) or ends (nOff) within the event; not part of the label
@@ -133,10 +133,15 @@ class Soundbank:
     def describe(self) -> str:
         """Summarises recordings and seconds per class, and the absent, ignored and rejected ones, in a few lines."""
         seconds = self.seconds()
-        width = max(map(len, seconds))
+        counts = {name: len(paths) for name, paths in {**self.foreground, "background": self.background}.items()}
+        if len(self.foreground) > MOST_LISTED:
+            fewest, most = (choose(counts[label] for label in self.foreground) for choose in (min, max))
+            name = f"{len(self.foreground):,} classes of {fewest:,} to {most:,} each"
+            seconds[name] = sum(seconds[label] for label in self.foreground)
+            counts = {name: sum(counts[label] for label in self.foreground), "background": counts["background"]}
+        width = max(map(len, counts))
         lines = [f"Soundbank {self.folder}"]
-        for name, paths in {**self.foreground, "background": self.background}.items():
-            lines.append(f"  {name:<{width}} {len(paths):6d} recordings {seconds[name]:9.1f} s")
+        lines += [f"  {name:<{width}} {count:6d} recordings {seconds[name]:9.1f} s" for name, count in counts.items()]
         if self.absent:
             lines.append(f"  no recordings of {listed(self.absent)}")
         if self.unknown:

@@ -11,6 +11,7 @@ from task_aware.annotations.writing import Labelled, write_labels
 from task_aware.base.files import replacing
 from task_aware.base.types import Format
 from task_aware.data.desed import Split, write_events
+from task_aware.data.labels import MOST_LISTED
 from task_aware.scoring.evaluation import Detections
 from task_aware.scoring.metrics import Scores
 from task_aware.scoring.systems import DETECTOR_ONLY, SEPARATED, SOURCE_ONLY
@@ -61,7 +62,10 @@ def table(results: Mapping[str, Mapping[str, Scores]], psds_of: PSDS | None = No
     every = list(results.values())
     rule = "-" * (width + sum(columns) + 2 * (len(columns) - 1))
     lines = [row("event F1 (%)", names), rule]
-    lines += [row(label, percent([scores["event"].per_class.get(label) for scores in every])) for label in classes]
+    if len(classes) > MOST_LISTED:
+        lines.append(f"{len(classes):,} classes; metrics.json has each")
+    else:
+        lines += [row(label, percent([scores["event"].per_class.get(label) for scores in every])) for label in classes]
     lines.append(rule)
     for kind in ("event", "segment"):
         lines.append(

@@ -185,6 +185,8 @@ def fit(
         if is_first_process():
             clear(out)
             write_options(out, config)
+    for name in ("lightning.pytorch", "lightning.fabric"):  # Lightning sets them to INFO when it is imported
+        logging.getLogger(name).setLevel(logging.WARNING)
     timer = StepTimer()
     part = f"part_{len(list((out / LOGS).glob('part_*')))}"
     trainer = Trainer(

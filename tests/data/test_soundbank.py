@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from task_aware.base.errors import DataError
-from task_aware.data import DESED_CLASSES, Soundbank, read_audio
+from task_aware.data import DESED_CLASSES, Soundbank, read_audio, soundbank
 from task_aware.data.classes import classes_of
 from task_aware.data.labels import safe_name
 
@@ -61,6 +61,14 @@ def test_description_counts_what_is_there(root):
         "1 unusable: foreground/Dog/broken.wav",
     ):
         assert line in text
+
+
+def test_many_classes_are_described_in_one_line(root, monkeypatch):
+    monkeypatch.setattr(soundbank, "MOST_LISTED", 2)
+    assert Soundbank(root, LABELS).describe().splitlines()[1:3] == [
+        "  3 classes of 1 to 2 each      5 recordings      10.0 s",
+        "  background                    2 recordings       9.5 s",
+    ]
 
 
 def test_unusable_recordings_are_left_out_up_to_a_share(root):

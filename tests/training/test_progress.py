@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -24,8 +25,9 @@ from task_aware.training.progress import Curves, EpochEnd, Preview, draw_curves
 from .test_folder import Data, Model, config
 
 
-def test_curves_are_renewed_once_there_is_a_checkpoint(tmp_path, monkeypatch):
-    """Before that, what a stopped run leaves must not keep a new one out."""
+def test_curves_are_renewed_once_there_is_a_checkpoint(tmp_path, monkeypatch, caplog):
+    """Before that, what a stopped run leaves must not keep a new one out. Lightning says nothing of TPUs and tips."""
+    caplog.set_level(logging.INFO)
     picture, seen, drawn = tmp_path / "training.png", [], []
 
     class Look(Callback):
@@ -44,6 +46,7 @@ def test_curves_are_renewed_once_there_is_a_checkpoint(tmp_path, monkeypatch):
     assert drawn == [3, 3, 7]  # every fourth step is logged
     resumed = replace(given, resume=True, preview=False)  # an option that may change
     fit(Model(), Data(), resumed, out=tmp_path, max_steps=8)
+    assert [record.message for record in caplog.records if record.levelno < logging.WARNING] == []
 
 
 def test_what_is_shown_takes_little_of_the_time(monkeypatch):
