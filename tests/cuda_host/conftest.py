@@ -29,13 +29,19 @@ def programs_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def programs(programs_folder: Path) -> Programs:
     @functools.cache
-    def program(kernel: str, build: str) -> Program:
+    def make(kernel: str, build: str) -> Program | MissingTool:
         try:
             program = Program(compile_once(HERE / "kernels" / f"{kernel}.cpp", build, programs_folder))
             program.check_that_it_runs()
         except MissingTool as missing:
-            pytest.skip(str(missing))
+            return missing
         return program
+
+    def program(kernel: str, build: str) -> Program:
+        made = make(kernel, build)
+        if isinstance(made, MissingTool):
+            pytest.skip(str(made))
+        return made
 
     return program
 
