@@ -36,6 +36,13 @@ def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def short_steps() -> list[str]:
+    """Options of `train` for as little work a step as can be, where a test asks what comes of a run, not how good."""
+    sizes = ("strong=2", "weak=1", "unlabelled=1", "strong_seconds=2", "real_seconds=3")
+    return [*(f"--batch.{size}" for size in sizes), "--optimiser.separation_strong=2", "--no-preview"]
+
+
+@pytest.fixture(scope="session")
 def minidesed() -> Path:
     """A corpus of real recordings; skips where it is not there."""
     if not MINIDESED.is_dir():

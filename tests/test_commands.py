@@ -90,10 +90,10 @@ def test_a_fast_run_trains_scores_and_draws(cache, tmp_path, capsys):
             assert f"{100 * scored[name]['psds2']:.1f}" in printed.split("PSDS 2")[1].splitlines()[0]
 
 
-def test_gradients_are_clipped_in_bfloat16_too(cache, tmp_path):
+def test_gradients_are_clipped_in_bfloat16_too(cache, tmp_path, short_steps):
     """With the fused optimiser, Lightning's own clipping ends such a run."""
     options = ["--precision=bf16-mixed", "--optimiser.gradient_clip=0.1", "--fast-dev-run", "--accelerator=cpu"]
-    train.main([*options, "--no-preview", f"--out={tmp_path}"])
+    train.main([*options, *short_steps, f"--out={tmp_path}"])
     assert (tmp_path / "separator.safetensors").is_file() and previews(tmp_path) == []
 
 
@@ -112,15 +112,16 @@ def test_an_evaluation_replaces_another_as_a_whole_and_no_run(cache, tmp_path):
     assert (metrics["checkpoint"], metrics["split"]) == (str(BUILTIN_DETECTOR), "validation")
 
 
-def test_other_data_without_a_detector_trains_one_first(tiny_corpus, tmp_path):
-    train.main([f"--data={tiny_corpus}", "--fast-dev-run", f"--out={tmp_path}", "--accelerator=cpu"])
+def test_other_data_without_a_detector_trains_one_first(tiny_corpus, tmp_path, short_steps):
+    train.main([f"--data={tiny_corpus}", "--fast-dev-run", f"--out={tmp_path}", "--accelerator=cpu", *short_steps])
     assert (tmp_path / "detector" / "detector.safetensors").is_file()
 
 
-def test_a_recipe_with_a_detector_of_its_own_trains_that_first(cache, tmp_path, caplog):
+def test_a_recipe_with_a_detector_of_its_own_trains_that_first(cache, tmp_path, caplog, short_steps):
     """The detector that comes along is not causal, so it is not taken."""
     caplog.set_level("INFO")
-    train.main(["--config=causal_builtin", "--fast-dev-run", f"--out={tmp_path}", "--accelerator=cpu"])
+    command = ["--config=causal_builtin", "--fast-dev-run", f"--out={tmp_path}", "--accelerator=cpu"]
+    train.main([*command, *short_steps])
     assert "training one on the built-in corpus first (6 steps)" in caplog.text
     system = Separator.from_checkpoint(tmp_path / "separator.safetensors")
     assert system.mask_network.config.causal
@@ -128,7 +129,7 @@ def test_a_recipe_with_a_detector_of_its_own_trains_that_first(cache, tmp_path, 
     assert LiveDetector(system).delay_seconds == pytest.approx((35 * 320 + 512 + 1) / 16000)
 
 
-def test_real_recordings_with_absent_classes(minidesed, tmp_path, caplog):
+def test_real_recordings_with_absent_classes(minidesed, tmp_path, caplog, short_steps):
     caplog.set_level("INFO")
     train.main(
         [
@@ -138,6 +139,7 @@ def test_real_recordings_with_absent_classes(minidesed, tmp_path, caplog):
             "--fast-dev-run",
             f"--out={tmp_path}",
             "--accelerator=cpu",
+            *short_steps,
         ]
     )
     assert "Blender" in caplog.text  # named as absent

@@ -1,18 +1,16 @@
-"""Programs around the CUDA kernels, compiled once, however many processes of pytest-xdist run the tests."""
+"""Programs around the CUDA kernels, compiled when first asked for, in one of the processes of pytest-xdist."""
 
 from __future__ import annotations
 
-import itertools
-import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 import pytest
 import torch
 
-from .compiling import BUILDS, COUNTS, HERE, MissingTool, compile_once, shared_folder
+from .compiling import BUILDS, HERE, MissingTool, compile_once, shared_folder
 from .running import Program
 
 
@@ -23,29 +21,29 @@ class Programs(Protocol):
 
 
 @pytest.fixture(scope="session")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
-    folder = shared_folder(tmp_path_factory, "cuda_host")
+def programs_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the programs lie, and what they have in common."""
+    return shared_folder(tmp_path_factory, "cuda_host")
 
-    def make(source: Path, kind: str) -> Program:
-        program = Program(compile_once(source, kind, folder))
-        program.check_that_it_runs()
+
+@pytest.fixture(scope="session")
+def programs(programs_folder: Path) -> Programs:
+    @functools.cache
+    def make(kernel: str, build: str) -> Program | MissingTool:
+        try:
+            program = Program(compile_once(HERE / "kernels" / f"{kernel}.cpp", build, programs_folder))
+            program.check_that_it_runs()
+        except MissingTool as missing:
+            return missing
         return program
 
-    sources = sorted((HERE / "kernels").glob("*.cpp"))
-    with ThreadPoolExecutor(os.cpu_count()) as compilers:
-        futures = {
-            (source.stem, kind): compilers.submit(make, source, kind)
-            for source, kind in itertools.product(sources, BUILDS | COUNTS)
-        }
+    def program(kernel: str, build: str) -> Program:
+        made = make(kernel, build)
+        if isinstance(made, MissingTool):
+            pytest.skip(str(made))
+        return made
 
-        def program(kernel: str, kind: str) -> Program:
-            try:
-                return futures[kernel, kind].result()
-            except MissingTool as missing:
-                pytest.skip(str(missing))
-
-        yield program
-        compilers.shutdown(cancel_futures=True)
+    return program
 
 
 def every_build(dtypes: Sequence[torch.dtype]) -> pytest.MarkDecorator:

@@ -89,7 +89,7 @@ CASES: dict[str, tuple[str, Callable[[], Case]]] = {
 
 @pytest.mark.parametrize(("file", "old", "new", "build", "finding"), MUTANTS)
 def test_a_fault_in_a_kernel_of_the_package_is_found(
-    tmp_path: Path, programs: Programs, file: str, old: str, new: str, build: str, finding: str
+    tmp_path: Path, programs: Programs, programs_folder: Path, file: str, old: str, new: str, build: str, finding: str
 ) -> None:
     text = (CSRC / file).read_text()
     assert old in text, f"{file} no longer holds {old!r}: plant this fault elsewhere"
@@ -97,7 +97,7 @@ def test_a_fault_in_a_kernel_of_the_package_is_found(
     (tmp_path / file).write_text(text.replace(old, new, 1))
     kernel, case = CASES[file]
     programs(kernel, build).run([case()])  # the tool is here, and the kernel itself is sound
-    mutant = Program(compile_program(HERE / "kernels" / f"{kernel}.cpp", build, tmp_path, first=tmp_path))
+    mutant = Program(compile_program(HERE / "kernels" / f"{kernel}.cpp", build, programs_folder, first=tmp_path))
     with pytest.raises(KernelError) as error:
         mutant.run([case()], schedules=4)
     assert finding in str(error.value)

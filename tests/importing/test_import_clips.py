@@ -71,7 +71,7 @@ def test_a_folder_of_folders_becomes_a_data_set(tmp_path, capsys):
     assert not rows(out / "errors.tsv")
 
 
-def test_every_command_takes_it_with_five_clips_a_class(tmp_path, capsys):
+def test_every_command_takes_it_with_five_clips_a_class(tmp_path, capsys, short_steps):
     source = clips(tmp_path / "source", ("a / b".replace("/", "%2F"), "\u043a\u043e\u0442", "hum"), 5)
     data = tmp_path / "data"
     assert run(source, data, "--background", "hum") == 0
@@ -80,7 +80,7 @@ def test_every_command_takes_it_with_five_clips_a_class(tmp_path, capsys):
     fast = ["--fast-dev-run", "--accelerator=cpu", f"--data={data}"]
     train_sed.main([*fast, f"--out={tmp_path / 'sed'}"])
     assert load_detector(tmp_path / "sed/detector.safetensors").labels == ("a / b", "\u043a\u043e\u0442")
-    train.main([*fast, f"--out={tmp_path / 'run'}"])
+    train.main([*fast, *short_steps, f"--out={tmp_path / 'run'}"])
     metrics = json.loads((tmp_path / "run/metrics.json").read_text())
     assert set(metrics["separated"]["event_f1"]) == {"a / b", "\u043a\u043e\u0442"}
     mix.main([f"--data={data}", f"--out={tmp_path / 'mix'}", "-n=3", "--seconds=2", "--plot"])
@@ -96,9 +96,10 @@ def test_every_command_takes_it_with_five_clips_a_class(tmp_path, capsys):
     assert read_split(tmp_path / "pairs", "validation").clips
 
 
-def test_one_class_is_enough(tmp_path):
+def test_one_class_is_enough(tmp_path, short_steps):
     assert run(clips(tmp_path / "source", ("bark",), 4), tmp_path / "data") == 0
-    train.main(["--fast-dev-run", "--accelerator=cpu", f"--data={tmp_path / 'data'}", f"--out={tmp_path / 'run'}"])
+    folders = [f"--data={tmp_path / 'data'}", f"--out={tmp_path / 'run'}"]
+    train.main(["--fast-dev-run", "--accelerator=cpu", *folders, *short_steps])
     assert (tmp_path / "run/metrics.json").is_file()
 
 

@@ -24,6 +24,7 @@ batch: {strong: 2, weak: 1, unlabelled: 1, strong_seconds: 2.0, real_seconds: 2.
 optimiser: {separation_strong: 2, steps_per_epoch: 2}
 mixing: {reverb: false, n_events: [1, 2]}
 separator: {n_sources: 2}
+preview: false
 """
 
 

@@ -230,9 +230,9 @@ def test_what_does_not_apply_is_refused(separator, weights, message):
         check_sources(TrainConfig(separator=SeparatorConfig(**separator), losses=LossConfig(**weights)))
 
 
-def test_the_recipe_trains_and_its_checkpoint_is_scored(tiny_corpus, tmp_path, capsys):
+def test_the_recipe_trains_and_its_checkpoint_is_scored(tiny_corpus, tmp_path, capsys, short_steps):
     train.main(["--config=builtin", f"--data={tiny_corpus}", f"--detector={BUILTIN_DETECTOR}", "--fast-dev-run",
-                "--accelerator=cpu", f"--out={tmp_path}"])  # fmt: skip
+                "--accelerator=cpu", f"--out={tmp_path}", *short_steps])  # fmt: skip
     assert "SI-SDR" in capsys.readouterr().out and (tmp_path / "separation.png").is_file()
     evaluate.main([str(tmp_path / "separator.safetensors"), f"--data={tiny_corpus}", "--accelerator=cpu"])
     assert "with separation" in capsys.readouterr().out
