@@ -95,14 +95,21 @@ class StepModule(TaskAwareModule):
 
 
 def make_batch(shape: Shape, device: str) -> TrainingBatch:
-    """Makes a batch of noise with short room impulse responses."""
+    """Makes a batch of noise with short room impulse responses; with pauses for the default recipe."""
     N, L = round(shape.seconds * SAMPLE_RATE), SAMPLE_RATE // 2
     sources = 0.1 * torch.randn(shape.strong, N_SOURCES, N, device=device)
     decay = 10 ** (-3 * torch.arange(L, device=device) / L)
     rirs = 0.05 * torch.randn(shape.strong, N_SOURCES, L, device=device) * decay
     gains = torch.rand(shape.strong, N_SOURCES, device=device)
     background = 0.01 * torch.randn(shape.strong, N, device=device)
-    labels = torch.arange(N_SOURCES, device=device).expand(shape.strong, N_SOURCES)
+    labels = torch.arange(N_SOURCES, device=device).repeat(shape.strong, 1)
+    if shape.default:  # one to four events, each within the clip
+        events = torch.arange(shape.strong, device=device)[:, None] % 4 + 1
+        labels = labels.where(labels < events, -1)
+        first, last = (torch.rand(2, shape.strong, N_SOURCES, 1, device=device) * N).sort(0).values
+        samples = torch.arange(N, device=device)
+        sources *= (labels[..., None] >= 0) & (samples >= first) & (samples < last)
+        gains *= labels >= 0
     features = packaged_detector().feature_config if shape.default else FeatureConfig()
     n_frames = features.n_frames(N) // 4  # the CRNN pools four frames into one
     frames = torch.zeros(shape.strong, n_frames, len(DESED_CLASSES), device=device)
