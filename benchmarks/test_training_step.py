@@ -5,20 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 import pytest
 import torch
 from torch import Tensor
 from torch.autograd import DeviceType
 
+import task_aware
 from task_aware import ops
 from task_aware.data.batches import RealBatch, StrongBatch, TrainingBatch
 from task_aware.data.labels import DESED_CLASSES
-from task_aware.models.crnn import CRNN, CRNNConfig
+from task_aware.models.condition import condition_size
+from task_aware.models.crnn import CRNN, CRNNConfig, load_detector
 from task_aware.models.features import FeatureConfig
 from task_aware.models.separator import MaskNetwork, preset
-from task_aware.models.system import Separator
+from task_aware.models.system import ClassSeparator, Separator
 from task_aware.training.config import LossConfig, OptimiserConfig
 from task_aware.training.separator import TaskAwareModule
 
@@ -29,16 +32,26 @@ SAMPLE_RATE = 16000
 
 
 class Shape(NamedTuple):
-    """Clips per step and their length; the detector runs only if there are real clips."""
+    """Clips per step and their length, and whether they are for the default recipe.
+
+    That has conditioned sources of classes and the detector of the package; it is in its first stage, or through its
+    detector. Otherwise there are free sources and the DCASE 2020 baseline's detector, which runs only if there are real
+    clips.
+    """
 
     strong: int
     weak: int
     unlabelled: int
     seconds: float
+    default: Literal["first stage", "through the detector"] | None = None
 
     def __str__(self) -> str:
-        stage = "all objectives" if self.weak else "PIT-MSE alone"
+        stage = f"default, {self.default}" if self.default else "all objectives" if self.weak else "PIT-MSE alone"
         return f"{stage}, {self.strong}+{self.weak}+{self.unlabelled} clips of {self.seconds:g} s"
+
+
+#: The two stages of the default recipe.
+DEFAULT = Shape(8, 0, 0, 5.0, "first stage"), Shape(8, 0, 0, 5.0, "through the detector")
 
 
 class Variant(NamedTuple):
@@ -71,6 +84,7 @@ class StepModule(TaskAwareModule):
     """A module whose steps run without a Trainer, as that would add its own time."""
 
     global_step = 1  # type: ignore[assignment]  # the step after the one that is monitored
+    global_rank = 0  # type: ignore[assignment]
     terms: dict[str, Tensor]
 
     def log(self, *_: object, **__: object) -> None:
@@ -81,15 +95,23 @@ class StepModule(TaskAwareModule):
 
 
 def make_batch(shape: Shape, device: str) -> TrainingBatch:
-    """Makes a batch of noise with short room impulse responses."""
+    """Makes a batch of noise with short room impulse responses; with pauses for the default recipe."""
     N, L = round(shape.seconds * SAMPLE_RATE), SAMPLE_RATE // 2
     sources = 0.1 * torch.randn(shape.strong, N_SOURCES, N, device=device)
     decay = 10 ** (-3 * torch.arange(L, device=device) / L)
     rirs = 0.05 * torch.randn(shape.strong, N_SOURCES, L, device=device) * decay
     gains = torch.rand(shape.strong, N_SOURCES, device=device)
     background = 0.01 * torch.randn(shape.strong, N, device=device)
-    labels = torch.arange(N_SOURCES, device=device).expand(shape.strong, N_SOURCES)
-    n_frames = FeatureConfig().n_frames(N) // 4  # the CRNN pools four frames into one
+    labels = torch.arange(N_SOURCES, device=device).repeat(shape.strong, 1)
+    if shape.default:  # one to four events, each within the clip
+        events = torch.arange(shape.strong, device=device)[:, None] % 4 + 1
+        labels = labels.where(labels < events, -1)
+        first, last = (torch.rand(2, shape.strong, N_SOURCES, 1, device=device) * N).sort(0).values
+        samples = torch.arange(N, device=device)
+        sources *= (labels[..., None] >= 0) & (samples >= first) & (samples < last)
+        gains *= labels >= 0
+    features = packaged_detector().feature_config if shape.default else FeatureConfig()
+    n_frames = features.n_frames(N) // 4  # the CRNN pools four frames into one
     frames = torch.zeros(shape.strong, n_frames, len(DESED_CLASSES), device=device)
 
     def clips(n_clips: int) -> RealBatch | None:
@@ -100,9 +122,36 @@ def make_batch(shape: Shape, device: str) -> TrainingBatch:
     return TrainingBatch(strong, clips(shape.weak), clips(shape.unlabelled))
 
 
+def packaged_detector() -> CRNN:
+    return load_detector(Path(task_aware.__file__).parent / "assets/detector_builtin.safetensors")
+
+
 def make_module(shape: Shape, settings: Settings, device: str, variant: Variant) -> StepModule:
-    """Makes a small mask network and the baseline's detector, untrained and the same for every variant."""
+    """Makes an untrained mask network before a detector, the same for every variant."""
     torch.manual_seed(0)
+    system, losses = (make_default if shape.default else make_free)(settings, variant.backend)
+    in_second_stage = shape.weak or shape.default == "through the detector"
+    schedule = OptimiserConfig(separation_share=0.0 if in_second_stage else 1.0, anchor_share=0.0)
+    module = StepModule(system, losses, schedule, cuda_graph=variant.cuda_graph).to(device).train()
+    if variant.compiled:
+        for network in (system.mask_network, module.teacher, system.detector):
+            network.compile()
+    return module
+
+
+def make_default(settings: Settings, backend: ops.Backend) -> tuple[Separator, LossConfig]:
+    """What the default recipe trains."""
+    detector = packaged_detector()
+    sizes = preset("small", n_mels=detector.feature_config.n_mels, n_sources=len(detector.labels))
+    sizes = replace(sizes, conditioning=condition_size(detector))
+    if settings.quick:
+        sizes = replace(sizes, bottleneck=8, hidden=16, skip=8, blocks=2, repeats=1)
+    losses = LossConfig(mse=20.0, own=1.0, frame=0.0)
+    return ClassSeparator(MaskNetwork(sizes), detector, merge="own_average", backend=backend), losses
+
+
+def make_free(settings: Settings, backend: ops.Backend) -> tuple[Separator, LossConfig]:
+    """A small mask network and the baseline's detector, untrained."""
     crnn, sizes = CRNNConfig(), preset("small", n_mels=128, n_sources=N_SOURCES)
     if settings.quick:
         crnn = CRNNConfig(filters=(4,) * 7, rnn_cells=8, rnn_layers=1)
@@ -110,14 +159,8 @@ def make_module(shape: Shape, settings: Settings, device: str, variant: Variant)
     detector = CRNN(crnn, DESED_CLASSES, FeatureConfig())
     detector.mean.fill_(-30.0)
     detector.std.fill_(15.0)
-    schedule = OptimiserConfig(separation_share=0.0 if shape.weak else 1.0, anchor_share=0.0)
-    weights = LossConfig(mse=1.0, deep_feature=1.0, weak=1.0, teacher=1.0, frame=1.0)
-    system = Separator(MaskNetwork(sizes), detector, backend=variant.backend)
-    module = StepModule(system, weights, schedule, cuda_graph=variant.cuda_graph).to(device).train()
-    if variant.compiled:
-        for network in (system.mask_network, module.teacher, detector):
-            network.compile()
-    return module
+    losses = LossConfig(mse=1.0, deep_feature=1.0, weak=1.0, teacher=1.0, frame=1.0)
+    return Separator(MaskNetwork(sizes), detector, backend=backend), losses
 
 
 def tolerance(variant: Variant) -> tuple[float, float]:
@@ -152,8 +195,8 @@ def share_table(step: Callable[[], object], device: str) -> str:
 
 
 @pytest.mark.shapes(
-    [Shape(8, 0, 0, 5.0), Shape(2, 1, 1, 5.0)],
-    quick=[Shape(2, 0, 0, 1.0), Shape(1, 1, 1, 1.0)],
+    [*DEFAULT, Shape(8, 0, 0, 5.0), Shape(2, 1, 1, 5.0)],
+    quick=[Shape(2, 0, 0, 1.0), Shape(1, 1, 1, 1.0), Shape(1, 0, 0, 1.0, "through the detector")],
     full=[Shape(4, 3, 3, 10.0)],
     headline=[Shape(8, 0, 0, 5.0), Shape(2, 1, 1, 5.0)],
 )
@@ -173,6 +216,7 @@ def test_training_step(side_by_side: SideBySide, report: Report, settings: Setti
         ) -> Tensor:
             with tf32(variant.tf32):
                 optimiser.zero_grad()
+                module.on_train_batch_start(batch, 0)
                 with torch.autocast(device, torch.bfloat16, enabled=variant.bfloat16):
                     loss = module.training_step(batch, 0)
                 loss.backward()

@@ -19,6 +19,7 @@
 #include "common/arguments.h"
 #include "common/dispatch.h"
 #include "common/parallel.h"
+#include "cpu/pages.h"
 #include "cpu/vectors.h"
 
 namespace task_aware {
@@ -143,7 +144,7 @@ Tensor depthwise_prelu_cpu(const Tensor& x_in, const Tensor& weight_in, const Te
   check_depthwise_prelu_arguments(x_in, weight_in, bias_in, slope, dilation);
   const Tensor x = torch::stable::contiguous(x_in), weight = torch::stable::contiguous(weight_in),
                bias = torch::stable::contiguous(bias_in);
-  Tensor out = torch::stable::new_empty(x, x.sizes());
+  Tensor out = new_output(x, x.sizes());
   if (x.numel() == 0) return out;
   dispatch_floating(x.scalar_type(), "depthwise_prelu", [&]<typename T>(TypeTag<T>) {
     RowsParams<T> p = make_params<T>(x, weight, bias, slope, dilation);
@@ -164,7 +165,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> depthwise_prelu_backward_cpu(
   check_depthwise_prelu_arguments(x_in, weight_in, bias_in, slope, dilation);
   const Tensor x = torch::stable::contiguous(x_in), weight = torch::stable::contiguous(weight_in),
                bias = torch::stable::contiguous(bias_in), grad = torch::stable::contiguous(grad_in);
-  Tensor grad_x = torch::stable::new_empty(x, x.sizes());
+  Tensor grad_x = new_output(x, x.sizes());
   Tensor grad_weight = torch::stable::new_zeros(weight, weight.sizes());
   Tensor grad_bias = torch::stable::new_zeros(bias, bias.sizes());
   Tensor grad_slope = torch::stable::new_zeros(bias, bias.sizes());

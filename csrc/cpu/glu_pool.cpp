@@ -25,6 +25,7 @@
 #include "common/dispatch.h"
 #include "common/parallel.h"
 #include "cpu/glu_pool_tile.h"
+#include "cpu/pages.h"
 
 namespace task_aware {
 namespace {
@@ -119,7 +120,7 @@ void glu_pool(const Tensor* grad, const Tensor& x, const Convolution* convolutio
 Tensor glu_pool_cpu(const Tensor& x_in, const Tensor& weight, const Tensor& bias, int64_t mel, int64_t time) {
   check_glu_pool_arguments(x_in, weight, bias, mel, time);
   const Tensor x = torch::stable::contiguous(with_channels_last(x_in));
-  Tensor out = torch::stable::new_empty(x, {x.size(0), x.size(1) / mel, x.size(2) / time, x.size(3)});
+  Tensor out = new_output(x, {x.size(0), x.size(1) / mel, x.size(2) / time, x.size(3)});
   if (out.numel() > 0) glu_pool<false, false>(nullptr, x, nullptr, weight, bias, mel, time, out);
   return with_channels_second(out);
 }
@@ -129,7 +130,7 @@ Tensor glu_pool_backward_cpu(const Tensor& grad_in, const Tensor& x_in, const Te
   check_glu_pool_arguments(x_in, weight, bias, mel, time);
   const Tensor x = torch::stable::contiguous(with_channels_last(x_in)),
                grad = torch::stable::contiguous(with_channels_last(grad_in));
-  Tensor grad_x = torch::stable::new_empty(x, x.sizes());
+  Tensor grad_x = new_output(x, x.sizes());
   if (grad.numel() > 0) glu_pool<true, false>(&grad, x, nullptr, weight, bias, mel, time, grad_x);
   return with_channels_second(grad_x);
 }
@@ -138,7 +139,7 @@ Tensor conv_glu_pool_cpu(const Tensor& features_in, const Tensor& kernel, const 
                          const Tensor& weight, const Tensor& bias, int64_t mel, int64_t time) {
   check_conv_glu_pool_arguments(features_in, kernel, shift, weight, bias, mel, time);
   const Tensor features = torch::stable::contiguous(features_in);
-  Tensor out = torch::stable::new_empty(
+  Tensor out = new_output(
       features, {features.size(0), features.size(1) / mel, features.size(2) / time, weight.size(0)});
   const Convolution convolution{kernel, shift};
   if (out.numel() > 0) glu_pool<false, true>(nullptr, features, &convolution, weight, bias, mel, time, out);

@@ -81,6 +81,12 @@ TASK_AWARE_INLINE V add_product(V sum, const T* x, factors_t<V, T> factors) {
   }
 }
 
+/// The columns of as many vectors as have any of the first `columns`, in whose panels there are zeros beyond.
+template <typename V>
+TASK_AWARE_INLINE int64_t whole_vectors(int64_t columns) {
+  return (columns + kLanesOf<V> - 1) / kLanesOf<V> * kLanesOf<V>;
+}
+
 /// finish(row, column, product) for the rows `row` .. and the vectors at `column` .. of `in` [,stride] times a matrix.
 template <typename V, int kVectors, bool kPairs, typename T, typename Finish>
 TASK_AWARE_INLINE void multiply_block(const T* matrix, int64_t depth, const T* in, int64_t stride,

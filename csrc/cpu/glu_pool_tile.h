@@ -147,8 +147,8 @@ struct GluPool {
   static TASK_AWARE_INLINE void forward(const GluParams<T>& p, const Tiles& tiles, int64_t count) {
     constexpr int kLanes = kBytes / sizeof(A);
     using V = vector_t<A, kLanes>;
-    const int64_t width = p.width();
-    multiply<V>(p.weight, p.C, width, tiles.x, width, count,
+    const int64_t width = p.width(), columns = whole_vectors<V>(p.C);
+    multiply<V>(p.weight, p.C, columns, tiles.x, width, count,
                 [&](int64_t k, int64_t c, V product) TASK_AWARE_LAMBDA {
                   A* const gate = tiles.gate + k * width + c;
                   store(gate, (product + load<A, kLanes>(p.bias + c)) * load<A, kLanes>(gate));
@@ -195,16 +195,17 @@ struct GluPool {
                                          int64_t t, int64_t count) {
     constexpr int kLanes = kBytes / sizeof(A);
     using V = vector_t<A, kLanes>;
-    const int64_t width = p.width();
-    multiply<V>(
-        p.weight, p.C, width, tiles.x, width, count, [&](int64_t k, int64_t c, V product) TASK_AWARE_LAMBDA {
-          const int64_t at = k * width + c;
-          const V gate = load<A, kLanes>(tiles.gate + at), grad = load<A, kLanes>(tiles.pooled + at) * gate;
-          store(tiles.through_linear + at, grad);
-          store(tiles.through_gate + at, grad * (product + load<A, kLanes>(p.bias + c)) * (1 - gate));
-        });
+    const int64_t width = p.width(), columns = whole_vectors<V>(p.C);
+    multiply<V>(p.weight, p.C, columns, tiles.x, width, count,
+                [&](int64_t k, int64_t c, V product) TASK_AWARE_LAMBDA {
+                  const int64_t at = k * width + c;
+                  const V gate = load<A, kLanes>(tiles.gate + at),
+                          grad = load<A, kLanes>(tiles.pooled + at) * gate;
+                  store(tiles.through_linear + at, grad);
+                  store(tiles.through_gate + at, grad * (product + load<A, kLanes>(p.bias + c)) * (1 - gate));
+                });
     T* const out = p.out + ((b * p.F + f) * p.frames + t) * p.C;
-    multiply<V>(p.transposed, p.C, width, tiles.through_linear, width, count,
+    multiply<V>(p.transposed, p.C, columns, tiles.through_linear, width, count,
                 [&](int64_t k, int64_t c, V product) TASK_AWARE_LAMBDA {
                   const V value = product + load<A, kLanes>(tiles.through_gate + k * width + c);
                   if constexpr (kConvolved) {

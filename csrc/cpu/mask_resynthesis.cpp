@@ -29,6 +29,7 @@
 #include "common/dispatch.h"
 #include "common/parallel.h"
 #include "cpu/mask_resynthesis_frames.h"
+#include "cpu/pages.h"
 
 namespace task_aware {
 namespace {
@@ -59,7 +60,7 @@ Tensor mask_resynthesis_cpu(const Tensor& waveform_in, const Tensor& masks_in, c
   const Tensor window = torch::stable::contiguous(window_in), weights = torch::stable::contiguous(weights_in);
   const Tensor cells = torch::stable::contiguous(cells_in);
   const int64_t B = masks.size(0), S = masks.size(1), N = waveform.size(1);
-  Tensor sources = torch::stable::new_empty(waveform, {B, S, N});
+  Tensor sources = new_output(waveform, {B, S, N});
   if (sources.numel() == 0) return sources;
 
   dispatch_real(waveform.scalar_type(), "mask_resynthesis", [&]<typename T>(TypeTag<T>) {
@@ -92,7 +93,7 @@ Tensor mask_resynthesis_backward_cpu(const Tensor& grad_in, const Tensor& wavefo
   const Tensor cells = torch::stable::contiguous(cells_in);
   const int64_t B = grad.size(0), S = grad.size(1), N = grad.size(2), F = cells.size(0) - 1,
                 frames = N / hop + 1;
-  Tensor grad_masks = torch::stable::new_empty(grad, {B, S, F, frames});
+  Tensor grad_masks = new_output(grad, {B, S, F, frames});
   if (grad_masks.numel() == 0) return grad_masks;
 
   dispatch_real(grad.scalar_type(), "mask_resynthesis", [&]<typename T>(TypeTag<T>) {

@@ -30,6 +30,7 @@
 #include "common/dispatch.h"
 #include "common/parallel.h"
 #include "cpu/mel_mask_rows.h"
+#include "cpu/pages.h"
 
 namespace task_aware {
 namespace {
@@ -54,8 +55,8 @@ std::tuple<Tensor, Tensor, Tensor> mel_mask_cpu(const Tensor& logits_in, const T
   const Tensor mean = torch::stable::contiguous(mean_in), std = torch::stable::contiguous(std_in);
   const int64_t B = logits.size(0), S = logits.size(1), F = logits.size(2), frames = logits.size(3),
                 row = F * frames;
-  Tensor masked = torch::stable::new_empty(logits, logits.sizes());
-  Tensor features = torch::stable::new_empty(logits, logits.sizes());
+  Tensor masked = new_output(logits, logits.sizes());
+  Tensor features = new_output(logits, logits.sizes());
   Tensor maximum = torch::stable::new_empty(std, {B, S});
 
   dispatch_floating(logits.scalar_type(), "mel_mask", [&]<typename T>(TypeTag<T>) {
@@ -90,7 +91,7 @@ std::tuple<Tensor, Tensor> mel_mask_backward_cpu(const std::optional<Tensor>& gr
   const std::optional<Tensor> grad_features = mel_mask_gradient(grad_features_in, logits);
   const int64_t B = logits.size(0), S = logits.size(1), F = logits.size(2), frames = logits.size(3),
                 row = F * frames;
-  Tensor grad_logits = torch::stable::new_empty(logits, logits.sizes());
+  Tensor grad_logits = new_output(logits, logits.sizes());
   Tensor grad_mel =
       wants_mel ? torch::stable::new_empty(mel, mel.sizes()) : torch::stable::new_empty(mel, {0});
 

@@ -87,9 +87,20 @@ struct Frames {
   static TASK_AWARE_INLINE void run(const FrameParams<T>& p) {
     for (int64_t q = 0; q < p.count; ++q) {
       load_frame<kBytes>(p, (p.t + q) * p.tables.hop - p.tables.half());
+      if (is_silent(p)) {  // as sources are where they are not active
+        for (int64_t f = 0; f < p.tables.F; ++f) p.mel[f * kGroup + q] = T(0);
+        continue;
+      }
       amplitudes<kBytes>(p.plan.transform(p.data, p.work), p);
       mel_bands<kBytes>(p, q);
     }
+  }
+
+  static TASK_AWARE_INLINE bool is_silent(const FrameParams<T>& p) {
+    const auto none = [&](const double* values) {
+      return std::all_of(values, values + p.tables.half(), [](double value) { return value == 0; });
+    };
+    return none(p.data.re) && none(p.data.im);
   }
 
   /// The windowed frame whose first sample is `start`.

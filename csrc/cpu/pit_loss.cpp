@@ -25,6 +25,7 @@
 #include "common/dispatch.h"
 #include "common/parallel.h"
 #include "common/pit_cost.h"
+#include "cpu/pages.h"
 #include "cpu/pit_loss_costs.h"
 #include "cpu/streaming.h"
 
@@ -227,10 +228,10 @@ std::tuple<Tensor, Tensor> pit_loss_backward_cpu(const Tensor& grad_in, const Te
   const int64_t B = estimates.size(0), S = estimates.size(1), N = elements_from(estimates, 2);
   const int64_t chunks = (N + kChunk - 1) / kChunk;
 
-  Tensor grad_estimates = wants_estimates ? torch::stable::new_empty(estimates, estimates.sizes())
-                                          : torch::stable::new_empty(estimates, {0});
-  Tensor grad_targets = wants_targets ? torch::stable::new_empty(targets, targets.sizes())
-                                      : torch::stable::new_empty(targets, {0});
+  Tensor grad_estimates =
+      wants_estimates ? new_output(estimates, estimates.sizes()) : torch::stable::new_empty(estimates, {0});
+  Tensor grad_targets =
+      wants_targets ? new_output(targets, targets.sizes()) : torch::stable::new_empty(targets, {0});
   if (B == 0) return {grad_estimates, grad_targets};
 
   std::vector<double> scales(B);

@@ -11,6 +11,7 @@
 #include "common/arguments.h"
 #include "common/dispatch.h"
 #include "common/parallel.h"
+#include "cpu/pages.h"
 
 namespace task_aware {
 namespace {
@@ -31,7 +32,7 @@ Tensor reorder_cpu(const Tensor& estimates_in, const Tensor& permutation_in) {
   const int64_t* index = permutation.const_data_ptr<int64_t>();
   check_range(index, B * S, S);
 
-  Tensor result = torch::stable::new_empty(estimates, estimates.sizes());
+  Tensor result = new_output(estimates, estimates.sizes());
   const size_t row_bytes = N * estimates.element_size();
   const auto* source = static_cast<const char*>(estimates.const_data_ptr());
   auto* destination = static_cast<char*>(result.mutable_data_ptr());
@@ -51,7 +52,7 @@ Tensor reorder_backward_cpu(const Tensor& grad_in, const Tensor& permutation_in)
   const int64_t B = grad.size(0), S = grad.size(1), N = elements_from(grad, 2);
   const int64_t* index = permutation.const_data_ptr<int64_t>();
 
-  Tensor result = torch::stable::new_empty(grad, grad.sizes());
+  Tensor result = new_output(grad, grad.sizes());
   dispatch_floating(grad.scalar_type(), "reorder", [&]<typename T>(TypeTag<T>) {
     const T* source = grad.const_data_ptr<T>();
     T* destination = result.mutable_data_ptr<T>();

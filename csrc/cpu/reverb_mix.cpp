@@ -23,6 +23,7 @@
 #include "common/dispatch.h"
 #include "common/parallel.h"
 #include "cpu/fft.h"
+#include "cpu/pages.h"
 #include "cpu/streaming.h"
 #include "cpu/vectors.h"
 
@@ -237,7 +238,7 @@ std::tuple<Tensor, Tensor> reverb_mix_cpu(const Tensor& sources_in, const Tensor
   const Tensor gains = torch::stable::contiguous(gains_in);
   const std::optional<Tensor> background = contiguous_if_given(background_in);
   const int64_t B = sources.size(0), S = sources.size(1), N = sources.size(2);
-  Tensor images = torch::stable::new_empty(sources, {B, S, wants_images ? N : 0});
+  Tensor images = new_output(sources, {B, S, wants_images ? N : 0});
   Tensor mixture = torch::stable::new_empty(sources, {B, N});
   if (mixture.numel() == 0) return {images, mixture};
 

@@ -51,6 +51,8 @@ class ClassObjectives(Objectives):
         """Losses on mixtures."""
         weights = self.weights
         mixed, mixture_mel, images = self.images(batch)
+        if not weights.deep_feature:
+            mixed = mixed._replace(images=mixed.images.new_empty(0))  # nothing below listens to them: free their memory
         floor = self.system.mask_floor * mixture_mel[:, None]
         _, condition = self.system.condition(mixture_mel, mixed.mixture)
         asked = self.asked(batch.labels)

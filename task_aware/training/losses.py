@@ -38,7 +38,7 @@ def to_domain(mel: Tensor, mixture_mel: Tensor, domain: MSEDomain, *, amin: floa
         rms = mixture_mel.square().mean((-2, -1)).sqrt().clamp_min(amin)
         return mel / rms[:, None, None, None]
     if domain == "compressed":
-        return mel.clamp_min(amin) ** COMPRESSION
+        return (COMPRESSION * mel.clamp_min(amin).log()).exp()  # half as long as pow, which is exact to a bit more
     if domain == "log":
         return torch.log10(mel.clamp_min(amin))
     raise ValueError(f"domain is {domain!r}; choose from linear, linear_normalised, compressed and log")

@@ -3,6 +3,7 @@ import torch
 
 from task_aware.models.separator import (
     ChannelLayerNorm,
+    DepthwiseConv1d,
     GlobalLayerNorm,
     MaskNetwork,
     MaskNetworkConfig,
@@ -50,6 +51,19 @@ def test_a_causal_network_does_not_hear_what_comes_later(causal):
     same = torch.isclose(network(features), network(other), atol=1e-5).all((0, 1, 2))
     assert not same[40:].any()
     assert same[:40].all() == causal
+
+
+@pytest.mark.parametrize("n_frames", [3, 50])
+@pytest.mark.parametrize("causal", [True, False])
+def test_a_depthwise_convolution_with_its_activation_is_the_two(causal, n_frames):
+    layer, activation = DepthwiseConv1d(6, 4, causal=causal).double(), torch.nn.PReLU(dtype=torch.float64)
+    x = torch.randn(2, 6, n_frames, dtype=torch.float64, requires_grad=True)
+    leaves = [x, layer.weight, layer.bias, activation.weight]
+    out, wanted = (layer.activated(x, activation, backend) for backend in ("native", "reference"))
+    torch.testing.assert_close(out, wanted)
+    grad = torch.randn_like(out)
+    of_native, of_reference = (torch.autograd.grad(y, leaves, grad) for y in (out, wanted))
+    torch.testing.assert_close(of_native, of_reference)
 
 
 @pytest.mark.parametrize("n_items", [0, 1, 3])
