@@ -17,7 +17,7 @@ def script(shell: str) -> str:
     try:
         importlib.import_module("shtab")
     except ImportError as error:
-        raise TaskAwareError("shtab is not installed; run `pip install 'task_aware[completion]'`") from error
+        raise TaskAwareError("shtab is not installed; run `pip install '.[completion]'` in the checkout") from error
     parser = cli.Parser(prog="task-aware")
     subcommands = parser.add_subcommands()
     for name, command in commands().items():

@@ -18,7 +18,6 @@ from task_aware.models.options import Merge, Precision
 
 _log = logging.getLogger(__name__)
 
-
 #: Options of the predictor, with the names of its arguments.
 PREDICTOR = {name: name for name in ("detector", "device", "precision", "merge", "threshold", "channel", "batch_size")}
 PREDICTOR |= {"median": "median_frames", "window": "window_seconds", "overlap": "overlap_seconds"}
@@ -89,6 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from task_aware.inference.predictor import Predictor
     from task_aware.inference.recordings import shard
     from task_aware.inference.selection import select_recordings
+    from task_aware.inference.submission import write_eval_results
     from task_aware.models.opening import BUILTIN_SEPARATOR
     from task_aware.viewing.page import write_page
 
@@ -111,13 +111,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     errors = analyse(predictor, todo, Writer(outputs, predictor, seconds, options.plot_minutes), options.jobs)
     elapsed = time.perf_counter() - start
     failures = outputs.write_tables(recordings, errors, options.shard)
+    if audio and wanted.layout == "s5":
+        write_eval_results(outputs, [each for each in recordings if each.name not in errors], predictor, options.shard)
     if options.html and any(outputs.place(each).data.is_file() for each in recordings):
         write_page(options.out)
-    done = [each.name for each in todo if each.name not in errors]
-    heard = sum(seconds[name] for name in done)
+    done = [seconds[each.name] for each in todo if each.name not in errors]
     print(
-        f"{len(done)} recording{'s' * (len(done) != 1)}, {heard / 60:.1f} min of audio in {elapsed:.1f} s "
-        f"({heard / elapsed:.0f} times real time); written to {options.out}"
+        f"{len(done)} recording{'s' * (len(done) != 1)}, {sum(done) / 60:.1f} min of audio in {elapsed:.1f} s "
+        f"({sum(done) / elapsed:.0f} times real time); written to {options.out}"
     )
     if errors:
         print(f"{len(errors)} could not be read: see {failures}", file=sys.stderr)

@@ -80,7 +80,7 @@ def test_bash_completes_commands_options_and_choices(capsys, tmp_path):
 
 def test_completion_without_shtab_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "shtab", None)
-    with pytest.raises(TaskAwareError, match=r"run `pip install 'task_aware\[completion\]'`"):
+    with pytest.raises(TaskAwareError, match=r"run `pip install '\.\[completion\]'`"):
         completion.main(["zsh"])
 
 

@@ -97,7 +97,7 @@ def test_verify_data_knows_the_layout(data, capsys):
 def infer_of(*arguments: object) -> int:
     """The exit status of `infer`."""
     try:
-        infer.main([str(argument) for argument in (*arguments, "--threshold", "0.3")])
+        infer.main([str(argument) for argument in ("--threshold", "0.3", *arguments)])
     except SystemExit as exit_:
         return int(exit_.code or 0)
     return 0
@@ -124,6 +124,27 @@ def test_sources_in_the_layout_of_dcase_2026(class_separator, tmp_path):
     removed = next(source.path for scene in found for source in scene.sources)
     removed.unlink()
     assert infer_of(*command, "--skip-existing") == 0 and removed.is_file()
+
+
+def test_the_probabilities_of_a_submission_to_dcase_2026(slotted_separator, tmp_path):
+    """In the form of the challenge's `eval_results.json`, for just the files that there are, also after another run."""
+    slotted_separator.save(tmp_path / "separator.safetensors")
+    for name, seconds in (("eval_1", 3.0), ("eval_2", 2.0)):
+        write_recording(tmp_path / f"in/{name}.wav", burst(seconds, lead=0.5))
+    out = tmp_path / "out"
+    command = (tmp_path / "separator.safetensors", tmp_path / "in", "--out", out, "--audio", "--audio-layout", "s5")
+    counts = []
+    for threshold in ("0.5", "0.9"):
+        assert infer_of(*command, "--threshold", threshold) == 0
+        results = json.loads((out / "eval_results.json").read_text())
+        assert results["nparams"] == sum(each.numel() for each in slotted_separator.parameters())
+        assert [each["soundscape"] for each in results["probabilities"]] == ["eval_1", "eval_2"]
+        estimates = [each for scene in results["probabilities"] for each in scene["estimate"]]
+        assert {each["filename"] for each in estimates} == {path.name for path in (out / "audio").iterdir()}
+        for each in estimates:
+            assert each["filename"].endswith(f"_{each['label']}.wav") and 0 < each["probability"] <= 1
+        counts.append(len(estimates))
+    assert counts[0] > counts[1]
 
 
 def test_free_sources_have_no_layout_of_classes(small_separator, tmp_path):

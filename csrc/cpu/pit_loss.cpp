@@ -34,42 +34,37 @@ namespace {
 
 constexpr int64_t kChunk = 8192;  // elements of a row per task
 
-/// An item's sums over all pairs, and what restricts the pairs; the latter may be null.
+/// An item's sums over the pairs that count.
 struct Item {
-  double* sums;         // [R,R] of R = pit_rows(kind, S), row = target
-  const bool* exists;   // [S]
-  const bool* allowed;  // [S,S]
-  int S;
+  double* sums;  // [R,R] of R = pit_rows(kind, S), row = target
+  PairsOf pairs;
   int64_t N;
   PitKind kind;
 
-  bool is_there(int target) const { return exists == nullptr || exists[target]; }
-  bool may_pair(int target, int estimate) const {
-    return allowed == nullptr || allowed[target * S + estimate];
-  }
   PairEnergies energies(int target, int estimate) const {
-    const int64_t rows = pit_rows(kind, S);
+    const int64_t rows = pit_rows(kind, pairs.S), S = pairs.S;
     return {sums[target * rows + estimate], sums[target * rows + S], sums[S * rows + estimate]};
   }
   double cost(int target, int estimate) const {
-    return is_ratio(kind) ? energies(target, estimate).cost(kind) : sums[target * S + estimate];
+    return is_ratio(kind) ? energies(target, estimate).cost(kind) : sums[target * pairs.S + estimate];
   }
 };
 
 /// The permutation and the loss of one item, and the slopes of its pairs unless null. Without any allowed
 /// assignment the permutation begins with -1.
 double match_item(const Item& item, int64_t* permutation, Slopes* slopes) {
-  const int S = item.S;
+  const PairsOf& pairs = item.pairs;
+  const int S = pairs.S;
   for (int j = 0; j < S; ++j) permutation[j] = j;
   if (slopes != nullptr) std::fill(slopes, slopes + S, Slopes{});
   std::vector<double> costs(S * S);
   int64_t existing = 0;
   double largest = 0;
   for (int j = 0; j < S; ++j) {
-    if (!item.is_there(j)) continue;
+    if (!pairs.has(j)) continue;
     ++existing;
     for (int i = 0; i < S; ++i) {
-      if (!item.may_pair(j, i)) continue;
+      if (!pairs.may_pair(j, i)) continue;
       const double cost = costs[j * S + i] = item.cost(j, i);
       if (std::isnan(cost)) return std::numeric_limits<double>::quiet_NaN();
       if (!std::isinf(cost)) largest = std::max(largest, std::abs(cost));
@@ -79,9 +74,9 @@ double match_item(const Item& item, int64_t* permutation, Slopes* slopes) {
   Assignment assignment;
   const int exponent = cost_exponent(largest);
   for (int j = 0; j < S; ++j) {
-    const bool real = item.is_there(j);
+    const bool real = pairs.has(j);
     for (int i = 0; i < S; ++i) {
-      const bool forbidden = real && !item.may_pair(j, i);
+      const bool forbidden = real && !pairs.may_pair(j, i);
       assignment.set(j, i, forbidden ? kForbidden : round_cost(costs[j * S + i], exponent));
     }
   }
@@ -93,7 +88,7 @@ double match_item(const Item& item, int64_t* permutation, Slopes* slopes) {
   for (int j = 0; j < S; ++j) {
     const int i = assignment.match[j];
     permutation[j] = i;
-    if (!item.is_there(j)) continue;
+    if (!pairs.has(j)) continue;
     total += costs[j * S + i];
     if (slopes != nullptr) slopes[j] = item.energies(j, i).slopes(item.kind);
   }
@@ -118,6 +113,10 @@ std::tuple<Tensor, Tensor, Tensor> pit_loss_cpu(const Tensor& estimates_in, cons
   Tensor slopes = new_pit_loss_slopes(estimates, kind_in);
   if (B == 0) return {loss, permutation, slopes};
 
+  const auto pairs_of = [&](int64_t b) {
+    return PairsOf{exists ? exists + b * S : nullptr, may_pair ? may_pair + b * S * S : nullptr,
+                   static_cast<int>(S)};
+  };
   const int64_t chunks = (N + kChunk - 1) / kChunk;
   std::vector<double> costs(B * chunks * pairs);
   dispatch_floating(estimates.scalar_type(), "pit_loss", [&]<typename T>(TypeTag<T>) {
@@ -125,9 +124,8 @@ std::tuple<Tensor, Tensor, Tensor> pit_loss_cpu(const Tensor& estimates_in, cons
       for (int64_t task = first; task < last; ++task) {
         const int64_t b = task / chunks, begin = task % chunks * kChunk, at = b * S * N + begin;
         run_vectorised<ChunkCosts<T>>(
-            ChunkParams<T>{estimates.const_data_ptr<T>() + at, targets.const_data_ptr<T>() + at,
-                           exists ? exists + b * S : nullptr, costs.data() + task * pairs, S, N,
-                           std::min(kChunk, N - begin), kind});
+            ChunkParams<T>{estimates.const_data_ptr<T>() + at, targets.const_data_ptr<T>() + at, pairs_of(b),
+                           costs.data() + task * pairs, N, std::min(kChunk, N - begin), kind});
       }
     });
   });
@@ -142,12 +140,7 @@ std::tuple<Tensor, Tensor, Tensor> pit_loss_cpu(const Tensor& estimates_in, cons
         for (int64_t c = 1; c < chunks; ++c) {
           for (int64_t k = 0; k < pairs; ++k) sums[k] += sums[c * pairs + k];
         }
-        const Item item{sums,
-                        exists ? exists + b * S : nullptr,
-                        may_pair ? may_pair + b * S * S : nullptr,
-                        static_cast<int>(S),
-                        N,
-                        kind};
+        const Item item{sums, pairs_of(b), N, kind};
         value[b] = static_cast<T>(match_item(item, match + b * S, of_pairs ? of_pairs + b * S : nullptr));
       }
     });

@@ -8,6 +8,7 @@
 // rows have equal costs.
 
 #include <algorithm>
+#include <bit>
 #include <cstdint>
 #include <limits>
 #include <numbers>
@@ -29,13 +30,32 @@ constexpr int kTile = 5;  // targets that pass a group of estimates, whose sums 
 template <size_t kBytes>
 inline constexpr int kMostEstimates = kBytes == 64 ? 5 : 2;
 
+/// Which pairs of an item count; both pointers may be null.
+struct PairsOf {
+  const bool* exists;   // [S]
+  const bool* allowed;  // [S,S], row = target
+  int S;
+
+  bool has(int target) const { return exists == nullptr || exists[target]; }
+  bool may_pair(int target, int estimate) const {
+    return allowed == nullptr || allowed[target * S + estimate];
+  }
+  /// The targets whose pair with an estimate a kind needs, one bit each; row S of both are the zeros of a ratio.
+  uint64_t targets_of(int estimate, PitKind kind) const {
+    uint64_t targets = kind == PitKind::kSiSdr && estimate < S ? uint64_t{1} << S : 0;
+    for (int j = 0; j < S; ++j) {
+      targets |= uint64_t{has(j) && (estimate == S || may_pair(j, estimate))} << j;
+    }
+    return targets;
+  }
+};
+
 template <typename T>
 struct ChunkParams {
   const T* estimates;  // row 0 of the item, at the chunk's first element
   const T* targets;
-  const bool* exists;  // [S] or null
-  double* costs;       // [R,R] of R = pit_rows(kind, S), row = target
-  int64_t S;
+  PairsOf pairs;
+  double* costs;   // [R,R] of R = pit_rows(kind, S), row = target
   int64_t N;       // elements between rows
   int64_t length;  // elements in the chunk
   PitKind kind;
@@ -68,9 +88,11 @@ struct Rows {
   const E* first[kTile];
   const E* second[kTile];
   const T* target[kTile];
+  int estimate_row[kTile];  // rows and columns of the sums
+  int target_row[kTile];
 };
 
-// Sums of d over `steps` vectors for every pair of a tile; `sums` are float64 [kEstimates, stride].
+// Sums of d over `steps` vectors for every pair of a tile; `sums` are float64 [estimate, target], `stride` a row.
 template <PitKind kKind, typename E, typename T, int kWidth, int kEstimates, int kTargets>
 TASK_AWARE_INLINE void add_tile(const Rows<E, T>& rows, int64_t steps, vector_t<double, kWidth>* sums,
                                 int64_t stride) {
@@ -99,7 +121,8 @@ TASK_AWARE_INLINE void add_tile(const Rows<E, T>& rows, int64_t steps, vector_t<
   }
   for (int i = 0; i < kEstimates; ++i) {
     for (int j = 0; j < kTargets; ++j) {
-      sums[i * stride + j] += __builtin_convertvector(held[i][j], vector_t<double, kWidth>);
+      sums[rows.estimate_row[i] * stride + rows.target_row[j]] +=
+          __builtin_convertvector(held[i][j], vector_t<double, kWidth>);
     }
   }
 }
@@ -136,19 +159,20 @@ TASK_AWARE_INLINE void chunk_costs(const ChunkParams<T>& p) {
   constexpr int kWidth = kBytes / sizeof(Real);
   constexpr int64_t kBlock = kWidth * kStepsPerFlush;
   using Wide = vector_t<double, kWidth>;
-  const int S = static_cast<int>(p.S), rows = static_cast<int>(pit_rows(p.kind, p.S));
-  int existing_rows[kMaxSources + 1], existing = 0;
-  for (int j = 0; j < rows; ++j) {
-    if (j == S || p.exists == nullptr || p.exists[j]) existing_rows[existing++] = j;
+  const int S = p.pairs.S, rows = static_cast<int>(pit_rows(p.kind, S));
+  int estimates[kMaxSources + 1], n_estimates = 0;  // those of a pair that counts
+  uint64_t targets_of[kMaxSources + 1];
+  for (int i = 0; i < rows; ++i) {
+    targets_of[n_estimates] = p.pairs.targets_of(i, p.kind);
+    if (targets_of[n_estimates] != 0) estimates[n_estimates++] = i;
   }
   const T zeros[kBlock] = {};  // row S of both
   const auto block_of = [&](const T* first, int row, int64_t begin) {
     return row == S ? zeros : first + row * p.N + begin;
   };
-  const int estimate_group = group_size(rows, kMostEstimates<kBytes>),
-            target_group = group_size(existing, kTile);
-  Wide sums[(kMaxSources + 1) * (kMaxSources + 1)];  // [estimate, existing target], added across at the end
-  std::fill(sums, sums + rows * existing, Wide{});
+  const int estimate_group = group_size(n_estimates, kMostEstimates<kBytes>);
+  Wide sums[(kMaxSources + 1) * (kMaxSources + 1)];  // [estimate, target], added across at the end
+  std::fill(sums, sums + rows * rows, Wide{});
 
   // The last, incomplete vector is padded: to e = t for differences, to log e = log(1-e) = 0 for bce.
   E padded_first[kTile][kWidth], padded_second[kTile][kWidth];
@@ -163,12 +187,15 @@ TASK_AWARE_INLINE void chunk_costs(const ChunkParams<T>& p) {
       std::copy(row + steps * kWidth, row + length, padded);
       return padded;
     };
-    for (int i = 0; i < rows; i += estimate_group) {
-      const int estimates_here = std::min(estimate_group, rows - i);
+    for (int i = 0; i < n_estimates; i += estimate_group) {
+      const int estimates_here = std::min(estimate_group, n_estimates - i);
       Rows<E, T> parts[2];
       auto& [whole, last] = parts;
+      uint64_t wanted = 0;
+      for (int k = 0; k < estimates_here; ++k) wanted |= targets_of[i + k];
       for (int k = 0; k < estimates_here; ++k) {
-        const T* row = block_of(p.estimates, i + k, begin);
+        whole.estimate_row[k] = last.estimate_row[k] = estimates[i + k];
+        const T* row = block_of(p.estimates, estimates[i + k], begin);
         if constexpr (kKind == PitKind::kBce) {
           for_vectors<kWidth>(length, [&](int64_t n, int count) TASK_AWARE_LAMBDA {
             const auto e = load<T, kWidth>(row + n, count);
@@ -184,27 +211,31 @@ TASK_AWARE_INLINE void chunk_costs(const ChunkParams<T>& p) {
           last.second[k] = pad(whole.second[k], padded_second[k]);
         }
       }
-      for (int j = 0; j < existing; j += target_group) {
-        const int targets_here = std::min(target_group, existing - j);
-        for (int k = 0; k < targets_here; ++k) {
-          whole.target[k] = block_of(p.targets, existing_rows[j + k], begin);
-          if (rest > 0) last.target[k] = pad(whole.target[k], padded_target[k]);
+      const int target_group = group_size(std::popcount(wanted), kTile);
+      while (wanted != 0) {
+        int targets_here = 0;
+        for (; targets_here < target_group && wanted != 0; ++targets_here, wanted &= wanted - 1) {
+          const int j = std::countr_zero(wanted);
+          whole.target_row[targets_here] = last.target_row[targets_here] = j;
+          whole.target[targets_here] = block_of(p.targets, j, begin);
+          if (rest > 0) {
+            last.target[targets_here] = pad(whole.target[targets_here], padded_target[targets_here]);
+          }
         }
-        Wide* const to = sums + i * existing + j;
         for (int part = 0; part < 2; ++part) {  // one call: each size of a tile takes its time to compile
           if (steps_of[part] == 0) continue;
-          add_tile_of<kKind, E, T, kWidth>(estimates_here, targets_here, parts[part], steps_of[part], to,
-                                           existing);
+          add_tile_of<kKind, E, T, kWidth>(estimates_here, targets_here, parts[part], steps_of[part], sums,
+                                           rows);
         }
       }
     }
   }
 
-  std::fill(p.costs, p.costs + rows * rows, 0.0);
-  for (int i = 0; i < rows; ++i) {
-    for (int k = 0; k < existing; ++k) {
-      for (int lane = 0; lane < kWidth; ++lane)
-        p.costs[existing_rows[k] * rows + i] += sums[i * existing + k][lane];
+  for (int j = 0; j < rows; ++j) {
+    for (int i = 0; i < rows; ++i) {
+      double total = 0;
+      for (int lane = 0; lane < kWidth; ++lane) total += sums[i * rows + j][lane];
+      p.costs[j * rows + i] = total;
     }
   }
 }

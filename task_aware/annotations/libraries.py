@@ -18,5 +18,5 @@ def library(name: str) -> Any:
     except ImportError as error:
         raise TaskAwareError(
             f"{name.partition('.')[0]}, which reads and writes such files, cannot be imported ({error}); run "
-            "`pip install 'task_aware[import]'`"
+            "`pip install '.[import]'` in the checkout"
         ) from error

@@ -183,7 +183,7 @@ def _opened(file: Path) -> Iterator[Any]:
         import netCDF4
     except ImportError as error:
         raise TaskAwareError(
-            f"{file} needs netCDF4, which cannot be imported ({error}); run `pip install 'task_aware[sofa]'`"
+            f"{file} needs netCDF4, which cannot be imported ({error}); run `pip install '.[sofa]'` in the checkout"
         ) from error
     try:
         with _ONE_AT_A_TIME, netCDF4.Dataset(file) as dataset:

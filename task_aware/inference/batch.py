@@ -18,6 +18,7 @@ from task_aware.inference.outputs import Outputs, SourceFiles, draw, export, wri
 from task_aware.inference.predictor import Predictor
 from task_aware.inference.recordings import Recording
 from task_aware.inference.result import Result
+from task_aware.inference.submission import write_estimates
 from task_aware.inference.windows import Window
 
 
@@ -67,6 +68,9 @@ class Writer:
             draw(self.outputs.plot(recording), recording, result, self.predictor, self.plot_minutes)
         if wanted.audio:
             self._sources.pop(recording).close(kept)
+            if wanted.layout == "s5":
+                files = {name: self.outputs.sources(recording)[name] for name in kept}
+                write_estimates(self.outputs.estimates(recording), files, wanted.sources, result.heard)
         if wanted.html:
             write_view(self.outputs, recording, result, self.predictor, kept)
         if wanted.export:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from task_aware import ops
@@ -53,13 +54,15 @@ class OverlapAdd:
 @dataclass(frozen=True)
 class Answer:
     """Results of one window: probabilities `[C, T']`, of a separator also those of its detector alone, and, on
-    request, the sources' waveforms `[S, n]` and mel `[S, F, T]`."""
+    request, the sources' waveforms `[S, n]` and mel `[S, F, T]`; of sources of classes also the largest probability of
+    the class in each, `[S]`."""
 
     window: Window
     frame: np.ndarray
     waveform: np.ndarray | None = None
     mel: Tensor | None = None
     alone: np.ndarray | None = None
+    heard: np.ndarray | None = None
 
 
 class Join:
@@ -71,12 +74,12 @@ class Join:
             window; None for free sources, which may have any order.
 
     Attributes:
-        energies: those of the sources so far, `[S]`; None without waveforms.
+        heard: of sources of classes, the largest probability of the class in each so far, `[S]`; else None.
     """
 
     def __init__(self, windowing: Windowing, *, slots: int | None = None) -> None:
         self.windowing = windowing
-        self.energies: np.ndarray | None = None
+        self.heard: np.ndarray | None = None
         self._slots = slots
         self._frames = OverlapAdd(windowing.overlap // windowing.pooling)  # of one row, or two with the detector alone
         self._parts: list[np.ndarray] = []
@@ -90,28 +93,32 @@ class Join:
         self._parts.append(self._frames.add(first // self.windowing.pooling, frames))
         if answer.waveform is None or answer.mel is None:
             return []
-        waveform, mel = self._ordered(first, answer.waveform, answer.mel)
+        waveform, mel, heard = answer.waveform, answer.mel, answer.heard
+        if (rows := self._order(first, mel)) is not None:
+            mel = mel[rows]
+            waveform = waveform[[*rows, *range(len(rows), len(waveform))]]  # what is left of the recording stays last
+            heard = None if heard is None else heard[rows]
         self._last = first, mel
+        if heard is not None:
+            self.heard = heard if self.heard is None else np.maximum(self.heard, heard)
         done = [self._waveforms.add(first * self.windowing.hop, waveform)]
-        done += [self._waveforms.finish()] if answer.window.last else []
-        energies = sum(np.square(samples, dtype=np.float64).sum(-1) for samples in done)
-        self.energies = energies if self.energies is None else self.energies + energies
-        return done
+        return done + ([self._waveforms.finish()] if answer.window.last else [])
 
-    def _ordered(self, first: int, waveform: np.ndarray, mel: Tensor) -> tuple[np.ndarray, Tensor]:
-        """Reorders the sources to match those of the previous window best, where the two overlap."""
+    def _order(self, first: int, mel: Tensor) -> list[int] | None:
+        """The order in which sources `[S, F, T]` match those of the previous window best, where the two overlap.
+
+        None if there is nothing to reorder.
+        """
         if self._last is None or self._slots == 1:
-            return waveform, mel
+            return None
         last_first, last_mel = self._last
         shared = last_first + last_mel.shape[-1] - first
         if shared <= 0:
-            return waveform, mel
+            return None
         size = self._slots or len(mel)
         now, before = (x.unflatten(0, (-1, size)) for x in (mel[..., :shared], last_mel[..., -shared:]))
-        order = ops.pit_loss(now, before).permutation  # of the sources of each class, or of all
-        mel = ops.reorder(mel.unflatten(0, (-1, size)), order).flatten(0, 1)
-        rows = (order.cpu().numpy() + size * np.arange(len(order))[:, None]).ravel()
-        return waveform[[*rows, *range(len(rows), len(waveform))]], mel  # what is left of the recording stays the last
+        order = ops.pit_loss(now, before).permutation.cpu()  # of the sources of each class, or of all
+        return (order + size * torch.arange(len(order))[:, None]).flatten().tolist()
 
     def scores(self) -> list[np.ndarray]:
         """Frame probabilities of the whole recording, `[T', C]`: the model's and, of a separator, the detector's."""

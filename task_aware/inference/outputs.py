@@ -101,6 +101,10 @@ class Outputs:
         """The sources that have a file in the end; what is left without them has none in the layout s5."""
         return result.kept if self.wanted.layout == "flac" else [name for name in result.kept if name != REST]
 
+    def estimates(self, recording: Recording) -> Path:
+        """The table of the files of sources in the layout s5, with the probability of each."""
+        return self.root / "estimates" / f"{recording.stem}.tsv"
+
     def labels(self, recording: Recording) -> Path:
         """The file for annotation programs without its suffix."""
         return self.root / "labels" / recording.stem
@@ -121,15 +125,15 @@ class Outputs:
             paths.append(self.place(recording).data)
         if self.wanted.export:
             paths += label_paths(self.labels(recording), self.wanted.export, [""])
+        if self.wanted.audio and self.wanted.layout == "s5":
+            paths.append(self.estimates(recording))
         if self.wanted.audio and self.wanted.layout == "flac":  # of classes, only those that were heard, and the rest
             paths += list(self.sources(recording).values())[-1:]
         if not all(path.is_file() for path in paths):
             return False
         if self.wanted.audio and self.wanted.layout == "s5":
-            files = self.sources(recording)
-            heard = {row[2] for _, row in list(read_rows(self.events(recording)))[1:]}
-            written = {label for name, label in self.wanted.sources.items() if files[name].is_file()}
-            return heard & set(self.wanted.sources.values()) <= written
+            folder = next(iter(self.sources(recording).values())).parent
+            return all((folder / row[0]).is_file() for _, row in list(read_rows(self.estimates(recording)))[1:])
         return True
 
     def check_names(self, recording: Recording) -> None:
@@ -148,14 +152,18 @@ class Outputs:
                 "rename it"
             )
 
+    def of_all(self, name: str, part: str | None) -> Path:
+        """A file about all recordings, or about part `i/n` of them."""
+        path = self.root / name
+        return path.with_stem(f"{path.stem}-{part.replace('/', '-of-')}") if part else path
+
     def write_tables(self, recordings: Sequence[Recording], errors: dict[str, str], part: str | None) -> Path:
         """Writes one table with the events of all recordings in DESED's format, and one with the errors, by recording.
 
         A recording without events gets a row with empty fields. One whose own table, of an earlier run, cannot be read
         is added to the errors. Of part `i/n` of the recordings, their names say so. Returns the path of the errors.
         """
-        ending = f"-{part.replace('/', '-of-')}" if part else ""
-        failures = self.root / f"errors{ending}.tsv"
+        failures = self.of_all("errors.tsv", part)
 
         def rows() -> Iterator[Sequence[str]]:
             for recording in recordings:
@@ -168,7 +176,7 @@ class Outputs:
                 else:
                     yield from ((recording.name, *row) for row in found or [["", "", ""]])
 
-        write_table(self.root / f"events{ending}.tsv", ("filename", "onset", "offset", "event_label"), rows())
+        write_table(self.of_all("events.tsv", part), ("filename", "onset", "offset", "event_label"), rows())
         write_table(failures, ("filename", "error"), errors.items())
         return failures
 
@@ -270,13 +278,18 @@ class SourceFiles:
                 file.write(samples)
 
     def close(self, kept: Sequence[str]) -> None:
-        """Moves the files of these sources to their final paths. The others are added to `rest` if that is one."""
+        """Moves the files of these sources to their final paths. The others are added to `rest` if that is one.
+
+        What an earlier run wrote of the others is removed.
+        """
         with self._writing():
             for file in self._files.values():
                 file.close()
             dropped = [name for name in self._paths if name not in kept]
             if REST in kept and dropped:
                 self._add_to_rest(dropped)
+            for name in dropped:
+                self._paths[name].unlink(missing_ok=True)
             for name in kept:
                 if self._recording is not None:
                     self._write_as(self._recording, self._temporary[name], self._paths[name])

@@ -20,7 +20,7 @@ from task_aware.data.offset import remove_offset, without_offset
 from task_aware.data.samples import as_float, check_level
 from task_aware.inference.hearing import Hearing, hear
 from task_aware.inference.joining import Join
-from task_aware.inference.result import REST, Result, heard_sources
+from task_aware.inference.result import REST, Result, kept_sources
 from task_aware.inference.runner import Runner
 from task_aware.inference.windows import Window, Windowing
 from task_aware.models.copies import listening_copy
@@ -290,8 +290,9 @@ class Predictor:
             )
             for each in scores
         ]
-        kept = heard_sources(events[0], self.source_labels, join.energies)
-        return Result(events[0], scores[0], seconds, events[1] if len(events) > 1 else None, kept)
+        heard = {} if join.heard is None else dict(zip(self.source_labels, join.heard.tolist(), strict=False))
+        kept = kept_sources(events[0], self.source_labels, heard, self.threshold)
+        return Result(events[0], scores[0], seconds, events[1] if len(events) > 1 else None, kept, heard)
 
     def _separator(self, purpose: str) -> Separator:
         if self.separator is None:

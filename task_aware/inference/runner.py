@@ -87,11 +87,16 @@ class Runner:
         sources = analysis.separation.mel.float()
         if isinstance(self.separator, ClassSeparator) and self.separator.slots > 1:  # Join looks for their order
             sources = analysis.all_sources(sources, len(self.separator.source_names))
+        probabilities: np.ndarray | None = None
+        if isinstance(self.separator, ClassSeparator):
+            of_rows = analysis.own_probabilities(self.separator.slots)
+            probabilities = analysis.all_sources(of_rows, len(self.separator.source_names)).float().cpu().numpy()
         answers = []
         for i, (key, window) in enumerate(group):
             n_samples = window.stop - window.first * hop
             own = waveforms[i, :, lead : lead + n_samples]
-            answers.append((key, Answer(window, frames[i], own, sources[i], alone[i])))
+            of_class = None if probabilities is None else probabilities[i]
+            answers.append((key, Answer(window, frames[i], own, sources[i], alone[i], of_class)))
         return answers
 
     def _waveforms(self, waveform: Tensor, mel: Tensor, analysis: Analysis, lead: int) -> Tensor:

@@ -52,6 +52,10 @@ class Analysis(NamedTuple):
     merged: Tensor
     asked: Tensor
 
+    def own_probabilities(self, slots: int) -> Tensor:
+        """Of sources of classes, `slots` for each: the largest probability of the class in each row, `[B, K]`."""
+        return self.sources.frame.amax(2).gather(2, (self.asked // slots)[..., None])[..., 0]
+
     def all_sources(self, of_rows: Tensor, count: int) -> Tensor:
         """Puts rows `[B, K, ...]` in the order of the `count` sources; zeros for those that were not separated."""
         index = self.asked.reshape(*self.asked.shape, *[1] * (of_rows.dim() - 2)).expand_as(of_rows)

@@ -41,7 +41,9 @@ def _to_integers(costs: Tensor) -> Tensor:
     """Converts costs to integers of at most 2^47 (2^53 for infinity), so that totals are exact and ties are found."""
     infinite = costs.isinf()
     largest = costs.masked_fill(infinite, 0.0).abs().flatten(1).amax(1) if costs.numel() else costs.new_zeros(0)
-    scaled = torch.ldexp(costs, (47 - torch.frexp(largest).exponent)[:, None, None])
+    largest = largest.clamp_min(torch.finfo(torch.float64).tiny)
+    unit = torch.frexp(largest).mantissa / largest  # a power of two; torch 2.14 cannot compile the exponent of float64
+    scaled = costs * unit[:, None, None] * 2**47
     return torch.where(infinite, costs.sign() * 2**53, scaled.round()).to(torch.int64)
 
 

@@ -57,7 +57,7 @@ def export_onnx(model: nn.Module, path: Path, *, seconds: float | None = None) -
         importlib.import_module("onnxscript")
     except ImportError as error:
         raise TaskAwareError(
-            f"exporting to ONNX needs {error.name}, which is not installed; run `pip install 'task_aware[export]'`"
+            f"{error.name} for ONNX is not installed; run `pip install '.[export]'` in the checkout"
         ) from error
     example, dynamic = _example(model, seconds)
     for name in ("torch.onnx", "onnxscript", "onnx_ir"):

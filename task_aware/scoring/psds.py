@@ -38,7 +38,7 @@ def why_no_psds() -> str | None:
         importlib.metadata.version("sed_scores_eval")
         pandas = importlib.metadata.version("pandas")
     except importlib.metadata.PackageNotFoundError as error:
-        return f"PSDS is left out: {error.name} is not installed; run `pip install 'task_aware[psds]'`"
+        return f"PSDS is left out: {error.name} is not installed; run `pip install '.[psds]'` in the checkout"
     if int(pandas.partition(".")[0]) >= 3:
         return f"PSDS is left out: sed_scores_eval does not work with pandas {pandas}; run `pip install 'pandas<3'`"
     return None

@@ -20,7 +20,7 @@ from task_aware.data.labels import Event
 from task_aware.inference.hearing import Hearing
 from task_aware.inference.outputs import Outputs, Wanted
 from task_aware.inference.recordings import Recording
-from task_aware.inference.result import REST, heard_sources
+from task_aware.inference.result import REST, kept_sources
 
 NOTEBOOK = Path(__file__).parents[2] / "examples/quickstart.ipynb"
 
@@ -39,15 +39,16 @@ def test_a_separator_s_sources_are_those_it_heard_and_sum_to_the_recording(class
     assert found.alone is not None and found.seconds == 4.0
 
 
-def test_slots_are_heard_within_20_db_of_the_loudest_of_their_class():
+def test_of_a_detected_class_those_slots_are_kept_in_which_the_detector_hears_it():
     sources = {"Cat": "Cat", "Cat_2": "Cat", "Dog": "Dog", "Dog_2": "Dog", REST: REST}
     events = [Event(0, 1, "Dog"), Event(0, 2, "Cat"), Event(3, 4, "Dog")]
-    energies = np.array([0.009, 1.0, 2.0, 0.03, 5.0])
-    assert heard_sources(events, sources, energies) == ("Dog", "Dog_2", "Cat_2", REST)
-    assert heard_sources(events, sources, None) == ("Dog", "Dog_2", "Cat", "Cat_2", REST)
-    assert heard_sources(events[1:2], sources, np.zeros(5)) == ("Cat", "Cat_2", REST)
-    assert heard_sources([], sources, energies) == (REST,)
-    assert heard_sources(events, {"source_1": "source_1"}, energies[:1]) == ("source_1",)
+    heard = {"Cat": 0.2, "Cat_2": 0.4, "Dog": 0.5, "Dog_2": 0.9}
+    assert kept_sources(events, sources, heard, 0.5) == ("Dog", "Dog_2", "Cat_2", REST)
+    assert kept_sources(events, sources, heard, 0.51) == ("Dog_2", "Cat_2", REST)
+    assert kept_sources(events, sources, {}, 0.5) == ("Dog", "Dog_2", "Cat", "Cat_2", REST)
+    assert kept_sources(events[1:2], sources, dict.fromkeys(sources, 0.0), 0.5) == ("Cat", REST)
+    assert kept_sources([], sources, heard, 0.5) == (REST,)
+    assert kept_sources(events, {"source_1": "source_1"}, {}, 0.5) == ("source_1",)
 
 
 def test_slots_that_were_heard_and_the_rest_sum_to_the_recording(slotted_separator, tmp_path):

@@ -127,8 +127,12 @@ def test_sources_keep_their_order_across_windows(windowing, n_sources, order, sl
     first = Window(np.empty(0), 0, 0, n_frames * hop, last=False)
     second = Window(np.empty(0), 0, begin, waveform.shape[1], last=True)
     join = Join(windowing, slots=slots)
-    parts = join.add(Answer(first, frame, waveform[:, : n_frames * hop], mel[..., :n_frames]))
-    parts += join.add(Answer(second, frame, waveform[order, begin * hop :], mel[order][..., begin:]))
+    heard = np.arange(n_sources) / 10
+    parts = join.add(Answer(first, frame, waveform[:, : n_frames * hop], mel[..., :n_frames], heard=heard))
+    louder = heard + 0.1 * (heard > 0.1)
+    parts += join.add(
+        Answer(second, frame, waveform[order, begin * hop :], mel[order][..., begin:], heard=louder[order])
+    )
     np.testing.assert_allclose(np.concatenate(parts, axis=-1), waveform, atol=1e-5)
-    np.testing.assert_allclose(join.energies, np.square(waveform).sum(1), rtol=1e-6)
+    np.testing.assert_allclose(join.heard, louder)
     assert join.scores()[0].shape == (waveform.shape[1] // hop // windowing.pooling, 2)

@@ -113,7 +113,7 @@ def test_without_the_library_it_says_what_to_install(monkeypatch):
         raise PackageNotFoundError(name)
 
     monkeypatch.setattr("task_aware.scoring.psds.importlib.metadata.version", absent)
-    with pytest.raises(ImportError, match=r"pip install 'task_aware\[psds\]'"):
+    with pytest.raises(ImportError, match=r"pip install '\.\[psds\]'"):
         psds(*clips(), LABELS, 0.1)
     monkeypatch.setattr("task_aware.scoring.psds.importlib.metadata.version", lambda _: "3.1.1")
     with pytest.raises(ImportError, match="does not work with pandas 3.1.1"):
