@@ -91,11 +91,12 @@ class Outputs:
         claim(self.root, shared=shared)
         if shared:
             return
-        for folder in ("events", "scores", "plots", "audio", "labels", DATA):
+        for folder in ("events", "scores", "plots", "audio", "labels", "estimates", DATA):
             for path in (self.root / folder).rglob(".*.tmp"):
                 path.unlink(missing_ok=True)
-        for path in (*self.root.glob(".*.tsv.*.tmp"), *self.root.glob(".index.html.*.tmp")):
-            path.unlink(missing_ok=True)
+        for name in ("events*.tsv", "errors*.tsv", "eval_results*.json", "index.html"):
+            for path in self.root.glob(f".{name}.*.tmp"):
+                path.unlink(missing_ok=True)
 
     def kept_sources(self, result: Result) -> Sequence[str]:
         """The sources that have a file in the end; what is left without them has none in the layout s5."""
