@@ -45,10 +45,14 @@ class Mixdown:
         if self.channel is not None:
             return np.ascontiguousarray(samples[:, self.channel])
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused by those who read it
-            mean = samples.mean(axis=1)
-            signals = np.column_stack([samples, mean]).astype(np.float64)
+            mean = samples[:, 0].copy()
+            for channel in range(1, samples.shape[1]):  # many times as fast as over rows of few channels
+                mean += samples[:, channel]
+            mean /= samples.shape[1]
             self._n_samples += len(samples)
-            self._sums += [signals.sum(0), np.square(signals).sum(0)]
+            for k, signal in enumerate((*samples.T, mean)):
+                exact = signal.astype(np.float64)
+                self._sums[:, k] += exact.sum(), exact @ exact
         return mean
 
     def check(self) -> None:
