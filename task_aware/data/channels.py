@@ -50,9 +50,10 @@ class Mixdown:
                 mean += samples[:, channel]
             mean /= samples.shape[1]
             self._n_samples += len(samples)
-            for k, signal in enumerate((*samples.T, mean)):
-                exact = signal.astype(np.float64)
-                self._sums[:, k] += exact.sum(), exact @ exact
+            for begin in range(0, len(samples), 1 << 13):  # what fits into a cache
+                piece = slice(begin, begin + (1 << 13))
+                signals = np.array([*samples[piece].T, mean[piece]], dtype=np.float64)
+                self._sums += signals.sum(1), np.einsum("cn,cn->c", signals, signals)
         return mean
 
     def check(self) -> None:

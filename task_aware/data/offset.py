@@ -57,14 +57,17 @@ class OffsetFilter:
         length = len(powers) - 1
         heard = np.concatenate([self._begun, samples])
         rows = np.pad(heard, (0, -len(heard) % length)).reshape(-1, length)
-        own = np.cumsum(rows / powers[:-1], axis=1) * ((1 - powers[1]) * powers[:-1])
+        own = rows * ((1 - powers[1]) / powers[:-1])
+        np.cumsum(own, axis=1, out=own)
+        own *= powers[:-1]
         before = np.empty((len(rows), 1))
         for row, last in enumerate(own[:, -1]):
             before[row] = self._offset
             if (row + 1) * length <= len(heard):
                 self._offset = float(last + powers[-1] * self._offset)
         self._begun = heard[len(heard) // length * length :]
-        return (own + before * powers[1:]).ravel()[begun : len(heard)]
+        own += before * powers[1:]
+        return own.ravel()[begun : len(heard)]
 
 
 def without_offset(blocks: Iterable[np.ndarray], sample_rate: int) -> Iterator[np.ndarray]:
