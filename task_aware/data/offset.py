@@ -60,13 +60,12 @@ class OffsetFilter:
         own = rows * ((1 - powers[1]) / powers[:-1])
         np.cumsum(own, axis=1, out=own)
         own *= powers[:-1]
-        before = np.empty((len(rows), 1))
-        for row, last in enumerate(own[:, -1]):
-            before[row] = self._offset
-            if (row + 1) * length <= len(heard):
-                self._offset = float(last + powers[-1] * self._offset)
-        self._begun = heard[len(heard) // length * length :]
-        own += before * powers[1:]
+        n_whole, decay = len(heard) // length, float(powers[-1])
+        offsets = [self._offset]
+        for last in own[:n_whole, -1].tolist():
+            offsets.append(last + decay * offsets[-1])
+        self._begun, self._offset = heard[n_whole * length :], offsets[-1]
+        own += np.array(offsets[: len(rows)])[:, None] * powers[1:]
         return own.ravel()[begun : len(heard)]
 
 
