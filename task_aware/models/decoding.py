@@ -49,7 +49,7 @@ def decode(
         raise ValueError(f"frame_seconds is {frame_seconds}; it must be above 0.")
     if len(probabilities) == 0:
         return []
-    active = _median(probabilities >= threshold, median_frames)
+    active = np.stack([_median(track, median_frames) for track in (probabilities >= threshold).T], axis=1)
     silence = np.zeros((1, len(labels)), dtype=np.int8)
     steps = np.diff(active.astype(np.int8), axis=0, prepend=silence, append=silence)
     events = []
@@ -63,10 +63,10 @@ def decode(
 
 
 def _median(active: np.ndarray, size: int) -> np.ndarray:
-    """A median filter over the frames of `[T', C]`, reflected at both ends, as SciPy has it; that is slow to import."""
+    """A median filter over a track `[T']`, reflected at both ends, as SciPy has it; that is slow to import."""
     before = size // 2
-    reflected = np.pad(active, ((before, size - 1 - before), (0, 0)), mode="symmetric")
-    counts = np.cumsum(np.pad(reflected, ((1, 0), (0, 0))), axis=0)
+    reflected = np.pad(active, (before, size - 1 - before), mode="symmetric")
+    counts = np.cumsum(np.pad(reflected, (1, 0)))
     return counts[size:] - counts[:-size] >= size - before
 
 
