@@ -28,8 +28,31 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 
-#: Copies of one recording that `infer` hears, and how long each is.
-FILES, MINUTES = 6, 2.0
+#: Lengths of the recordings that `infer` hears. In every other one, clips follow each other; in the rest, each clip is
+#: followed by most of a minute of background.
+MINUTES = (1, 8, 2, 1, 3, 4, 2, 1, 6, 2)
+PAUSE_SECONDS = 50
+
+#: Their formats, in turn: suffix, sample rate and channels.
+FORMATS = (("wav", 16000, 1), ("flac", 44100, 2), ("mp3", 44100, 2), ("ogg", 48000, 1), ("wav", 48000, 2))
+
+#: Makes them: corpus, folder, and the constants above as JSON.
+MAKE_RECORDINGS = """
+import json, sys, numpy as np, soundfile, soxr
+from itertools import cycle
+from pathlib import Path
+corpus, folder = map(Path, sys.argv[1:3])
+minutes, pause, formats = json.loads(sys.argv[3])
+def read(below):
+    return [soundfile.read(path, dtype="float32")[0] for path in sorted((corpus / "audio" / below).rglob("*.flac"))]
+clips, quiet = read("validation"), np.concatenate(read("train/soundbank/background"))
+for k, (length, (suffix, rate, channels)) in enumerate(zip(minutes, cycle(formats))):
+    parts = [part for clip in clips[k:] + clips[:k] for part in [clip, *[np.resize(quiet, pause * 16000)] * (k % 2)]]
+    sound = soxr.resample(np.resize(np.concatenate(parts), length * 60 * 16000), 16000, rate)
+    with soundfile.SoundFile(folder / f"{k}.{suffix}", "w", rate, channels) as file:
+        for begin in range(0, len(sound), rate):  # longer blocks crash libsndfile's Ogg encoder
+            file.write(np.repeat(sound[begin : begin + rate, None], channels, axis=1))
+"""
 
 #: What `step` trains, in words that old versions know too: their default recipes are others.
 STEP = """
@@ -153,19 +176,11 @@ class Measures:
         return Run(*python(tree, "-c", "from task_aware import Predictor")[:2], {})
 
     def infer(self, tree: Path) -> Run:
-        """infer --demo over a folder"""
+        """infer --demo over a folder of ten recordings"""
         if not self.recordings.is_dir():
             self.recordings.mkdir()
-            make = (
-                "import sys, numpy as np, soundfile; from pathlib import Path\n"
-                "clips = sorted((Path(sys.argv[1]) / 'audio/validation').iterdir())\n"
-                "read = [soundfile.read(clip, dtype='float32') for clip in clips]\n"
-                "for k in range(int(sys.argv[3])):\n"
-                "    whole = np.concatenate([samples for samples, _ in read[k:] + read[:k]])\n"
-                "    whole = np.resize(whole, round(60 * float(sys.argv[4]) * read[0][1]))\n"
-                "    soundfile.write(Path(sys.argv[2]) / f'{k}.wav', whole, read[0][1])\n"
-            )
-            python(ROOT, "-c", make, str(self.corpus), str(self.recordings), str(FILES), str(MINUTES))
+            described = json.dumps([MINUTES, PAUSE_SECONDS, FORMATS])
+            python(ROOT, "-c", MAKE_RECORDINGS, str(self.corpus), str(self.recordings), described)
         with tempfile.TemporaryDirectory(dir=self.scratch) as out:
             options = ["--demo", str(self.recordings), f"--out={out}", "--device=cpu"]
             seconds, processor, _ = python(tree, "-m", "task_aware.infer", *options)
@@ -198,9 +213,10 @@ WHAT: dict[str, Callable[[Measures, Path], Run]] = {
 
 
 def agreement(old: dict[str, float], new: dict[str, float]) -> str:
-    """How the results of two versions differ, in a few words."""
+    """How the results of two versions differ, in a few words: other models find other events, but mostly the same."""
     if old.keys() != new.keys():
-        return f"other: {len(old.keys() - new.keys())} of {len(old)} gone, {len(new.keys() - old.keys())} new"
+        both = sum(min(old[name], new[name]) for name in old.keys() & new.keys())
+        return f"{200 * both / (sum(old.values()) + sum(new.values())):.0f} % of what is found is the same"
     largest = max((abs(old[name] - new[name]) for name in old), default=0.0)
     return "same" if largest == 0 else f"differ by up to {largest:.2g}"
 

@@ -6,7 +6,9 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 
 from task_aware.__main__ import commands
@@ -105,6 +107,16 @@ def test_a_model_is_opened_without_what_only_some_need():
     for names in ("Predictor, Separator, load_detector, ops", "data"):
         modules = json.loads(python(code.format(names)))
         assert among(modules, NOT_FOR_A_MODEL) == set(), names
+
+
+def test_a_recording_is_heard_without_what_only_some_need(tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.zeros((16000, 2)), 16000)
+    code = (
+        "import json, sys; from task_aware.infer import main; main(sys.argv[1:])\n"
+        "print(json.dumps(sorted(sys.modules)))"
+    )
+    printed = python(code, "--demo", str(tmp_path / "a.wav"), f"--out={tmp_path / 'out'}", "--device=cpu")
+    assert among(json.loads(printed.splitlines()[-1]), NOT_FOR_A_MODEL) == set()
 
 
 def test_names_that_are_imported_on_first_use_are_listed():

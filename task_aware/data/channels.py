@@ -45,10 +45,15 @@ class Mixdown:
         if self.channel is not None:
             return np.ascontiguousarray(samples[:, self.channel])
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused by those who read it
-            mean = samples.mean(axis=1)
-            signals = np.column_stack([samples, mean]).astype(np.float64)
+            mean = samples[:, 0].copy()
+            for channel in range(1, samples.shape[1]):  # many times as fast as over rows of few channels
+                mean += samples[:, channel]
+            mean /= samples.shape[1]
             self._n_samples += len(samples)
-            self._sums += [signals.sum(0), np.square(signals).sum(0)]
+            for begin in range(0, len(samples), 1 << 13):  # what fits into a cache
+                piece = slice(begin, begin + (1 << 13))
+                signals = np.array([*samples[piece].T, mean[piece]], dtype=np.float64)
+                self._sums += signals.sum(1), np.einsum("cn,cn->c", signals, signals)
         return mean
 
     def check(self) -> None:

@@ -154,6 +154,8 @@ class CRNN(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draws new weights, as `config.initialisation` specifies."""
+        if self.mean.is_meta:
+            return  # only shapes are asked for, and torch would import its compiler to draw nothing
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.xavier_uniform_(module.weight, gain=math.sqrt(2))

@@ -42,8 +42,6 @@ def decode(
     Raises:
         ValueError: the shape is another, a probability is NaN, or an option is out of range.
     """
-    from scipy.ndimage import median_filter  # slow to import
-
     probabilities = check_probabilities(_array(frame), labels)
     if median_frames < 1:
         raise ValueError(f"median_frames is {median_frames}; it must be 1 (no filter) or more.")
@@ -51,8 +49,7 @@ def decode(
         raise ValueError(f"frame_seconds is {frame_seconds}; it must be above 0.")
     if len(probabilities) == 0:
         return []
-    active = (probabilities >= threshold).astype(np.uint8)
-    active = median_filter(active, size=(median_frames, 1), mode="reflect")
+    active = np.stack([_median(track, median_frames) for track in (probabilities >= threshold).T], axis=1)
     silence = np.zeros((1, len(labels)), dtype=np.int8)
     steps = np.diff(active.astype(np.int8), axis=0, prepend=silence, append=silence)
     events = []
@@ -63,6 +60,14 @@ def decode(
             if onset < duration:
                 events.append(Event(float(onset), min(float(offset), float(duration)), label))
     return sorted(events, key=lambda event: (event.onset, event.label))
+
+
+def _median(active: np.ndarray, size: int) -> np.ndarray:
+    """A median filter over a track `[T']`, reflected at both ends, as SciPy has it; that is slow to import."""
+    before = size // 2
+    reflected = np.pad(active, (before, size - 1 - before), mode="symmetric")
+    counts = np.cumsum(np.pad(reflected, (1, 0)))
+    return counts[size:] - counts[:-size] >= size - before
 
 
 def check_probabilities(frame: np.ndarray, labels: Sequence[str]) -> np.ndarray:

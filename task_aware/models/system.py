@@ -291,6 +291,8 @@ class ClassSeparator(Separator):
         """
         alone, condition = self.condition(mixture_mel, waveform)
         asked, plausible = self.asked_of(alone)
+        if not asked.shape[1]:
+            return self._nothing(mixture_mel, alone, asked)
         separation = self.separate_classes(mixture_mel, condition, asked, waveform=waveform)
         own = self.detect_own(separation.features, asked)
         columns = asked[:, None].expand(-1, alone.frame.shape[1], -1)
@@ -301,6 +303,12 @@ class ClassSeparator(Separator):
         merged = alone.frame.scatter(2, columns, torch.where(plausible[:, None], of_own, of_mixture))
         masked = separation.mel * self.each_slot(plausible)[:, :, None, None]
         return Analysis(alone, Separation(masked, separation.features), own.sources, merged, self.slots_of(asked))
+
+    def _nothing(self, mixture_mel: Tensor, alone: Detection, asked: Tensor) -> Analysis:
+        """The analysis of mixtures in which no class is plausible: no sources, and nothing to hear in them."""
+        mel = mixture_mel[:, None][:, :0]
+        sources = SourceDetection(alone.frame[:, None][:, :0], alone.clip[:, None][:, :0], [])
+        return Analysis(alone, Separation(mel, mel), sources, alone.frame, self.slots_of(asked))
 
     def asked_of(self, alone: Detection) -> tuple[Tensor, Tensor]:
         """The classes to separate, int64 `[B, K]`, by what was found in the mixtures, and which of them are plausible.
@@ -314,7 +322,7 @@ class ClassSeparator(Separator):
         scores = alone.frame.amax(1)
         if self.separates_all:
             return everything, scores >= self.plausible
-        asked = self.ask(scores, max(1, int((scores >= self.plausible).sum(1).max())))
+        asked = self.ask(scores, int((scores >= self.plausible).sum(1).max()))
         return asked, scores.gather(1, asked) >= self.plausible
 
 

@@ -19,7 +19,6 @@ from task_aware.base.files import cannot_write, replacing
 from task_aware.data.blocks import read_blocks
 from task_aware.data.labels import Event
 from task_aware.models.features import FeatureConfig
-from task_aware.viewing.pictures import TILE, draw, mel_pieces, pooled_frames
 from task_aware.viewing.seek_table import add_seek_table
 
 #: Points of the waveform per second, and in all.
@@ -78,6 +77,8 @@ def write_recording(
         seconds: length of the recording.
         front_end: the detector's front end.
     """
+    from task_aware.viewing.pictures import TILE, draw, mel_pieces, pooled_frames  # with matplotlib, slow to import
+
     rate = front_end.sample_rate
     peaks = _Peaks(max(rate / PEAKS_PER_SECOND, seconds * rate / MOST_PEAKS))
     _write_flac(place.mixture, peaks.watch(blocks), rate)

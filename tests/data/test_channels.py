@@ -9,6 +9,7 @@ import soundfile
 
 from task_aware.base.errors import RecordingError
 from task_aware.data import Soundbank, read_audio
+from task_aware.data.channels import Mixdown
 from task_aware.data.desed import read_split
 
 from .recordings import RATE, burst, write, write_table
@@ -48,6 +49,13 @@ def test_channels_that_cancel_are_named_once_and_each_can_be_taken(opposite, cap
 def test_an_offset_does_not_hide_that_channels_cancel(tmp_path, caplog):
     read_audio(write(tmp_path / "biased.wav", np.outer(burst(0.5), [1, -1]) + 0.1))
     assert "biased.wav: the mean of its 2 channels" in caplog.text
+
+
+@pytest.mark.parametrize("n_channels", [2, 3, 7])
+def test_the_mean_is_numpys(n_channels):
+    samples = np.stack([burst(0.5, seed=seed) for seed in range(n_channels)], 1)
+    found = Mixdown("a", n_channels, None)(samples)
+    assert np.array_equal(found, samples.mean(axis=1))
 
 
 def test_the_loudest_of_many_channels_is_named(tmp_path, caplog):

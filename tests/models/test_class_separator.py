@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,6 +12,7 @@ from task_aware.models.detector import Detection
 from task_aware.models.merging import merge_sources
 from task_aware.models.separator import MaskNetwork, MaskNetworkConfig
 from task_aware.models.system import ClassSeparator, Separator
+from task_aware.plots.separation import worth_showing
 
 
 @pytest.fixture
@@ -90,6 +92,21 @@ def test_of_a_class_that_is_not_plausible_the_mixture_counts(class_separator, me
             assert separation.mel[b, k].any()
             n_heard += 1
     assert n_heard == 4
+
+
+def test_where_no_class_is_plausible_nothing_is_separated(class_separator, mel, monkeypatch):
+    class_separator.plausible = 2.0
+    class_separator.separates_all = True
+    wanted = class_separator.analyse(mel).merged
+    class_separator.separates_all = False
+    monkeypatch.setattr(MaskNetwork, "forward", None)
+    analysis = class_separator.analyse(mel)
+    torch.testing.assert_close(analysis.merged, wanted)
+    assert analysis.separation.mel.shape == (3, 0, 32, 48) and len(worth_showing(class_separator, analysis)) == 0
+    assert not analysis.all_sources(analysis.separation.mel, 10).any()
+    waveform = torch.randn(16000).numpy()
+    *sources, rest = Predictor(class_separator, device="cpu").separate(waveform, 16000)
+    assert not np.any(sources) and np.abs(rest - waveform).max() < 0.1  # without its offset
 
 
 def test_separating_all_classes_changes_no_answer(class_separator, mel):
