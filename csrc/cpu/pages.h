@@ -1,8 +1,8 @@
 #pragma once
 
-// Memory of large outputs. The C library gives a large buffer back to the system when it is freed, unless its guess
-// of what comes next is right; the next one then comes as a page fault for every 4 KiB, which takes several times as
-// long as a pass over the buffer. Huge pages are 512 times fewer.
+// Memory of large outputs. The C library gives a large buffer back to the system when it is freed, unless its
+// guess of what comes next is right; the next one then comes as a page fault for every 4 KiB, which takes several
+// times as long as a pass over the buffer. Huge pages are 512 times fewer.
 
 #include <torch/csrc/stable/ops.h>
 

@@ -67,28 +67,17 @@ class GatedBlock(nn.Sequential):
             nn.AvgPool2d((mel, time)),
         )
 
-    #: What `folded` returned, for a copy that hears a stream: its chunks are too short to fold for each.
-    kept: tuple[Tensor, Tensor] | None = None
-
-    def folded(self) -> tuple[Tensor, Tensor]:
-        """Weights `[C', C, time, mel]` and bias of the convolution with the norm in evaluation mode."""
-        convolution, norm = cast(TimeMelConv2d, self[0]), cast(nn.BatchNorm2d, self[1])
-        assert norm.running_mean is not None and norm.running_var is not None and convolution.bias is not None
-        scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-        bias = (convolution.bias - norm.running_mean) * scale + norm.bias
-        return convolution.weight * scale[:, None, None, None], bias
-
     def evaluate(self, x: Tensor, backend: ops.Backend) -> Tensor:
         """Runs the block in evaluation mode: folds the norm into the convolution and fuses gate and pooling.
 
         On the CPU, a convolution of one channel is fused with them too.
         """
-        convolution, gate, pooling = (
-            cast(TimeMelConv2d, self[0]),
-            cast(GatedLinear, self[2]),
-            cast(nn.AvgPool2d, self[4]),
-        )
-        weight, bias = self.kept or self.folded()
+        convolution, norm = cast(TimeMelConv2d, self[0]), cast(nn.BatchNorm2d, self[1])
+        gate, pooling = cast(GatedLinear, self[2]), cast(nn.AvgPool2d, self[4])
+        assert norm.running_mean is not None and norm.running_var is not None and convolution.bias is not None
+        scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+        bias = (convolution.bias - norm.running_mean) * scale + norm.bias
+        weight = convolution.weight * scale[:, None, None, None]
         linear, pool = gate.linear, cast(tuple[int, int], pooling.kernel_size)
         if x.shape[1] == 1 and not x.is_cuda and not convolution.causal:
             if torch.is_autocast_enabled("cpu"):
