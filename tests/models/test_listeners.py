@@ -137,28 +137,16 @@ def test_torchcrepe_with_a_longer_hop_leaves_frames_out_and_fits_the_same_separa
     assert sparse.feature_config == listener.feature_config
 
 
-@pytest.mark.parametrize(
-    ("channels", "kernel", "stride", "n_samples"), [(1, 16, 4, 61), (1, 512, 4, 1532), (3, 8, 1, 21)]
-)
-def test_the_gradient_of_a_frozen_convolution_is_that_of_torch(channels, kernel, stride, n_samples):
+def test_the_gradient_of_a_frozen_convolution_is_that_of_torch():
     generator = torch.Generator().manual_seed(0)
     x, weight, bias = (
-        torch.randn(size, generator=generator, dtype=torch.float64)
-        for size in ((2, channels, n_samples), (5, channels, kernel), (5,))
+        torch.randn(size, generator=generator, dtype=torch.float64) for size in ((2, 3, 21), (5, 3, 8), (5,))
     )
     x.requires_grad_()
-    found, expected = (
-        convolved(x, weight, bias, stride) for convolved in (crepe.FrozenConvolution.apply, nn.functional.conv1d)
-    )
+    found, expected = (f(x, weight, bias) for f in (crepe.FrozenConvolution.apply, nn.functional.conv1d))
     torch.testing.assert_close(found, expected)
     along = torch.randn(found.shape, generator=generator, dtype=torch.float64)
     torch.testing.assert_close(*(torch.autograd.grad(y, x, along)[0] for y in (found, expected)))
-
-
-def test_the_gradient_of_torchcrepe_is_right_and_finite_on_silence():
-    listener = opened("torchcrepe")
-    assert_finite_on_silence("torchcrepe", listener)
-    assert_gradient_is_measured(listener, babble(0.04), step=1e-9)  # maxima of neighbours bend it everywhere
 
 
 def test_resemblyzer_answers_as_its_own_package_does():
