@@ -137,6 +137,12 @@ def test_torchcrepe_with_a_longer_hop_leaves_frames_out_and_fits_the_same_separa
     assert sparse.feature_config == listener.feature_config
 
 
+def test_the_gradient_of_torchcrepe_is_right_and_finite_on_silence():
+    listener = opened("torchcrepe")
+    assert_finite_on_silence("torchcrepe", listener)
+    assert_gradient_is_measured(listener, babble(0.04), step=1e-9)  # maxima of neighbours bend it everywhere
+
+
 def test_the_gradient_of_a_frozen_convolution_is_that_of_torch():
     generator = torch.Generator().manual_seed(0)
     x, weight, bias = (
