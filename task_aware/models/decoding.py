@@ -47,7 +47,7 @@ def decode(
         raise ValueError(f"median_frames is {median_frames}; it must be 1 (no filter) or more.")
     if not frame_seconds > 0:
         raise ValueError(f"frame_seconds is {frame_seconds}; it must be above 0.")
-    if len(probabilities) == 0:
+    if probabilities.size == 0:  # no frames, or no classes
         return []
     active = np.stack([_median(track, median_frames) for track in (probabilities >= threshold).T], axis=1)
     silence = np.zeros((1, len(labels)), dtype=np.int8)
