@@ -13,7 +13,6 @@ QUESTION.csv for each question, and machine.txt.
 from __future__ import annotations
 
 import argparse
-import csv
 import os
 import platform
 import time
@@ -72,7 +71,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     from . import models, operators, recordings
     from .drawing import draw
-    from .growing import Point, grow
+    from .growing import Found, Part, grow, write
 
     without = frozenset([operators.COMPILED] if options.quick else [])  # compiling takes minutes
     options.out.mkdir(parents=True, exist_ok=True)
@@ -83,20 +82,16 @@ def main(arguments: list[str] | None = None) -> None:
         total = sum(len(part.quick if options.quick else part.sizes) for part in parts)
         with tqdm(total=total, unit="size") as bar:
             for question, its_parts in groupby(parts, lambda part: part.question):
-                answers = []
+                answers: list[tuple[Part, Found]] = []
                 for part in its_parts:
                     bar.set_description(part.title)
                     torch.set_num_threads(1)
-                    answers.append(
-                        (part, grow(part, quick=options.quick, without=without, done=lambda _: bar.update()))
-                    )
-                with (options.out / f"{question}.csv").open("w", encoding="utf-8", newline="") as file:
-                    table = csv.writer(file)
-                    table.writerow(Point._fields)
-                    for _, found in answers:
-                        for title, size, name, milliseconds, mib, rounds in found.points:
-                            memory = "" if mib is None else f"{mib:.1f}"
-                            table.writerow([title, f"{size:g}", name, f"{milliseconds:.4g}", memory, rounds])
+                    answers.append((part, Found()))
+                    for _ in grow(part, answers[-1][1], quick=options.quick, without=without):
+                        bar.update()
+                        write(
+                            options.out / f"{question}.csv", [point for _, found in answers for point in found.points]
+                        )
                 draw(options.out / f"{question}.png", answers)
                 for part, found in answers:
                     for name, note in found.notes.items():

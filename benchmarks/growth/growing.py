@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import resource
@@ -9,7 +10,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -145,9 +146,9 @@ def first_calls(part: Part, size: float, case: Case, found: Found) -> dict[str, 
     return taken
 
 
-def grow(part: Part, *, quick: bool, without: frozenset[str], done: Callable[[float], object]) -> Found:
-    """Measures a part, but not the implementations `without`; `done` is called with each size that is finished."""
-    found, clock = Found(), time.perf_counter if part.by_the_clock else processor
+def grow(part: Part, found: Found, *, quick: bool, without: frozenset[str]) -> Iterator[float]:
+    """Adds what is measured of a part, but for the implementations `without`, and yields each size that is done."""
+    clock = time.perf_counter if part.by_the_clock else processor
     for size in part.quick if quick else part.sizes:
         case = part.make(size, without | frozenset(found.notes))
         first = first_calls(part, size, case, found)
@@ -171,5 +172,14 @@ def grow(part: Part, *, quick: bool, without: frozenset[str], done: Callable[[fl
             found.points.append(Point(part.title, size, name, 1000 * seconds, mib, len(taken)))
             if name != NATIVE and (seconds > part.most_seconds or (mib or 0) > part.most_mib):
                 found.notes[name] = f"stopped after {size:g}: {seconds:.1f} s and {mib or 0:.0f} MiB a call"
-        done(size)
-    return found
+        yield size
+
+
+def write(path: Path, points: Sequence[Point]) -> None:
+    """Writes the numbers as a table."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(Point._fields)
+        for title, size, name, milliseconds, mib, rounds in points:
+            memory = "" if mib is None else f"{mib:.1f}"
+            table.writerow([title, f"{size:g}", name, f"{milliseconds:.4g}", memory, rounds])

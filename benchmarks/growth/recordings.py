@@ -80,9 +80,9 @@ def parts(scratch: Path) -> list[Part]:
             (10, 60, 600, 3600, 6 * 3600, 24 * 3600),
             (10,),
             Recordings(scratch / "length").case,
-            seconds=20.0,
-            most_seconds=20.0,
-            most_mib=3000.0,
+            seconds=8.0,
+            most_seconds=8.0,
+            most_mib=2000.0,
             ticks=("10 s", "1 min", "10 min", "1 h", "6 h", "24 h"),
         )
     ]
