@@ -83,19 +83,20 @@ def alone(kinds: list[str], n_chunks: int) -> None:
 
     torch.set_num_threads(1)
     streams = {kind: make(kind) for kind in kinds}
-    taken: dict[str, list[tuple[float, float]]] = {kind: [] for kind in kinds}
+    n_turns = -(-n_chunks // TURN) + 1
+    taken = {kind: np.zeros((n_turns, TURN, 2)) for kind in kinds}
     memory = []
-    for _ in range(-(-n_chunks // TURN) + 1):
+    for turn in range(n_turns):
         for kind, live in streams.items():
-            for chunk in sound(live):
+            for k, chunk in enumerate(sound(live)):
                 start, processor = time.perf_counter(), time.process_time()
                 live.push(chunk)
-                taken[kind].append((time.perf_counter() - start, time.process_time() - processor))
+                taken[kind][turn, k] = time.perf_counter() - start, time.process_time() - processor
         memory.append(resident("VmRSS") / 1024)
     print(f"resident memory: {memory[0]:.1f} MiB after the first turns, then at most {max(memory[1:]):.1f}")
     print("\n| model | time of | fastest | median | 99th percentile | real-time factor |\n|---|---|---|---|---|---|")
     for kind in kinds:
-        for name, times in zip(("clock", "processor"), 1000 * np.array(taken[kind][TURN:]).T, strict=True):
+        for name, times in zip(("clock", "processor"), 1000 * taken[kind][1:].reshape(-1, 2).T, strict=True):
             least, half, most = np.percentile(times, (0, 50, 99))
             factor = times.mean() / 1000 / SECONDS
             print(f"| {MODELS[kind]} | {name} | {least:.1f} ms | {half:.1f} ms | {most:.1f} ms | {factor:.3f} |")
