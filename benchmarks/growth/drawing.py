@@ -68,6 +68,10 @@ def draw(path: Path, answers: Sequence[tuple[Part, Found]]) -> None:
             time.plot(ends, [last.milliseconds / 1000 * x / last.size for x in ends], ":", color=GREY, linewidth=1)
             time.set_ylim(limits)
             legend.plot([], [], ":", color=GREY, linewidth=1, label="linear")
+        for axes in (time, memory):
+            low, high = axes.get_ylim()
+            if high < 10 * low:  # room for labels
+                axes.set_ylim(low / 2, high * 2)
         legend.axis("off")
         legend.legend(loc="center left", fontsize=9, frameon=False, labelcolor=INK, borderaxespad=0)
     save(figure, path)

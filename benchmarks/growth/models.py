@@ -33,7 +33,7 @@ from task_aware.training.config import LossConfig, OptimiserConfig
 from .growing import NATIVE, Case, Part
 from .operators import REFERENCE, case_of
 
-ASTEROID = "Asteroid's ConvTasNet on waveforms, with its PIT"
+ASTEROID = "Asteroid's ConvTasNet, with its PIT"
 ALL, ALL_REFERENCE = f"{NATIVE}, all classes", "PyTorch, all classes"
 BACKENDS: dict[str, ops.Backend] = {NATIVE: "native", REFERENCE: "reference"}
 #: Classes that are plausible in a recording, as far as there are as many.

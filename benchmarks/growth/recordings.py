@@ -18,7 +18,7 @@ from task_aware.synthesis import builtin_corpus
 
 from .growing import NATIVE, Case, Command, Part
 
-BY_HAND = "torchaudio and PyTorch, whole recording"
+BY_HAND = "torchaudio and PyTorch, at once"
 RATE = 16000
 #: A clip of ten seconds, then background: what a recording consists of, again and again.
 BLOCK_SECONDS = 600
@@ -82,7 +82,7 @@ def parts(scratch: Path) -> list[Part]:
             Recordings(scratch / "length").case,
             seconds=8.0,
             most_seconds=8.0,
-            most_mib=2000.0,
+            most_mib=1000.0,
             ticks=("10 s", "1 min", "10 min", "1 h", "6 h", "24 h"),
         )
     ]
