@@ -76,14 +76,14 @@ def peak_memory(run: Callable[[], object], device: str) -> float | None:
     try:
         ctypes.CDLL(None).malloc_trim(0)  # so that freed memory is not counted
         Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
-        before = _resident("VmRSS")
+        before = resident("VmRSS")
         run()
-        return max(0.0, (_resident("VmHWM") - before) / 1024)
+        return max(0.0, (resident("VmHWM") - before) / 1024)
     except (OSError, AttributeError, StopIteration):
         return None
 
 
-def _resident(name: str) -> int:
+def resident(name: str) -> int:
     """Reads a size in KiB from /proc/self/status."""
     with open("/proc/self/status") as status:
         return int(next(line for line in status if line.startswith(f"{name}:")).split()[1])

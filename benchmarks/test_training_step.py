@@ -163,6 +163,25 @@ def make_free(settings: Settings, backend: ops.Backend) -> tuple[Separator, Loss
     return Separator(MaskNetwork(sizes), detector, backend=backend), losses
 
 
+def stepping(module: StepModule, batch: TrainingBatch, device: str, variant: Variant) -> Callable[[], Tensor]:
+    """A call that makes a step, optimiser included, and returns the norm of the gradient."""
+    optimiser = module.configure_optimizers()["optimizer"]
+
+    def step() -> Tensor:
+        with tf32(variant.tf32):
+            optimiser.zero_grad()
+            module.on_train_batch_start(batch, 0)
+            with torch.autocast(device, torch.bfloat16, enabled=variant.bfloat16):
+                loss = module.training_step(batch, 0)
+            loss.backward()
+            norm = torch.nn.utils.clip_grad_norm_(module.system.mask_network.parameters(), 5.0)
+            optimiser.step()
+            module.on_train_batch_end()
+        return norm
+
+    return step
+
+
 def tolerance(variant: Variant) -> tuple[float, float]:
     """Relative and absolute tolerance of the loss terms, compared with the reference in float32."""
     if variant.bfloat16:
@@ -209,22 +228,7 @@ def test_training_step(side_by_side: SideBySide, report: Report, settings: Setti
     torch.compiler.reset()  # otherwise earlier shapes would make it compile for dynamic shapes
     for name, variant in variants.items():
         module = make_module(shape, settings, device, variant)
-        optimiser = module.configure_optimizers()["optimizer"]
-
-        def step(
-            module: StepModule = module, optimiser: torch.optim.Optimizer = optimiser, variant: Variant = variant
-        ) -> Tensor:
-            with tf32(variant.tf32):
-                optimiser.zero_grad()
-                module.on_train_batch_start(batch, 0)
-                with torch.autocast(device, torch.bfloat16, enabled=variant.bfloat16):
-                    loss = module.training_step(batch, 0)
-                loss.backward()
-                norm = torch.nn.utils.clip_grad_norm_(module.system.mask_network.parameters(), 5.0)
-                optimiser.step()
-                module.on_train_batch_end()
-            return norm
-
+        step = stepping(module, batch, device, variant)
         norm = float(step())
         assert math.isfinite(norm), f"{name}: the gradient's norm is {norm}"
         steps[name] = step

@@ -22,7 +22,7 @@ from task_aware.data.samples import as_float, check_level
 from task_aware.models.causal import start_stream
 from task_aware.models.condition import condition_of, condition_size
 from task_aware.models.copies import listening_copy
-from task_aware.models.crnn import CRNN
+from task_aware.models.crnn import CRNN, GatedBlock
 from task_aware.models.denoiser import DenoisedDetector
 from task_aware.models.detector import median_frames_of
 from task_aware.models.merging import merge_sources
@@ -54,10 +54,14 @@ def check_causal(model: nn.Module) -> None:
         )
 
 
+@torch.no_grad()
 def streaming_copy(model: Module) -> Module:
     """A copy that shares the model's weights and remembers a stream, in evaluation mode."""
     copied = listening_copy(model)
     start_stream(copied)
+    for part in copied.modules():
+        if isinstance(part, GatedBlock):
+            part.folded = part.fold()  # a tenth of the time of a chunk
     return copied
 
 

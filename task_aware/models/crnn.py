@@ -67,17 +67,25 @@ class GatedBlock(nn.Sequential):
             nn.AvgPool2d((mel, time)),
         )
 
+    #: What `fold` returned, kept where the weights do not change any more; None: each call folds.
+    folded: tuple[Tensor, Tensor] | None = None
+
+    def fold(self) -> tuple[Tensor, Tensor]:
+        """The convolution's weight and bias with the norm folded in."""
+        convolution, norm = cast(TimeMelConv2d, self[0]), cast(nn.BatchNorm2d, self[1])
+        assert norm.running_mean is not None and norm.running_var is not None and convolution.bias is not None
+        scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+        bias = (convolution.bias - norm.running_mean) * scale + norm.bias
+        return convolution.weight * scale[:, None, None, None], bias
+
     def evaluate(self, x: Tensor, backend: ops.Backend) -> Tensor:
         """Runs the block in evaluation mode: folds the norm into the convolution and fuses gate and pooling.
 
         On the CPU, a convolution of one channel is fused with them too.
         """
-        convolution, norm = cast(TimeMelConv2d, self[0]), cast(nn.BatchNorm2d, self[1])
+        convolution = cast(TimeMelConv2d, self[0])
         gate, pooling = cast(GatedLinear, self[2]), cast(nn.AvgPool2d, self[4])
-        assert norm.running_mean is not None and norm.running_var is not None and convolution.bias is not None
-        scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-        bias = (convolution.bias - norm.running_mean) * scale + norm.bias
-        weight = convolution.weight * scale[:, None, None, None]
+        weight, bias = self.folded or self.fold()
         linear, pool = gate.linear, cast(tuple[int, int], pooling.kernel_size)
         if x.shape[1] == 1 and not x.is_cuda and not convolution.causal:
             if torch.is_autocast_enabled("cpu"):

@@ -1,6 +1,8 @@
 """A stream gives what the whole signal gives, whatever its chunks, and no later than it says."""
 
+import ctypes
 import dataclasses
+import gc
 
 import numpy as np
 import pytest
@@ -31,6 +33,24 @@ def signal(n_samples: int, seed: int = 0) -> np.ndarray:
 
 def chunks_of(samples: np.ndarray, size: int) -> list[np.ndarray]:
     return [samples[begin : begin + size] for begin in range(0, len(samples), size)]
+
+
+class MallocInfo(ctypes.Structure):
+    """glibc's `struct mallinfo2`."""
+
+    names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"
+    _fields_ = [(name, ctypes.c_size_t) for name in names.split()]
+
+
+def allocated() -> int:
+    """Bytes that the process has from glibc's malloc."""
+    try:
+        mallinfo = ctypes.CDLL(None).mallinfo2
+    except (AttributeError, TypeError, OSError):
+        pytest.skip("only glibc 2.33 and later tell how much memory is allocated")
+    mallinfo.restype = MallocInfo
+    info = mallinfo()
+    return info.hblkhd + info.uordblks
 
 
 def whole(model: torch.nn.Module, samples: np.ndarray) -> np.ndarray:
@@ -231,3 +251,17 @@ def test_the_model_of_a_stream_stays_as_it_is(causal_separator):
     modes = [module.training for module in causal_separator.modules()]
     listen(LiveDetector(causal_separator), [signal(5000)])
     assert modes == [module.training for module in causal_separator.modules()]
+
+
+def test_a_stream_keeps_no_more_the_longer_it_lasts(model):
+    """All that the C library has given out and not got back, which holds the memory of tensors and arrays."""
+    live, chunks = LiveDetector(model), chunks_of(signal(20 * 1600), 1600)
+
+    def push(n_chunks: int) -> int:
+        for k in range(n_chunks):
+            live.push(chunks[k % len(chunks)])
+        gc.collect()
+        return allocated()
+
+    before = push(40)
+    assert push(100) - before < 100 * 64, "each chunk leaves memory behind"
