@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator
 from contextlib import nullcontext
-from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -19,7 +18,7 @@ from task_aware.models.analysis import Analysis
 from task_aware.models.opening import detector_of
 from task_aware.models.options import Precision
 from task_aware.models.projection import project_sources
-from task_aware.models.system import ClassSeparator, Separator, listen
+from task_aware.models.system import Separator, listen
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -47,7 +46,6 @@ class Runner:
     ) -> None:
         self.model = model
         self.separator = model if isinstance(model, Separator) else None
-        self.slots = model.slots if isinstance(model, ClassSeparator) else None
         self.front_end = detector_of(model).feature_config
         self.windowing = windowing
         self.device = device
@@ -62,8 +60,7 @@ class Runner:
 
         An error is passed on before the results of windows that still wait for their batch to fill.
         """
-        run = partial(self._run, with_sources=with_sources)
-        for found in in_order(run, self._batches(windows), self.workers):
+        for found in in_order(lambda group: self._run(group, with_sources), self._batches(windows), self.workers):
             yield from found
 
     def _batches(
@@ -108,13 +105,11 @@ class Runner:
         waveforms = self._waveforms(waveform, mel, analysis, lead).cpu().numpy()
         sources = analysis.separation.mel.float()
         probabilities: np.ndarray | None = None
-        if self.slots is not None:
-            n_sources = self.model.mask_network.config.n_sources
-            if self.slots > 1:  # Join looks for their order
+        if self.separator is not None and self.separator.slots is not None:
+            slots, n_sources = self.separator.slots, len(self.separator.source_names)
+            if slots > 1:  # Join looks for their order
                 sources = analysis.all_sources(sources, n_sources)
-            probabilities = (
-                analysis.all_sources(analysis.own_probabilities(self.slots), n_sources).float().cpu().numpy()
-            )
+            probabilities = analysis.all_sources(analysis.own_probabilities(slots), n_sources).float().cpu().numpy()
         answers: list[tuple[Key, Answer | RecordingError]] = []
         for i, (key, window) in enumerate(group):
             n_samples = window.stop - window.first * hop
