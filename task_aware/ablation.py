@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.seeds, options.max_steps = 1, FAST_STEPS
     rows = options.rows or [name for name in ROWS if options.recipe == "default" or name not in ONLY_DEFAULT_RECIPE]
     options.rows = [name for name in ROWS if name in {*rows, DETECTOR_ALONE}]
-    configs = [f"--config={name}" for name in options.config or ["builtin"]]
+    configs = [f"--config={name}" for name in options.config or ["recordings" if options.data else "builtin"]]
     configs += ["--config=paper"] if options.recipe == "paper" else []
     data = options.data or builtin_corpus(size="tiny" if options.fast_dev_run else "full")
     claim(options.out)

@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     Without options it trains on the built-in corpus. See docs/training.md and docs/recipes.md.
     """
-    config = cli.parse(TrainConfig, main.__doc__ or "", arguments, base="builtin")
+    config = cli.parse(TrainConfig, main.__doc__ or "", arguments, base="builtin", with_data="recordings")
     check_ranges(config)
     # not above: help and mistakes answer without torch
     from lightning import seed_everything

@@ -15,7 +15,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     Its classes are those of the data, or --classes. See docs/training.md.
     """
-    config = cli.parse(TrainSedConfig, main.__doc__ or "", arguments, base="detector_builtin")
+    config = cli.parse(
+        TrainSedConfig, main.__doc__ or "", arguments, base="detector_builtin", with_data="detector_recordings"
+    )
     check_ranges(config)
     # not above: help and mistakes answer without torch
     from task_aware.models.opening import pick_device

@@ -37,7 +37,7 @@ def recipes(usable: set[str]) -> list[tuple[str, str]]:
 
     rows = []
     detectors = []
-    for name in ("builtin", "desed", "desed --config paper"):
+    for name in ("recordings", "desed", "desed --config paper"):
         config = cli.parse(TrainConfig, "", ["--config", *name.split()], base="builtin")
         sizes = batch_sizes(config, config.optimiser.max_steps)
         needs = ["soundbank", "validation", *(["weak"] * (sizes.weak > 0)), *(["unlabelled"] * (sizes.unlabelled > 0))]

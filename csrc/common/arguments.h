@@ -3,6 +3,7 @@
 // The checks of the operators' arguments, for their CPU and their CUDA side.
 
 #include <optional>
+#include <vector>
 
 #include "common/assignment.h"
 #include "common/pit_cost.h"
@@ -129,6 +130,26 @@ inline void check_depthwise_prelu_arguments(const Tensor& x, const Tensor& weigh
     TASK_AWARE_CHECK(tensor->scalar_type() == type,
                      "depthwise_prelu: the weights must be of the type of sums.");
     TASK_AWARE_CHECK(same_device(x, *tensor), "depthwise_prelu: the tensors are on different devices.");
+  }
+}
+
+/// `weights` in the order of the schema.
+inline void check_conv_block_arguments(const Tensor& x, const Tensor& total,
+                                       const std::vector<Tensor>& weights, int64_t dilation) {
+  TASK_AWARE_CHECK(
+      x.dim() == 3 && total.dim() == 3 && total.size(0) == x.size(0) && total.size(2) == x.size(2) &&
+          weights[0].dim() == 2 && weights[12].dim() == 2 && dilation >= 1,
+      "conv_block: x must be [B,C,T], total [B,S,T], the matrices [H,C] and [S,H], the dilation at least 1.");
+  const int64_t C = x.size(1), S = total.size(1), H = weights[0].size(0);
+  const std::vector<std::vector<int64_t>> shapes = {{H, C}, {H}, {1}, {H},    {H}, {H, 3}, {H},
+                                                    {1},    {H}, {H}, {C, H}, {C}, {S, H}, {S}};
+  const ScalarType type = x.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+  TASK_AWARE_CHECK(total.scalar_type() == x.scalar_type(), "conv_block: x and total must be of one dtype.");
+  for (size_t k = 0; k < shapes.size(); ++k) {
+    TASK_AWARE_CHECK(weights[k].sizes().equals(shapes[k]), "conv_block: weight ", k, " has the wrong shape.");
+    TASK_AWARE_CHECK(weights[k].scalar_type() == type,
+                     "conv_block: the weights must be of the type of sums.");
+    TASK_AWARE_CHECK(same_device(x, weights[k]), "conv_block: the tensors are on different devices.");
   }
 }
 

@@ -3,7 +3,7 @@
 // glu_pool and conv_glu_pool of one thread's share of rows; the formulas stand in glu_pool.cpp.
 //
 // A position's channels lie together (channels last). A tile of positions of one (b, mel band) times a matrix is a small
-// product in the L1 cache (glu_pool_products.h): the gate, the pooling and, in the backward, the product's second half
+// product in the L1 cache (products.h): the gate, the pooling and, in the backward, the product's second half
 // happen there, so the linear map is never written; the backward computes it again. A convolution before it is computed
 // from three rows of features, and its gradient added to three.
 
@@ -12,7 +12,7 @@
 
 #include "common/dispatch.h"
 #include "cpu/fast_math.h"
-#include "cpu/glu_pool_products.h"
+#include "cpu/products.h"
 #include "cpu/vectors.h"
 
 namespace task_aware {
@@ -70,6 +70,9 @@ struct GluPool {
 
   template <int kBytes>
   static TASK_AWARE_INLINE void run(const GluParams<T>& p) {
+    if constexpr (kBytes == 64) {  // half of its lanes would be empty
+      if (2 * p.C * static_cast<int64_t>(sizeof(A)) <= kBytes) return run<kBytes / 2>(p);
+    }
     const int64_t used = p.pooled_frames() * p.n;
     Tiles tiles(p.tile, p.width());
     for (int64_t row = p.begin; row < p.end; ++row) {

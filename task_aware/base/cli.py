@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -171,17 +171,26 @@ FLAGS = {
 
 
 def parse(
-    config_class: type[ConfigType], description: str, arguments: Sequence[str] | None, *, base: str
+    config_class: type[ConfigType],
+    description: str,
+    arguments: Sequence[str] | None,
+    *,
+    base: str,
+    with_data: str | None = None,
 ) -> ConfigType:
     """Parses the options of a training command, from recipes and then the command line, into a `config_class`.
 
     `--config` is repeatable, and takes paths and the names of packaged recipes, such as `desed`. Without it, the recipe
-    is `base`.
+    is `base`, or `with_data` where `--data` is given.
     """
     program = f"python -m task_aware.{Path(sys.argv[0]).stem}"
     parser = Parser(description=description, prog=program, usage=f"{program} [options]")
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    default = f"{base}, or {with_data} with --data" if with_data else base
+    base = default_recipe(arguments, base, with_data or base)
     text = f"recipe: the path of a YAML file of options, or one of {PACKAGED}; repeatable, later ones override earlier "
-    text += f"ones. Default: {base}; a recipe of your own replaces it, so give --config {base} first to build on it. "
+    text += f"ones. Default: {default}; a recipe of your own replaces it, so give --config {base} first to build on "
+    text += "it. "
     text += "The defaults in this help are those of the recipes"
     parser.add_argument("--config", action=ActionConfigFile, help=text)
     parser.add_argument("--epochs", type=int | None, help="length of the run in epochs (of steps_per_epoch steps)")
@@ -191,7 +200,7 @@ def parse(
         option = f"--{name.replace('_', '-')}"
         parser.add_argument(option, action=ActionYesNo(no_prefix="no-"), default=getattr(config_class, name), help=text)
     parser.add_class_arguments(config_class, skip=set(flags))
-    given = packaged_configs(list(sys.argv[1:] if arguments is None else arguments), base)
+    given = packaged_configs(arguments, base)
     parser.show_recipes(given)
     options = parser.parse_args(given)
     epochs, max_steps = options.pop("epochs"), options.pop("max_steps")
@@ -220,6 +229,11 @@ def read_recipe(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise DataError(f"{path} holds no options but {type(content).__name__}; write lines such as `seed: 1`")
     return content
+
+
+def default_recipe(arguments: Iterable[str], builtin: str, with_data: str) -> str:
+    """The recipe that a command takes where no `--config` is given: by whether `--data` is."""
+    return with_data if any(argument.partition("=")[0] == "--data" for argument in arguments) else builtin
 
 
 def packaged_configs(arguments: list[str], base: str, read: Callable[[Path], str] = str) -> list[str]:

@@ -62,6 +62,7 @@ class _Part(NamedTuple):
     first: int
     length: int
     active: ActivePart
+    taken: int | None = None
 
 
 class DynamicMixer:
@@ -204,10 +205,10 @@ class DynamicMixer:
         sources = [at._replace(row=b * S + at.row) for b, plan in enumerate(plans) for at in plan.sources]
         rirs = [at._replace(row=b * S + at.row) for b, plan in enumerate(plans) for at in plan.rirs]
         backgrounds = [plan.background._replace(row=b) for b, plan in enumerate(plans) if plan.background is not None]
-        samples = [self.soundbank.read(at.path).samples[at.first : at.first + at.length] for at in sources]
+        samples = [at.read(self.soundbank.read(at.path).samples) for at in sources]
         if self.rirs is not None:
             samples += [self.rirs.read(at.path).samples for at in rirs]
-        samples += [self.soundbank.read(at.path).samples[at.first : at.first + at.length] for at in backgrounds]
+        samples += [at.read(self.soundbank.read(at.path).samples) for at in backgrounds]
         return PackedMixtures(
             torch.from_numpy(np.concatenate([np.empty(0, dtype=np.int16), *samples])),
             sources,
@@ -232,31 +233,51 @@ class DynamicMixer:
             chosen = [labels[choice] for choice in generator.permutation(len(labels))[:count]]
             if self.config.dupse_rate and count > 1 and generator.random() < self.config.dupse_rate:
                 return self._draw_double(generator, chosen)
-            return [(label, self._draw_part(generator, self.soundbank.foreground[label])) for label in chosen]
+            return [(label, self._draw_event(generator, self.soundbank.foreground[label])) for label in chosen]
         # a recording occurs only once in a mixture, unless there are fewer recordings than events
         available = len(self._recordings)
         numbers = generator.choice(available, size=min(count, available), replace=False)
         recordings = [self._recordings[number] for number in np.resize(numbers, count)]
-        return [(label, self._draw_part(generator, [path])) for label, path in recordings]
+        return [(label, self._draw_event(generator, [path])) for label, path in recordings]
 
     def _draw_double(self, generator: np.random.Generator, chosen: Sequence[str]) -> list[tuple[str, _Part]]:
         """Events of these classes, but that the last one is of another's class, if that has two recordings."""
         bank = self.soundbank.foreground
-        drawn = [(label, self._draw_part(generator, bank[label])) for label in chosen[:-1]]
+        drawn = [(label, self._draw_event(generator, bank[label])) for label in chosen[:-1]]
         several = [(label, part.path) for label, part in drawn if len(bank[label]) > 1]
         if not several:
-            return [*drawn, (chosen[-1], self._draw_part(generator, bank[chosen[-1]]))]
+            return [*drawn, (chosen[-1], self._draw_event(generator, bank[chosen[-1]]))]
         label, used = several[int(generator.integers(len(several)))]
-        return [*drawn, (label, self._draw_part(generator, [path for path in bank[label] if path != used]))]
+        return [*drawn, (label, self._draw_event(generator, [path for path in bank[label] if path != used]))]
 
-    def _draw_part(self, generator: np.random.Generator, paths: Sequence[Path]) -> _Part:
-        """Draws one of `paths`, or a stretch of it that fits into the clip."""
+    def _draw_event(self, generator: np.random.Generator, paths: Sequence[Path]) -> _Part:
+        """Draws one of `paths`, or a stretch of it, and its speed, as the options say."""
+        config, longest, speed = self.config, self.n_samples, 1.0
+        if config.event_seconds is not None:
+            longest = min(longest, round(generator.uniform(*config.event_seconds) * self.sample_rate))
+        if config.speed != (1.0, 1.0):
+            low, high = config.speed
+            speed = math.exp(generator.uniform(math.log(low), math.log(high)))
+        return self._draw_part(generator, paths, longest, speed)
+
+    def _draw_part(
+        self, generator: np.random.Generator, paths: Sequence[Path], longest: int | None = None, speed: float = 1.0
+    ) -> _Part:
+        """Draws one of `paths`, or a stretch of it of `longest` samples when played at `speed`."""
+        longest = longest or self.n_samples
         path = paths[int(generator.integers(len(paths)))]
         recording = self.soundbank.read(path)
-        first, length = 0, recording.frames.n_samples
-        if length > self.n_samples:
-            first, length = recording.frames.random_start(self.n_samples, generator), self.n_samples
-        return _Part(path, recording, first, length, recording.frames.active_part(first, length))
+        first, taken = 0, recording.frames.n_samples
+        if taken > (most := max(1, round(longest * speed))):
+            first, taken = recording.frames.random_start(most, generator), most
+        active = recording.frames.active_part(first, taken)
+        if speed == 1.0:
+            return _Part(path, recording, first, taken, active)
+        length = min(max(1, round(taken / speed)), longest)
+        slower = length / taken
+        onset, offset = (min(round(at * slower), length) for at in (active.first, active.last))
+        active = ActivePart(onset, offset, active.rms, active.energy * slower)
+        return _Part(path, recording, first, length, active, taken)
 
     def _place(self, generator: np.random.Generator, lengths: Sequence[int]) -> list[int]:
         """Draws starts for the events of one class: uniform, and without overlap if the events fit side by side."""
@@ -304,7 +325,7 @@ class DynamicMixer:
 
 
 def _stretch(part: _Part, row: int, start: int, scale: float) -> Stretch:
-    return Stretch(part.path, part.first, part.length, row, start, scale * part.recording.scale)
+    return Stretch(part.path, part.first, part.length, row, start, scale * part.recording.scale, part.taken)
 
 
 def _linear(level_db: float) -> float:

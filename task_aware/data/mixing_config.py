@@ -32,6 +32,10 @@ class MixingConfig:
         gain_db: range of the gain of the whole mixture, dB.
         reference_db: level that 0 dB stands for, dB relative to full scale; null takes it from the data
             (`metadata/levels.tsv`), or -32, the level of the built-in corpus, where there is no such table.
+        event_seconds: range of the length at which events are cut, seconds; of a longer one a stretch is taken at
+            random, a shorter one stays whole. null: events are cut at the length of the mixture only.
+        speed: range of the speed at which events are played, which changes length and pitch; 1 is as recorded. Drawn
+            evenly in octaves.
         reverb: convolve each source with a room impulse response; all of a mixture come from one room.
         max_rir_seconds: length at which room impulse responses are cut, seconds.
         rir_receiver: of SOFA files, the receiver to take, counted from 0; null takes all, each as a room of its own.
@@ -46,6 +50,8 @@ class MixingConfig:
     background_reference: Literal["loudest", "quietest_ceiling"] = "loudest"
     gain_db: tuple[float, float] = (-20.0, 20.0)
     reference_db: float | None = -30.0
+    event_seconds: tuple[float, float] | None = None
+    speed: tuple[float, float] = (1.0, 1.0)
     reverb: bool = True
     max_rir_seconds: float = 0.5
     rir_receiver: int | None = None
@@ -83,6 +89,12 @@ class MixingConfig:
             bounds = getattr(self, name)
             if len(bounds) != 2 or not all(map(math.isfinite, bounds)) or bounds[0] > bounds[1]:
                 raise ValueError(f"mixing.{name} must be two finite numbers, the lower one first, got {bounds}.")
+        for name in ("event_seconds", "speed"):
+            bounds = getattr(self, name)
+            if bounds is not None and not (len(bounds) == 2 and 0 < bounds[0] <= bounds[1] < math.inf):
+                raise ValueError(
+                    f"mixing.{name} must be two finite numbers above 0, the lower one first, got {bounds}."
+                )
         if self.n_events[0] < 0 or self.n_events[1] < 1:
             raise ValueError(f"mixing.n_events must start at 0 or more and end at 1 or more, got {self.n_events}.")
         if not 0 <= self.dupse_rate <= 1:

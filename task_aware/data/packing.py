@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import soxr
 import torch
 from torch import Tensor
 
@@ -19,10 +20,13 @@ class Stretch(NamedTuple):
 
     Attributes:
         path: the recording, relative to its bank's folder.
-        first, length: first sample and number of samples of the stretch.
+        first: first sample of the stretch in the recording.
+        length: number of samples placed.
         row: index of the destination row.
         start: sample of the row at which the stretch begins.
         scale: linear factor for the samples as stored.
+        taken: number of the recording's samples that are resampled to `length`, which changes speed and pitch; None
+            takes them as they are.
     """
 
     path: Path
@@ -31,6 +35,15 @@ class Stretch(NamedTuple):
     row: int
     start: int
     scale: float
+    taken: int | None = None
+
+    def read(self, samples: np.ndarray) -> np.ndarray:
+        """The samples to place, int16 `[length]`, from those of the recording."""
+        if self.taken is None:
+            return samples[self.first : self.first + self.length]
+        taken = samples[self.first : self.first + self.taken].astype(np.float32)
+        played = soxr.resample(taken, self.taken, self.length)
+        return np.rint(played).clip(-32768, 32767).astype(np.int16)
 
 
 class DryMixtures(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -110,7 +110,7 @@ def pointwise(x: Tensor, *layers: nn.Module, backend: ops.Backend) -> Tensor:
         return nn.functional.conv1d(x, weight, bias)
     if torch.is_autocast_enabled("cpu"):
         weight = weight.to(torch.get_autocast_dtype("cpu"))  # once, instead of a copy for each item
-    return torch.baddbmm(bias[:, None], weight[:, :, 0].expand(len(x), -1, -1), x)
+    return torch.baddbmm(bias[:, None], weight.flatten(1).expand(len(x), -1, -1), x)
 
 
 class DepthwiseConv1d(nn.Conv1d):
@@ -154,13 +154,45 @@ class ConvBlock(nn.Module):
         self.residual = nn.Conv1d(hidden, config.bottleneck, 1)
         self.skip = nn.Conv1d(hidden, config.skip, 1)
 
-    def forward(self, x: Tensor, backend: ops.Backend) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, total: Tensor | None, backend: ops.Backend) -> tuple[Tensor, Tensor]:
+        """Maps `[B, bottleneck, T]` and the sum of earlier skip outputs `[B, skip, T]`, if any, to the next ones."""
         expand, activation, first_norm, depthwise, second_activation, second_norm = self.shared
+        if not (x.is_cuda or backend == "reference" or isinstance(first_norm, ChannelLayerNorm)):
+            return self.fused(x, total, backend)
         hidden = first_norm(activation(pointwise(x, expand, backend=backend)))
         hidden = cast(DepthwiseConv1d, depthwise).activated(hidden, cast(nn.PReLU, second_activation), backend)
         both = pointwise(second_norm(hidden), self.residual, self.skip, backend=backend)
         residual, skip = both.split([self.residual.out_channels, self.skip.out_channels], 1)
-        return x + residual, skip
+        return x + residual, skip if total is None else total + skip
+
+    def fused(self, x: Tensor, total: Tensor | None, backend: ops.Backend) -> tuple[Tensor, Tensor]:
+        """The same in one operator, for gLN on the CPU."""
+        expand, activation, first_norm, depthwise, second_activation, second_norm = cast(Any, self.shared)
+        if torch.is_autocast_enabled("cpu"):
+            x = x.to(torch.get_autocast_dtype("cpu"))
+        if total is None:
+            total = x.new_zeros(x.shape[0], x.shape[2], self.skip.out_channels).mT
+        return ops.conv_block(
+            x,
+            total,
+            expand.weight.flatten(1),
+            expand.bias,
+            activation.weight,
+            first_norm.weight,
+            first_norm.bias,
+            depthwise.weight.flatten(1),
+            depthwise.bias,
+            second_activation.weight,
+            second_norm.weight,
+            second_norm.bias,
+            self.residual.weight.flatten(1),
+            cast(Tensor, self.residual.bias),
+            self.skip.weight.flatten(1),
+            cast(Tensor, self.skip.bias),
+            depthwise.dilation[0],
+            first_norm.eps,
+            backend=backend,
+        )
 
 
 class MaskNetwork(nn.Module):
@@ -201,16 +233,15 @@ class MaskNetwork(nn.Module):
         x = pointwise(first_norm(features), bottleneck, backend=self.backend)
         if condition is not None:
             x = x + pointwise(condition.to(x.dtype), self.condition, backend=self.backend)
-        total: Tensor | float = 0.0
+        total = None
         for block in self.blocks:
-            x, skip = block(x, self.backend)
-            total = total + skip
+            x, total = block(x, total, self.backend)
         activation, mask = self.mask
         sizes = (self.config.n_sources, self.config.n_mels)
         if asked is None:
             return pointwise(activation(total), mask, backend=self.backend).unflatten(1, sizes)
         mask = cast(nn.Conv1d, mask)
-        weight = mask.weight[:, :, 0].unflatten(0, sizes)[asked].flatten(1, 2)  # [B, K * F, skip]
+        weight = mask.weight.flatten(1).unflatten(0, sizes)[asked].flatten(1, 2)  # [B, K * F, skip]
         bias = cast(Tensor, mask.bias).unflatten(0, sizes)[asked].flatten(1, 2)
         if torch.is_autocast_enabled(features.device.type):
             weight = weight.to(torch.get_autocast_dtype(features.device.type))

@@ -2,6 +2,7 @@
 
 from . import _forks as _forks
 from ._dispatch import Backend
+from .conv_block import conv_block, conv_block_reference
 from .conv_glu_pool import conv_glu_pool, conv_glu_pool_reference
 from .depthwise_prelu import depthwise_prelu, depthwise_prelu_reference
 from .glu_pool import glu_pool, glu_pool_reference
@@ -19,6 +20,8 @@ __all__ = [
     "Mixture",
     "PITResult",
     "band_weights",
+    "conv_block",
+    "conv_block_reference",
     "conv_glu_pool",
     "conv_glu_pool_reference",
     "depthwise_prelu",

@@ -13,6 +13,7 @@ import pytest
 import task_aware
 from task_aware.base import cli
 from task_aware.base.errors import DataError
+from task_aware.training.config import TrainConfig
 
 
 def status_of(main) -> object:
@@ -88,3 +89,11 @@ def test_a_recipe_that_cannot_be_read_is_one_sentence(tmp_path, content):
 
 def test_a_recipe_whose_name_no_file_can_have_is_left_to_the_parser():
     assert cli.packaged_configs(["--config", "a" * 300], "builtin") == ["--config", "a" * 300]
+
+
+@pytest.mark.parametrize("given", [["--data", "DIR"], ["--seed=1", "--data=DIR"]])
+def test_recordings_of_one_s_own_have_a_recipe_of_their_own(given):
+    named = {"base": "builtin", "with_data": "recordings"}
+    assert cli.parse(TrainConfig, "", given, **named).mixing.speed == (0.8, 1.25)
+    assert cli.parse(TrainConfig, "", [], **named).mixing.speed == (1.0, 1.0)
+    assert cli.parse(TrainConfig, "", ["--config", "desed", *given], **named).mixing.speed == (1.0, 1.0)

@@ -159,11 +159,11 @@ def test_recipes_say_what_to_switch_off():
     everything = {"weak", "unlabelled", "synthetic", "validation", "public", "soundbank"}
     assert {answer for _, answer in verify_data.recipes(everything)} == {"ready"}
     found = dict(verify_data.recipes({"soundbank", "validation"}))
-    assert found["train --config builtin"] == found["train --config desed"] == "ready"
+    assert found["train --config recordings"] == found["train --config desed"] == "ready"
     assert (
         found["train --config desed --config paper"] == "lacks weak, unlabelled; add --losses.weak 0 --losses.teacher 0"
     )
-    assert found["train_sed --config detector_builtin"] == "lacks weak; add --training.batch.weak 0"
+    assert found["train_sed --config detector_recordings"] == "ready"
     for option in ("--training.strong mixing", "--training.batch.weak 0", "--training.batch.unlabelled 0"):
         assert option in found["train_sed --config detector_desed"]
     assert found["evaluate --split public"] == "cannot run without public"

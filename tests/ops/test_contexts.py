@@ -23,8 +23,14 @@ pytestmark = pytest.mark.skipif(not _extension.extension.cpu, reason="no CPU ker
 
 Call = Callable[..., Any]
 
+HIDDEN: list[tuple[int, ...]] = [(3,), (1,), (3,), (3,)]
+
 #: A call of each operator, and the shapes of the tensors that it has a derivative in.
 CALLS: dict[str, tuple[Call, list[tuple[int, ...]]]] = {
+    "conv_block": (
+        lambda *x, backend: ops.conv_block(*x, 1, backend=backend),
+        [(1, 2, 5), (1, 2, 5), (3, 2), *HIDDEN, (3, 3), *HIDDEN, (2, 3), (2,), (2, 3), (2,)],
+    ),
     "conv_glu_pool": (
         lambda *x, backend: ops.conv_glu_pool(*x, (2, 2), backend=backend),
         [(1, 4, 4), (2, 3, 3), (2,), (2, 2), (2,)],
