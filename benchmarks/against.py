@@ -1,6 +1,6 @@
 """Compares this checkout with an older commit: builds that one aside, and runs both in turn.
 
-    python benchmarks/against.py COMMIT [help import infer step]
+    python benchmarks/against.py COMMIT [help import infer step] [--long]
 
 Both run as a user runs them, as commands in processes of their own, with the same Python and its packages. Before
 anything is timed, each runs once, and their results are compared. Then every round runs both, so that a slow moment of
@@ -32,6 +32,9 @@ ROOT = Path(__file__).resolve().parents[1]
 #: followed by most of a minute of background.
 MINUTES = (1, 8, 2, 1, 3, 4, 2, 1, 6, 2)
 PAUSE_SECONDS = 50
+
+#: With --long. Starting weighs less.
+LONG_MINUTES = (60, 1, 30, 8, 4, 45, 2, 15, 20, 5)
 
 #: Their formats, in turn: suffix, sample rate and channels.
 FORMATS = (("wav", 16000, 1), ("flac", 44100, 2), ("mp3", 44100, 2), ("ogg", 48000, 1), ("wav", 48000, 2))
@@ -150,8 +153,9 @@ def build(commit: str) -> Path:
 class Measures:
     """What is compared. Each takes the folder of a version, and returns a run of it."""
 
-    def __init__(self, scratch: Path) -> None:
+    def __init__(self, scratch: Path, minutes: Sequence[int]) -> None:
         self.scratch = scratch
+        self.minutes = minutes
         self.recordings = scratch / "recordings"
         self._corpus: Path | None = None
 
@@ -179,7 +183,7 @@ class Measures:
         """infer --demo over a folder of ten recordings"""
         if not self.recordings.is_dir():
             self.recordings.mkdir()
-            described = json.dumps([MINUTES, PAUSE_SECONDS, FORMATS])
+            described = json.dumps([self.minutes, PAUSE_SECONDS, FORMATS])
             python(ROOT, "-c", MAKE_RECORDINGS, str(self.corpus), str(self.recordings), described)
         with tempfile.TemporaryDirectory(dir=self.scratch) as out:
             options = ["--demo", str(self.recordings), f"--out={out}", "--device=cpu"]
@@ -221,11 +225,11 @@ def agreement(old: dict[str, float], new: dict[str, float]) -> str:
     return "same" if largest == 0 else f"differ by up to {largest:.2g}"
 
 
-def compare(old: Path, new: Path, what: Sequence[str], rounds: int) -> list[str]:
+def compare(old: Path, new: Path, what: Sequence[str], rounds: int, minutes: Sequence[int] = MINUTES) -> list[str]:
     """The rows of the table."""
     lines = []
     with tempfile.TemporaryDirectory() as scratch:
-        measures = Measures(Path(scratch))
+        measures = Measures(Path(scratch), minutes)
         verdicts = {}
         for name in what:
             say(f"{name}: results")
@@ -252,14 +256,15 @@ def main() -> None:
     parser.add_argument("commit", metavar="COMMIT", help="the commit to compare with, by any name that git knows")
     parser.add_argument("what", nargs="*", metavar="WHAT", help=f"what to compare: {', '.join(WHAT)}; default: all")
     parser.add_argument("--rounds", type=int, default=5, help="how often each is timed; default: 5")
+    parser.add_argument("--long", action="store_true", help="infer hears ten recordings of 1 to 60 minutes, not to 8")
     options = parser.parse_args()
     if unknown := [name for name in options.what if name not in WHAT]:
         parser.error(f"cannot compare {', '.join(unknown)}; choose from {', '.join(WHAT)}")
     if options.rounds < 1:
         parser.error(f"--rounds is {options.rounds}; give at least 1")
     try:
-        commit = resolve(options.commit)
-        lines = compare(build(commit), ROOT, options.what or list(WHAT), options.rounds)
+        commit, minutes = resolve(options.commit), LONG_MINUTES if options.long else MINUTES
+        lines = compare(build(commit), ROOT, options.what or list(WHAT), options.rounds, minutes)
     except Failure as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:

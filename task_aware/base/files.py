@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,11 +22,16 @@ LONGEST_NAME = 255
 _claimed: dict[Path, int] = {}
 
 
-def hidden(path: Path, ending: str) -> Path:
-    """A hidden path beside `path` for a temporary file, whose name is not too long if that of `path` is not."""
+def hidden(path: Path) -> Path:
+    """A hidden path beside `path` for a temporary file of this process, not too long if the name of `path` is not."""
     name = os.fsencode(path.name)
     kept = path.name if len(name) <= LONGEST_NAME // 2 else hashlib.sha256(name).hexdigest()
-    return path.with_name(f".{kept}.{ending}")
+    return path.with_name(f".{kept}.{os.getpid()}.tmp")
+
+
+def is_hidden(path: Path) -> bool:
+    """Whether a path is named as `hidden` names them, by any process."""
+    return re.fullmatch(r"\..+\.\d+\.tmp", path.name, re.DOTALL) is not None
 
 
 @contextmanager
@@ -37,7 +43,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Raises OutputError if the file or its folder cannot be written.
     """
-    temporary = hidden(path, f"{os.getpid()}.tmp")
+    temporary = hidden(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary

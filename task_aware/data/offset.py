@@ -17,6 +17,10 @@ CORNER_HERTZ = 1.0
 FIRST_SECONDS = 0.06
 
 
+#: Samples that are filtered at once: what this takes in float64 fits into a cache.
+AT_ONCE = 1 << 16
+
+
 class OffsetFilter:
     """A causal high-pass of first order, the same for a live stream in chunks of any size and for a whole recording.
 
@@ -44,7 +48,11 @@ class OffsetFilter:
                 return samples[:0]
             self._held = None
             self._offset = float(samples[: self._n_first].mean(dtype=np.float64))
-        return (samples - self._follow(samples)).astype(np.float32)
+        heard = np.empty(len(samples), dtype=np.float32)
+        for begin in range(0, len(samples), AT_ONCE):
+            piece = samples[begin : begin + AT_ONCE]
+            heard[begin : begin + AT_ONCE] = piece - self._follow(piece)
+        return heard
 
     def _follow(self, samples: np.ndarray) -> np.ndarray:
         """The offset at each of the next samples: `offset[n] = decay * offset[n - 1] + (1 - decay) * samples[n]`.

@@ -129,7 +129,7 @@ def analyse(predictor: Predictor, recordings: Sequence[Recording], writer: Write
         items = read_ahead(recordings, partial(windows_of, predictor, writer.outputs), jobs)
         sink = writer.write_sources if writer.outputs.wanted.audio else None
         try:
-            for recording, result in predictor.analyse(heard(items), sink):
+            for recording, result in predictor.analyse(heard(items), sink, predictor.most_workers):
                 if isinstance(result, RecordingError):
                     fail(recording, result)
                     continue

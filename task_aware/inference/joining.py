@@ -51,6 +51,32 @@ class OverlapAdd:
         return done
 
 
+class Track:
+    """A signal `[..., T]` that grows at its end.
+
+    Its pieces are copied into one array: kept alone among the large buffers of the networks, they would pin down the
+    memory between them, so that it could be neither given back nor used for larger ones.
+    """
+
+    def __init__(self) -> None:
+        self._kept = np.empty(0, dtype=np.float32)
+        self._length = 0
+
+    def append(self, piece: np.ndarray) -> None:
+        """Adds the next piece `[..., n]`."""
+        end = self._length + piece.shape[-1]
+        if not self._length or end > self._kept.shape[-1]:
+            kept = self.array()
+            self._kept = np.empty((*piece.shape[:-1], max(2 * end, 1 << 12)), dtype=np.float32)
+            self._kept[..., : self._length] = kept
+        self._kept[..., self._length : end] = piece
+        self._length = end
+
+    def array(self) -> np.ndarray:
+        """All of it so far."""
+        return self._kept[..., : self._length]
+
+
 @dataclass(frozen=True)
 class Answer:
     """Results of one window: probabilities `[C, T']`, of a separator also those of its detector alone, and, on
@@ -82,7 +108,7 @@ class Join:
         self.heard: np.ndarray | None = None
         self._slots = slots
         self._frames = OverlapAdd(windowing.overlap // windowing.pooling)  # of one row, or two with the detector alone
-        self._parts: list[np.ndarray] = []
+        self._joined = Track()
         self._waveforms = OverlapAdd(windowing.overlap * windowing.hop)
         self._last: tuple[int, Tensor] | None = None
 
@@ -90,7 +116,7 @@ class Join:
         """Adds the results of the next window; returns the source samples that have become final."""
         first = answer.window.first
         frames = np.stack([answer.frame, *([] if answer.alone is None else [answer.alone])])
-        self._parts.append(self._frames.add(first // self.windowing.pooling, frames))
+        self._joined.append(self._frames.add(first // self.windowing.pooling, frames))
         if answer.waveform is None or answer.mel is None:
             return []
         waveform, mel, heard = answer.waveform, answer.mel, answer.heard
@@ -122,4 +148,5 @@ class Join:
 
     def scores(self) -> list[np.ndarray]:
         """Frame probabilities of the whole recording, `[T', C]`: the model's and, of a separator, the detector's."""
-        return [rows.T for rows in np.concatenate([*self._parts, self._frames.finish()], axis=-1)]
+        self._joined.append(self._frames.finish())
+        return [rows.copy().T for rows in self._joined.array()]

@@ -14,7 +14,7 @@ import soundfile
 
 from task_aware.annotations.writing import Labelled, label_paths, write_labels
 from task_aware.base.errors import DataError, RecordingError
-from task_aware.base.files import LONGEST_NAME, cannot_write, claim, hidden, replacing
+from task_aware.base.files import LONGEST_NAME, cannot_write, claim, hidden, is_hidden, replacing
 from task_aware.base.tables import read_rows, write_table
 from task_aware.base.types import Format, Layout
 from task_aware.data.audio import Header
@@ -92,10 +92,10 @@ class Outputs:
         if shared:
             return
         for folder in ("events", "scores", "plots", "audio", "labels", "estimates", DATA):
-            for path in (self.root / folder).rglob(".*.tmp"):
+            for path in filter(is_hidden, (self.root / folder).rglob(".*.tmp")):
                 path.unlink(missing_ok=True)
         for name in ("events*.tsv", "errors*.tsv", "eval_results*.json", "index.html"):
-            for path in self.root.glob(f".{name}.*.tmp"):
+            for path in filter(is_hidden, self.root.glob(f".{name}.*.tmp")):
                 path.unlink(missing_ok=True)
 
     def kept_sources(self, result: Result) -> Sequence[str]:
@@ -252,11 +252,12 @@ class SourceFiles:
     def __init__(self, paths: Mapping[str, Path], sample_rate: int, recording: Header | None = None) -> None:
         self._paths = paths
         self._recording = recording
-        self._temporary = {name: hidden(path, "tmp") for name, path in paths.items()}
-        self._sum = hidden(next(iter(paths.values())), "sum.tmp")  # of the rest and what is added to it
+        self._temporary = {name: hidden(path) for name, path in paths.items()}
+        first = next(iter(paths.values()))
+        self._sum = hidden(first.with_name(f"{first.name}.sum"))  # of the rest and what is added to it
         self._files: dict[str, soundfile.SoundFile] = {}
         with self._writing():
-            next(iter(paths.values())).parent.mkdir(parents=True, exist_ok=True)
+            first.parent.mkdir(parents=True, exist_ok=True)
             for name, path in self._temporary.items():
                 self._files[name] = self._open(path, sample_rate)
 

@@ -12,25 +12,29 @@ import torch
 from torch import Tensor, nn
 
 from task_aware.base.errors import RecordingError
-from task_aware.data.audio import resample
 from task_aware.data.blocks import BLOCK_SECONDS, read_blocks
-from task_aware.data.channels import Mixdown
 from task_aware.data.labels import Event
-from task_aware.data.offset import remove_offset, without_offset
-from task_aware.data.samples import as_float, check_level
+from task_aware.data.offset import without_offset
+from task_aware.data.samples import check_level
 from task_aware.inference.hearing import Hearing, hear
 from task_aware.inference.joining import Join
 from task_aware.inference.result import REST, Result, kept_sources
 from task_aware.inference.runner import Runner
+from task_aware.inference.waveforms import at_rate, heard_samples
 from task_aware.inference.windows import Window, Windowing
 from task_aware.models.copies import listening_copy
+from task_aware.models.crnn import CRNN
 from task_aware.models.decoding import decode
 from task_aware.models.denoiser import DenoisedDetector
 from task_aware.models.detector import median_frames_of
 from task_aware.models.merging import check_merge
 from task_aware.models.opening import detector_of, open_model, pick_device
 from task_aware.models.options import Merge, Precision
+from task_aware.models.precision import warn_if_slow
 from task_aware.models.system import Separator
+
+#: More threads than these share the work on each window, so that memory does not grow with the number of cores.
+MOST_WORKERS = 8
 
 Key = TypeVar("Key", bound=Hashable)
 Waveform = TypeVar("Waveform", np.ndarray, Tensor)
@@ -98,6 +102,7 @@ class Predictor:
             check_merge(separator.sources, merge)
             separator.merge = merge
         self.precision = precision
+        warn_if_slow(precision, self.device)
         self.threshold = threshold
         self.median_frames = median_frames_of(self.detector) if median_frames is None else median_frames
         self.windowing = Windowing.of(self.detector, window_seconds, overlap_seconds)
@@ -125,6 +130,15 @@ class Predictor:
     def n_sources(self) -> int:
         """Number of sources that the model separates; 0 for a detector alone."""
         return len(self.source_names)
+
+    @property
+    def most_workers(self) -> int:
+        """How many workers make the best of torch's threads; 1 if the device is a GPU, or the detector not ours.
+
+        Others may not be made for several threads.
+        """
+        ours = self.device.type == "cpu" and isinstance(self.detector, CRNN)
+        return min(torch.get_num_threads(), MOST_WORKERS) if ours else 1
 
     @property
     def sample_rate(self) -> int:
@@ -174,7 +188,7 @@ class Predictor:
         self._separator("separating")
         parts: list[np.ndarray] = []
         self.analyse_waveform(waveform, sample_rate, lambda _, sources: parts.append(sources))
-        joined = _at_rate(np.concatenate(parts, axis=-1), self.sample_rate, sample_rate)
+        joined = at_rate(np.concatenate(parts, axis=-1), self.sample_rate, sample_rate)
         sources, n_samples = torch.from_numpy(joined), np.shape(waveform)[-1]
         sources = nn.functional.pad(sources, (0, max(0, n_samples - sources.shape[-1])))[..., :n_samples]
         return sources.to(waveform.device) if isinstance(waveform, Tensor) else sources.numpy()
@@ -242,14 +256,16 @@ class Predictor:
         self,
         windows: Iterable[tuple[Key, Window | RecordingError]],
         sink: Callable[[Key, np.ndarray], None] | None = None,
+        workers: int = 1,
     ) -> Iterator[tuple[Key, Result | RecordingError]]:
         """Yields the results of many recordings, each as soon as its last window has been analysed.
 
         Args:
             windows: the windows of each recording in order, or the error that ended it.
             sink: called with the next samples `[S, n]` of a recording's sources, at the detector's sample rate.
+            workers: batches of windows that are computed at once, by threads that share those of torch.
         """
-        runner = Runner(self.model, self.windowing, self.device, self.precision, self.batch_size)
+        runner = Runner(self.model, self.windowing, self.device, self.precision, self.batch_size, workers)
         joins: dict[Key, Join] = {}
         failed: set[Key] = set()
         for key, answer in runner.answers(windows, with_sources=sink is not None):
@@ -304,19 +320,7 @@ class Predictor:
 
         Raises ValueError as `detect` does.
         """
-        samples = as_float(waveform)
-        if samples.ndim not in (1, 2) or not samples.size:
-            raise ValueError(f"waveform has the shape {list(samples.shape)}; expected [N] or [channels, N], not empty")
-        if samples.ndim == 2 and samples.shape[0] > samples.shape[1]:
-            raise ValueError(
-                f"waveform has the shape {list(samples.shape)}, which looks like [N, channels]; transpose it to "
-                "[channels, N] (waveform.T)"
-            )
-        check_level(samples, "waveform")
-        mixdown = Mixdown("waveform", len(samples) if samples.ndim == 2 else 1, self.channel)
-        mono = mixdown(samples.T if samples.ndim == 2 else samples[:, None])
-        mixdown.check()
-        return remove_offset(_at_rate(mono, _checked_rate(sample_rate), self.sample_rate), self.sample_rate)
+        return heard_samples(waveform, sample_rate, self.sample_rate, self.channel)
 
 
 def _device(name: str) -> torch.device:
@@ -329,21 +333,6 @@ def _device(name: str) -> torch.device:
             f"the device {name!r} cannot be used ({reason}); choose auto, cpu or an available GPU"
         ) from error
     return device
-
-
-def _checked_rate(value: Any) -> int:
-    """A sample rate as a whole number of Hz."""
-    try:
-        if value == int(value) > 0:
-            return int(value)
-    except (TypeError, ValueError, OverflowError):
-        pass
-    raise ValueError(f"sample_rate is {value!r}; give a whole number of Hz, such as 16000")
-
-
-def _at_rate(samples: np.ndarray, rate: int, wanted: int) -> np.ndarray:
-    """Resamples `[..., N]` if the rates differ."""
-    return samples if rate == wanted else resample(Path("the waveform"), samples, rate, wanted)
 
 
 def _row(event: Event) -> dict[str, Any]:

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from task_aware.base.errors import RecordingError
 from task_aware.inference.joining import Answer
 from task_aware.inference.windows import Window, Windowing
+from task_aware.inference.workers import in_order
 from task_aware.models.analysis import Analysis
 from task_aware.models.opening import detector_of
 from task_aware.models.options import Precision
 from task_aware.models.projection import project_sources
-from task_aware.models.system import ClassSeparator, Separator, listen
+from task_aware.models.system import Separator, listen
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -31,10 +32,17 @@ class Runner:
         device: the model's device.
         precision: precision of the networks.
         batch_size: windows per batch.
+        workers: batches that are computed at once, by as many threads.
     """
 
     def __init__(
-        self, model: nn.Module, windowing: Windowing, device: torch.device, precision: Precision, batch_size: int
+        self,
+        model: nn.Module,
+        windowing: Windowing,
+        device: torch.device,
+        precision: Precision,
+        batch_size: int,
+        workers: int = 1,
     ) -> None:
         self.model = model
         self.separator = model if isinstance(model, Separator) else None
@@ -43,14 +51,22 @@ class Runner:
         self.device = device
         self.precision = precision
         self.batch_size = batch_size
+        self.workers = workers
 
     def answers(
         self, windows: Iterable[tuple[Key, Window | RecordingError]], *, with_sources: bool
     ) -> Iterator[tuple[Key, Answer | RecordingError]]:
         """Yields the results of each window, in order within a recording; windows of equal length are batched.
 
-        An error is passed on at once, before the results of windows that still wait for their batch to fill.
+        An error is passed on before the results of windows that still wait for their batch to fill.
         """
+        for found in in_order(lambda group: self._run(group, with_sources), self._batches(windows), self.workers):
+            yield from found
+
+    def _batches(
+        self, windows: Iterable[tuple[Key, Window | RecordingError]]
+    ) -> Iterator[list[tuple[Key, Window]] | tuple[Key, RecordingError]]:
+        """Groups windows of equal length; an error overtakes the windows that still wait for their batch to fill."""
         waiting: dict[int, list[tuple[Key, Window]]] = {}
         for key, item in windows:
             if isinstance(item, RecordingError):
@@ -59,14 +75,17 @@ class Runner:
             group = waiting.setdefault(len(item.samples), [])
             group.append((key, item))
             if len(group) == self.batch_size:
-                yield from self._run(waiting.pop(len(item.samples)), with_sources)
+                yield waiting.pop(len(item.samples))
             elif sum(map(len, waiting.values())) > 4 * self.batch_size:
-                yield from self._run(waiting.pop(next(iter(waiting))), with_sources)
-        for group in waiting.values():
-            yield from self._run(group, with_sources)
+                yield waiting.pop(next(iter(waiting)))
+        yield from waiting.values()
 
     @torch.inference_mode()
-    def _run(self, group: list[tuple[Key, Window]], with_sources: bool) -> list[tuple[Key, Answer]]:
+    def _run(
+        self, group: list[tuple[Key, Window]] | tuple[Key, RecordingError], with_sources: bool
+    ) -> list[tuple[Key, Answer | RecordingError]]:
+        if isinstance(group, tuple):
+            return [group]
         hop, lead = self.front_end.hop, group[0][1].lead
         heard = waveform = torch.from_numpy(np.stack([window.samples for _, window in group])).to(self.device)
         mel = self.front_end.mel(waveform, backend="auto" if self.separator is None else self.separator.backend)
@@ -85,18 +104,18 @@ class Runner:
             return [(key, Answer(window, frames[i], alone=alone[i])) for i, (key, window) in enumerate(group)]
         waveforms = self._waveforms(waveform, mel, analysis, lead).cpu().numpy()
         sources = analysis.separation.mel.float()
-        if isinstance(self.separator, ClassSeparator) and self.separator.slots > 1:  # Join looks for their order
-            sources = analysis.all_sources(sources, len(self.separator.source_names))
         probabilities: np.ndarray | None = None
-        if isinstance(self.separator, ClassSeparator):
-            of_rows = analysis.own_probabilities(self.separator.slots)
-            probabilities = analysis.all_sources(of_rows, len(self.separator.source_names)).float().cpu().numpy()
-        answers = []
+        if self.separator is not None and self.separator.slots is not None:
+            slots, n_sources = self.separator.slots, len(self.separator.source_names)
+            if slots > 1:  # Join looks for their order
+                sources = analysis.all_sources(sources, n_sources)
+            probabilities = analysis.all_sources(analysis.own_probabilities(slots), n_sources).float().cpu().numpy()
+        answers: list[tuple[Key, Answer | RecordingError]] = []
         for i, (key, window) in enumerate(group):
             n_samples = window.stop - window.first * hop
-            own = waveforms[i, :, lead : lead + n_samples]
+            of_sources = waveforms[i, :, lead : lead + n_samples]
             of_class = None if probabilities is None else probabilities[i]
-            answers.append((key, Answer(window, frames[i], own, sources[i], alone[i], of_class)))
+            answers.append((key, Answer(window, frames[i], of_sources, sources[i], alone[i], of_class)))
         return answers
 
     def _waveforms(self, waveform: Tensor, mel: Tensor, analysis: Analysis, lead: int) -> Tensor:

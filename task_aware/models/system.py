@@ -289,10 +289,11 @@ class ClassSeparator(Separator):
 
         Of a class that is not plausible, the mixture's probability counts.
         """
-        alone, condition = self.condition(mixture_mel, waveform)
+        alone = self.detector(heard_by(self.detector, mixture_mel, waveform))
         asked, plausible = self.asked_of(alone)
         if not asked.shape[1]:
             return self._nothing(mixture_mel, alone, asked)
+        condition = condition_of(self.detector, alone, mixture_mel.shape[-1])
         separation = self.separate_classes(mixture_mel, condition, asked, waveform=waveform)
         own = self.detect_own(separation.features, asked)
         columns = asked[:, None].expand(-1, alone.frame.shape[1], -1)

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from task_aware.base import checkpoint
 from task_aware.base.errors import CheckpointError, Terminated
 from task_aware.base.files import claim
+from task_aware.models.precision import warn_if_slow
 from task_aware.training.config import RunConfig
 from task_aware.training.folder import (
     LOGS,
@@ -152,11 +153,6 @@ class RunBar(Callback):
         self.on_train_end()
 
 
-def computes_in_bfloat16() -> bool:
-    """Whether PyTorch has fast products of bfloat16 on this processor; without, it converts each of their factors."""
-    return bool(torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
-
-
 def fit(
     module: LightningModule,
     data: LightningDataModule,
@@ -213,8 +209,7 @@ def fit(
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
-    if config.precision == "bf16-mixed" and trainer.strategy.root_device.type == "cpu" and not computes_in_bfloat16():
-        _log.warning("this processor has no instructions for bfloat16: steps take several times as long as in 32-true")
+    warn_if_slow(config.precision, trainer.strategy.root_device)
     try:
         trainer.fit(module, data, ckpt_path=str(last) if config.resume else None, weights_only=True)
     except (SystemExit, KeyboardInterrupt):  # Lightning answers Ctrl-C with status 1, and SIGTERM with status 0

@@ -286,3 +286,10 @@ class TestBatches:
         paths = [{"path": str(write(tmp_path / f"{k}.wav", burst(2.0, seed=k)))} for k in range(4)]
         rows = ray.data.from_items(paths).map_batches(predictor, batch_size=2).take_all()
         assert len(rows) == 4 and not any(row["error"] for row in rows)
+
+
+@pytest.mark.parametrize(("precision", "fast"), [("bf16-mixed", False), ("bf16-mixed", True), ("32-true", False)])
+def test_bfloat16_without_instructions_for_it_is_said_to_be_slow(small_detector, monkeypatch, caplog, precision, fast):
+    monkeypatch.setattr("task_aware.models.precision.computes_in_bfloat16", lambda: fast)
+    Predictor(small_detector, device="cpu", precision=precision)
+    assert ("no instructions for bfloat16" in caplog.text) == (precision == "bf16-mixed" and not fast)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from task_aware.base.errors import RecordingError
-from task_aware.inference.joining import Answer, Join, OverlapAdd
+from task_aware.inference.joining import Answer, Join, OverlapAdd, Track
 from task_aware.inference.windows import Window, Windowing
 
 
@@ -111,6 +111,14 @@ class TestOverlapAdd:
         joined = np.concatenate([join.add(41, np.ones(50)), join.finish()])
         assert (joined[:41] == 0).all() and (joined[50:] == 1).all()
         np.testing.assert_allclose(joined[41:50], np.arange(1, 10) / 10, atol=1e-6)
+
+
+def test_a_track_grows_piece_by_piece():
+    pieces = [np.random.default_rng(n).random((2, 3, n), dtype=np.float32) for n in (0, 5, 3000, 1, 0, 9000, 7)]
+    track = Track()
+    for piece in pieces:
+        track.append(piece)
+    assert np.array_equal(track.array(), np.concatenate(pieces, axis=-1))
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from task_aware.data.labels import Event
-from task_aware.training import loop, progress
+from task_aware.training import progress
 from task_aware.training.folder import read_history
 from task_aware.training.loop import fit
 from task_aware.training.progress import Curves, EpochEnd, Preview, draw_curves
@@ -95,7 +95,7 @@ def test_a_clip_is_seen_and_heard_as_it_is_separated(kind, request, tmp_path):
 @pytest.mark.parametrize(("precision", "fast", "warns"), [("bf16-mixed", False, True), ("bf16-mixed", True, False),
                                                           ("32-true", False, False)])  # fmt: skip
 def test_bfloat16_without_instructions_for_it_is_said_to_be_slow(tmp_path, monkeypatch, caplog, precision, fast, warns):
-    monkeypatch.setattr(loop, "computes_in_bfloat16", lambda: fast)
+    monkeypatch.setattr("task_aware.models.precision.computes_in_bfloat16", lambda: fast)
     given = replace(config(tmp_path, 1), precision=precision, accelerator="cpu")
     fit(Model(), Data(), given, out=tmp_path, max_steps=1)
     assert ("no instructions for bfloat16" in caplog.text) == warns
