@@ -51,14 +51,14 @@ struct Fragments {
   std::array<uint32_t, 4> a;
   std::array<uint32_t, 2> b;
 };
-std::array<std::array<Fragments, 2>, 1024> of_thread;
-std::array<bool, of_thread.size()> second_turn;
+std::array<std::array<Fragments, 2>, 1024> brought;
+std::array<bool, brought.size()> second_turn;
 
 /// number(word, k) is the k-th of the kPerWord numbers of a word.
 template <size_t kPerWord, typename Number>
 void multiply_add(const char* operation, float (&sum)[4], const uint32_t (&a)[4], const uint32_t (&b)[2],
                   Number number) {
-  Fragments& mine = of_thread[threadIdx.x][second_turn[threadIdx.x] ^= true];
+  Fragments& mine = brought[threadIdx.x][second_turn[threadIdx.x] ^= true];
   mine = {std::to_array(a), std::to_array(b)};
   const Lanes lanes = exchange(operation, 0xffffffffu, reinterpret_cast<uintptr_t>(&mine));
   const auto of = [&](int lane) -> const Fragments& { return *reinterpret_cast<Fragments*>(lanes[lane]); };
