@@ -118,7 +118,10 @@ __device__ __forceinline__ void multiply(const uint4* matrix, const MatrixTiles&
   for (int step = 0; step < tiles.steps; ++step) {
     decltype(Core::split(uint4{})) a[kRowTiles];
 #pragma unroll
-    for (int m = 0; m < kRowTiles; ++m) a[m] = Core::split(rows[(m * tiles.steps + step) * kLanes]);
+    for (int m = 0; m < kRowTiles; ++m) {
+      const uint4 fragment = rows[(m * tiles.steps + step) * kLanes];
+      a[m] = Core::split(fragment);
+    }
 #pragma unroll
     for (int n = 0; n < kWarpColumns / 8; ++n) {
       const uint32_t* const upper = words + step * kWordsOfStep * kStride<kColumns> + 8 * n;

@@ -40,7 +40,7 @@ def reorder_forward() -> Case:
 
 
 def glu_pool(operation: str, architecture: int) -> Case:
-    C, F, T = 128, 2, 128
+    C, F, T = 128, 2, 32 if architecture >= 80 else 128
     inputs = {
         "operation": operation,
         "architecture": architecture,
