@@ -101,12 +101,12 @@ LIMITS: dict[str, tuple[str, Callable[[], Case], dict[str, tuple[float, float]]]
     "glu_pool": (
         "glu_pool",
         lambda: glu_pool("forward", 90),
-        {"fragments_kernel": (0, 65), "glu_pool_mma_kernel": (2816, 1500)},
+        {"fragments_kernel": (0, 48), "glu_pool_mma_kernel": (2816, 1408)},
     ),
     "glu_pool backward": (
         "glu_pool",
         lambda: glu_pool("backward", 90),
-        {"fragments_kernel": (0, 57), "glu_pool_mma_backward_kernel": (5120, 3100)},
+        {"fragments_kernel": (0, 40), "glu_pool_mma_backward_kernel": (5120, 3072)},
     ),
     "glu_pool without tensor cores": ("glu_pool", lambda: glu_pool("forward", 75), {"glu_pool_kernel": (12288, 5248)}),
     "glu_pool backward without tensor cores": (
