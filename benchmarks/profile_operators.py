@@ -56,6 +56,7 @@ OPERATORS: dict[str, Callable[[str], tuple[Case, Implementation]]] = {
     "glu_pool": lambda device: glu_pool(0, torch.float32, device),
     "glu_pool_bfloat16": lambda device: glu_pool(0, torch.bfloat16, device),
     "glu_pool_128": lambda device: glu_pool(1, torch.float32, device),
+    "glu_pool_128_bfloat16": lambda device: glu_pool(1, torch.bfloat16, device),
 }
 
 

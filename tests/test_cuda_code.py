@@ -55,6 +55,9 @@ LIMITS = {
     r"mix_kernel<RegisterFft<float": Limits(128),
     r"mix_kernel<RegisterFft<double": Limits(255),
     r"glu_pool_(backward_)?kernel<": Limits(128),
+    r"glu_pool_mma_(backward_)?kernel<\d, \d+, float": Limits(128),
+    r"glu_pool_mma_(backward_)?kernel<": Limits(80),
+    r"fragments_kernel<": Limits(32),
 }
 
 
@@ -197,3 +200,12 @@ def test_pair_costs_reads_ahead_and_scatters_its_sums(library: Path, kernels: li
         assert [operation for operation in code[:first_use] if operation.startswith("LDG")] == ["LDG.E.128"] * 10, name
         # 13 exchanges of float32, then 7 + 4 + 2 + 1 of float64, which take two each.
         assert sum(operation.startswith("SHFL") for operation in code) == 13 + 2 * 14, name
+
+
+def test_glu_pool_multiplies_on_tensor_cores(library: Path, kernels: list[Kernel]) -> None:
+    chosen = [kernel for kernel in kernels if kernel.name.startswith("glu_pool_mma_")]
+    assert len(chosen) == 12  # three shapes of a block, two dtypes, forward and backward
+    for name, code in instructions(library, chosen).items():
+        wanted = "HMMA.16816.F32.BF16" if "BFloat16" in name else "HMMA.1688.F32.TF32"
+        products = {operation for operation in code if "MMA" in operation}
+        assert products == {wanted}, name

@@ -1,11 +1,11 @@
-// glu_pool on tensors; glu_pool.cuh holds the kernels.
+// glu_pool on tensors; glu_pool_mma.cuh and glu_pool.cuh hold the kernels.
 
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
 #include "common/arguments.h"
 #include "common/dispatch.h"
-#include "cuda/glu_pool.cuh"
+#include "cuda/glu_pool_mma.cuh"
 #include "cuda/scope.h"
 
 namespace task_aware {
@@ -15,13 +15,11 @@ template <bool kBackward>
 void run(const Tensor* grad, const Tensor& x, const Tensor& weight_in, const Tensor& bias_in, int64_t mel,
          int64_t time, Tensor& out, cudaStream_t stream) {
   const Tensor weight = torch::stable::contiguous(weight_in), bias = torch::stable::contiguous(bias_in);
-  const Tensor transposed = torch::stable::contiguous(torch::stable::transpose(weight, 0, 1));
   dispatch_floating(x.scalar_type(), "glu_pool", [&]<typename T>(TypeTag<T>) {
     using A = accumulate_t<T>;
     GluParams<T> p{};
     p.x = x.const_data_ptr<T>();
     p.weight = weight.const_data_ptr<A>();
-    p.transposed = transposed.const_data_ptr<A>();
     p.bias = bias.const_data_ptr<A>();
     p.grad = grad ? grad->const_data_ptr<T>() : nullptr;
     p.out = out.mutable_data_ptr<T>();
@@ -31,6 +29,15 @@ void run(const Tensor* grad, const Tensor& x, const Tensor& weight_in, const Ten
     p.frames = static_cast<int>(x.size(3));
     p.p = static_cast<int>(mel);
     p.n = static_cast<int>(time);
+    if constexpr (TensorCore<T>::kHas) {
+      if (const int64_t bytes = fragment_bytes<kBackward>(p); bytes > 0) {
+        Tensor fragments = torch::stable::new_empty(weight, {bytes / int64_t{sizeof(float)}});
+        p.fragments = reinterpret_cast<uint4*>(fragments.mutable_data_ptr<float>());
+        return launch_glu_pool_mma<kBackward>(p, stream);
+      }
+    }
+    const Tensor transposed = torch::stable::contiguous(torch::stable::transpose(weight, 0, 1));
+    p.transposed = transposed.const_data_ptr<A>();
     launch_glu_pool<kBackward>(p, stream);
   });
 }

@@ -6,6 +6,8 @@
 // backward: with g = grad[b,c,f/p,t/n] / (p n), of positions that no pool reaches 0,
 //           grad x[k] = g[k] linear[k] sigmoid'(x[k]) + sum over c of weight[c,k] g[c] sigmoid(x[c])
 //
+// Here for float64, before sm_80, and for pools too large for the blocks of glu_pool_mma.cuh.
+//
 // Mapping: one block per (b, i) and kTile positions, whose x of all channels lies in shared memory; a thread multiplies
 // kRows channels by kColumns positions in registers, and a block has as many threads as its channels need. The linear
 // map is never written; the backward computes it again.
@@ -41,7 +43,8 @@ struct GluParams {
 
   const T* x;
   const A* weight;      // [C,C]
-  const A* transposed;  // [C,C], weight[k,c]
+  const A* transposed;  // [C,C], weight[k,c]; of launch_glu_pool alone
+  uint4* fragments;     // of the weight, which launch_glu_pool_mma writes
   const A* bias;
   const T* grad;  // of the backward alone
   T* out;         // out or grad x
@@ -50,6 +53,7 @@ struct GluParams {
 
   __host__ __device__ int bands() const { return F / p; }
   __host__ __device__ int pooled_frames() const { return frames / n; }
+  __host__ __device__ int pools() const { return bands() * pooled_frames(); }
   __host__ __device__ int tile() const { return kTile<A> / n * n; }
   __host__ __device__ int tiles() const { return (pooled_frames() * n + tile() - 1) / tile(); }
   size_t shared_bytes(bool backward) const { return (backward ? 2 : 1) * C * kTile<A> * sizeof(A); }

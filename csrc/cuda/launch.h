@@ -33,6 +33,16 @@ void launch(const Launch& how, void (*kernel)(Params...), const std::type_identi
                    cudaGetErrorString(error), ").");
 }
 
+/// What a kernel's code for this device was compiled for: 80 for sm_80 or compute_80.
+template <typename... Params>
+int architecture_of(void (*kernel)(Params...)) {
+  cudaFuncAttributes attributes;
+  const cudaError_t error = cudaFuncGetAttributes(&attributes, kernel);
+  TASK_AWARE_CHECK(error == cudaSuccess, "task_aware: cannot query a CUDA kernel (",
+                   cudaGetErrorString(error), ").");
+  return attributes.ptxVersion;
+}
+
 /// The block's `shared_bytes`.
 __device__ __forceinline__ void* dynamic_shared_memory() {
   extern __shared__ __align__(16) unsigned char memory[];

@@ -94,6 +94,6 @@ def test_a_recipe_whose_name_no_file_can_have_is_left_to_the_parser():
 @pytest.mark.parametrize("given", [["--data", "DIR"], ["--seed=1", "--data=DIR"]])
 def test_recordings_of_one_s_own_have_a_recipe_of_their_own(given):
     named = {"base": "builtin", "with_data": "recordings"}
-    assert cli.parse(TrainConfig, "", given, **named).mixing.speed == (0.8, 1.25)
+    assert cli.parse(TrainConfig, "", given, **named).mixing.speed == (0.7, 1.4)
     assert cli.parse(TrainConfig, "", [], **named).mixing.speed == (1.0, 1.0)
     assert cli.parse(TrainConfig, "", ["--config", "desed", *given], **named).mixing.speed == (1.0, 1.0)

@@ -23,6 +23,10 @@ glu_pool, mask_resynthesis, mel_spectrogram, reverb_mix = (
 )
 
 
+# That a block may have.
+SHARED_KIBIBYTES = {75: 64, 80: 163, 86: 99, 90: 227}
+
+
 def operators_of(source: Path) -> list[str]:
     """The operators that a `csrc/cuda/<op>.cu` registers."""
     return re.findall(r'm\.impl\("(\w+)"', source.read_text())
@@ -64,13 +68,17 @@ class Emulation:
         self._functions.choose_schedule(schedule)
 
     @contextmanager
-    def shared_memory(self, kibibytes: int) -> Iterator[None]:
-        """While it lasts, a block may have so much: 227 on sm_90, 163 on sm_80, 99 on sm_86 and sm_89, 64 on sm_75."""
-        self._functions.choose_shared_limit(ctypes.c_size_t(kibibytes * 1024))
+    def gpu(self, architecture: int) -> Iterator[None]:
+        """While it lasts, kernels are compiled for so much, 75 for sm_75, and have its shared memory; else for 90."""
+        self._choose(architecture)
         try:
             yield
         finally:
-            self._functions.choose_shared_limit(ctypes.c_size_t(227 * 1024))
+            self._choose(90)
+
+    def _choose(self, architecture: int) -> None:
+        self._functions.choose_architecture(architecture)
+        self._functions.choose_shared_limit(ctypes.c_size_t(SHARED_KIBIBYTES[architecture] * 1024))
 
     @contextmanager
     def installed(self) -> Iterator[None]:

@@ -31,6 +31,7 @@ struct Memory {
 std::vector<Memory> device;
 int first_schedule = 0, schedules = 1;
 size_t max_shared_bytes = 227 * 1024;
+int compiled_for = 90;
 
 using Line = std::array<char, 500>;
 
@@ -139,6 +140,10 @@ void set_schedules(int first, int count) {
 size_t shared_limit() { return max_shared_bytes; }
 
 void set_shared_limit(size_t bytes) { max_shared_bytes = bytes; }
+
+int architecture() { return compiled_for; }
+
+void set_architecture(int architecture) { compiled_for = architecture; }
 
 void report_aborts() { signal(SIGABRT, on_abort); }
 

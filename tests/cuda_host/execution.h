@@ -46,6 +46,10 @@ void set_schedules(int first, int count);
 size_t shared_limit();
 void set_shared_limit(size_t bytes);
 
+/// What kernels believe to be compiled for: 90 unless it is set.
+int architecture();
+void set_architecture(int architecture);
+
 /// Has a sanitizer's report, which ends in abort(), end with kernel, block and thread.
 void report_aborts();
 

@@ -7,4 +7,8 @@ extern "C" {
 [[gnu::visibility("default")]] void choose_schedule(int schedule) { cuda_host::set_schedules(schedule, 1); }
 
 [[gnu::visibility("default")]] void choose_shared_limit(size_t bytes) { cuda_host::set_shared_limit(bytes); }
+
+[[gnu::visibility("default")]] void choose_architecture(int architecture) {
+  cuda_host::set_architecture(architecture);
+}
 }

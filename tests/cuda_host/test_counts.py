@@ -39,9 +39,19 @@ def reorder_forward() -> Case:
     return Case("2 sources", inputs, {"result": (F32, (1, 2, 8192))})
 
 
-def glu_pool(operation: str) -> Case:
-    C, F, T = 128, 2, 128
-    inputs = {"operation": operation, "dtype": "float32", "B": 1, "C": C, "F": F, "T": T, "mel": 2, "time": 2}
+def glu_pool(operation: str, architecture: int) -> Case:
+    C, F, T = 128, 2, 32 if architecture >= 80 else 128
+    inputs = {
+        "operation": operation,
+        "architecture": architecture,
+        "dtype": "float32",
+        "B": 1,
+        "C": C,
+        "F": F,
+        "T": T,
+        "mel": 2,
+        "time": 2,
+    }
     inputs |= {"x": torch.randn(1, C, F, T), "weight": torch.randn(C, C), "bias": torch.randn(C)}
     inputs |= {"transposed": torch.randn(C, C), "grad": torch.randn(1, C, F // 2, T // 2)}
     shape = (1, C, F // 2, T // 2) if operation == "forward" else (1, C, F, T)
@@ -88,8 +98,22 @@ LIMITS: dict[str, tuple[str, Callable[[], Case], dict[str, tuple[float, float]]]
     "pit_loss": ("pit_loss", pit_loss_forward, {"pair_costs_kernel": (32, 1283), "assignment_kernel": (68, 7)}),
     "pit_loss backward": ("pit_loss", pit_loss_backward, {"backward_kernel": (0, 216)}),
     "reorder": ("reorder", reorder_forward, {"reorder_forward_kernel": (0, 136)}),
-    "glu_pool": ("glu_pool", lambda: glu_pool("forward"), {"glu_pool_kernel": (12288, 5248)}),
-    "glu_pool backward": ("glu_pool", lambda: glu_pool("backward"), {"glu_pool_backward_kernel": (27648, 10752)}),
+    "glu_pool": (
+        "glu_pool",
+        lambda: glu_pool("forward", 90),
+        {"fragments_kernel": (0, 48), "glu_pool_mma_kernel": (2816, 1408)},
+    ),
+    "glu_pool backward": (
+        "glu_pool",
+        lambda: glu_pool("backward", 90),
+        {"fragments_kernel": (0, 40), "glu_pool_mma_backward_kernel": (5120, 3072)},
+    ),
+    "glu_pool without tensor cores": ("glu_pool", lambda: glu_pool("forward", 75), {"glu_pool_kernel": (12288, 5248)}),
+    "glu_pool backward without tensor cores": (
+        "glu_pool",
+        lambda: glu_pool("backward", 75),
+        {"glu_pool_backward_kernel": (27648, 10752)},
+    ),
 }
 
 

@@ -84,14 +84,14 @@ def test_a_kernel_that_cannot_go_on_is_an_error_and_the_next_call_runs(faulty: E
         assert ops.reorder(rows, permutation)[0, 0].tolist() == [0.0, 0.0]
 
 
-@pytest.fixture(params=[227, 99, 64], ids=["sm_90", "sm_86", "sm_75"])
-def shared_memory(request: pytest.FixtureRequest, emulation: Emulation) -> Iterator[None]:
-    """Of a block, in KiB; the launch of a block that asks for more is an error."""
-    with emulation.shared_memory(request.param), emulation.installed():
+@pytest.fixture(params=[90, 86, 75], ids=lambda architecture: f"sm_{architecture}")
+def gpu(request: pytest.FixtureRequest, emulation: Emulation) -> Iterator[None]:
+    """Where the launch of a block that asks for more shared memory is an error, and sm_75 has no tensor cores."""
+    with emulation.gpu(request.param), emulation.installed():
         yield
 
 
-def test_reverb_mix_takes_the_shared_memory_that_there_is(shared_memory: None) -> None:
+def test_reverb_mix_takes_the_shared_memory_that_there_is(gpu: None) -> None:
     torch.manual_seed(0)
     sources, rirs, gains = torch.randn(1, 1, 30000), torch.randn(1, 1, 2000), torch.ones(1, 1)
     wanted = ops.reverb_mix_reference(sources.double(), rirs.double(), gains.double()).images
@@ -99,14 +99,14 @@ def test_reverb_mix_takes_the_shared_memory_that_there_is(shared_memory: None) -
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_the_detectors_front_end_runs_on_every_gpu(shared_memory: None, dtype: torch.dtype) -> None:
+def test_the_detectors_front_end_runs_on_every_gpu(gpu: None, dtype: torch.dtype) -> None:
     waveform = torch.randn(1, 3000, generator=torch.Generator().manual_seed(0))
     mel = ops.mel_spectrogram(waveform.to(dtype), backend="native")
     assert error(mel, ops.mel_spectrogram_reference(waveform.double())) < 1e-6
 
 
 def test_a_frame_too_long_for_a_gpu_is_named(emulation: Emulation) -> None:
-    with emulation.shared_memory(64), emulation.installed():
+    with emulation.gpu(75), emulation.installed():
         with pytest.raises(
             RuntimeError, match="n_fft is 16384, more than a block of this GPU can hold in its 65536 bytes"
         ):
@@ -116,7 +116,7 @@ def test_a_frame_too_long_for_a_gpu_is_named(emulation: Emulation) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_glu_pool_of_the_most_channels_runs_on_every_gpu(shared_memory: None, dtype: torch.dtype) -> None:
+def test_glu_pool_of_the_most_channels_runs_on_every_gpu(gpu: None, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     C = 128
     inputs = [torch.randn(1, C, 1, 40), torch.randn(C, C) / C**0.5, torch.randn(C)]

@@ -27,6 +27,11 @@ void launch(const Launch& how, void (*kernel)(Params...), const std::type_identi
       [](const void* params) { (*static_cast<const decltype(call)*>(params))(); }, &call);
 }
 
+template <typename... Params>
+int architecture_of(void (*)(Params...)) {
+  return cuda_host::architecture();
+}
+
 inline void* dynamic_shared_memory() { return cuda_host::dynamic_shared_memory(); }
 
 }  // namespace task_aware

@@ -1,13 +1,25 @@
-// glu_pool.cuh: `x` [B,C,F,T], `weight` [C,C] and its transpose `transposed`, `bias` [C], a pool of `mel` bands and
+// glu_pool_mma.cuh, and glu_pool.cuh where that does not serve or the `architecture` is below 80: `x` [B,C,F,T], `weight` [C,C] and its transpose `transposed`, `bias` [C], a pool of `mel` bands and
 // `time` frames -> `out`; backward: also `grad` -> `out` like x.
 
-#include "cuda/glu_pool.cuh"
+#include "cuda/glu_pool_mma.cuh"
 
 #include "case.h"
 
 using namespace task_aware;
 
+template <bool kBackward, typename T>
+void launch(GluParams<T>& p) {
+  if constexpr (TensorCore<T>::kHas) {
+    if (const int64_t bytes = fragment_bytes<kBackward>(p); bytes > 0) {
+      p.fragments = static_cast<uint4*>(cuda_host::device_memory("fragments", bytes));
+      return launch_glu_pool_mma<kBackward>(p, nullptr);
+    }
+  }
+  launch_glu_pool<kBackward>(p, nullptr);
+}
+
 void run(cuda_host::Case& test) {
+  cuda_host::set_architecture(static_cast<int>(test.integer("architecture")));
   test.floating_type([&]<typename T>(cuda_host::Type<T>) {
     using A = accumulate_t<T>;
     GluParams<T> p{};
@@ -24,10 +36,10 @@ void run(cuda_host::Case& test) {
     p.n = static_cast<int>(test.integer("time"));
     if (test.word("operation") == "forward") {
       p.out = test.output<T>("out", p.B * p.C * p.bands() * p.pooled_frames());
-      launch_glu_pool<false>(p, nullptr);
+      launch<false>(p);
     } else {
       p.out = test.output<T>("out", p.B * p.C * p.F * p.frames);
-      launch_glu_pool<true>(p, nullptr);
+      launch<true>(p);
     }
   });
 }

@@ -2,6 +2,7 @@
 
 #include "case.h"
 #include "cuda/launch.h"
+#include "cuda/mma.cuh"
 
 using namespace task_aware;
 
@@ -106,6 +107,19 @@ __global__ void the_rest(const int* in, int* out) {
   mine[3] = __float2int_rn(1000 * __expf(0.5f)) + static_cast<int>(rsqrtf(4.0f) * 2000000) + warpSize;
 }
 
+/// Each lane's words of a, of b, and its floats of the sum -> those floats, of a warp's product.
+template <bool kBfloat16>
+__global__ void product(const int* in, int* out) {
+  const int* mine = in + 10 * threadIdx.x;
+  const auto word = [&](int k) { return static_cast<unsigned int>(mine[k]); };
+  float sum[4];
+  for (int i = 0; i < 4; ++i) sum[i] = __int_as_float(mine[6 + i]);
+  const uint4 a{word(0), word(1), word(2), word(3)};
+  const uint2 b{word(4), word(5)};
+  kBfloat16 ? multiply_add_bfloat16(sum, a, b) : multiply_add_tf32(sum, a, b);
+  for (int i = 0; i < 4; ++i) out[4 * threadIdx.x + i] = __float_as_int(sum[i]);
+}
+
 void run(cuda_host::Case& test) {
   const int* in = test.array<int>("in");
   int* out = test.output<int>("out", test.integer("count"));
@@ -118,6 +132,8 @@ void run(cuda_host::Case& test) {
                       : name == "halves"        ? halves
                       : name == "warp_barriers" ? warp_barriers
                       : name == "atomics"       ? atomics
+                      : name == "bfloat16"      ? product<true>
+                      : name == "tf32"          ? product<false>
                                                 : the_rest;
   const dim3 grid(test.integer("x"), test.integer("y"), test.integer("z"));
   const auto threads = static_cast<unsigned int>(test.integer("threads"));
