@@ -252,7 +252,8 @@ class SourceFiles:
     def __init__(self, paths: Mapping[str, Path], sample_rate: int, recording: Header | None = None) -> None:
         self._paths = paths
         self._recording = recording
-        self._temporary = {name: hidden(path) for name, path in paths.items()}
+        # other names than those of `replacing`, to whose files these are converted
+        self._temporary = {name: hidden(path.with_name(f"{path.name}.part")) for name, path in paths.items()}
         first = next(iter(paths.values()))
         self._sum = hidden(first.with_name(f"{first.name}.sum"))  # of the rest and what is added to it
         self._files: dict[str, soundfile.SoundFile] = {}
