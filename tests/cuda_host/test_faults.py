@@ -53,7 +53,6 @@ MUTANTS = [
     ("cuda/pit_loss.cuh", "void sync() const { __syncwarp(); }", "void sync() const {}", "thread", "data race"),
     ("common/assignment.h", "nearest(best);\n      lanes.sync();", "nearest(best);", "thread", "data race"),
     ("cuda/mel_spectrogram.cuh", "__syncthreads();\n  constexpr int kApart", "constexpr int kApart", "plain", "a race"),
-    ("cuda/mel_spectrogram.cuh", "__syncthreads();", "", "thread", "data race"),
 ]
 
 

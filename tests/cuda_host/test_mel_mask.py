@@ -174,7 +174,7 @@ def test_ties_everywhere(programs: Programs, build: str, dtype: torch.dtype) -> 
         (first,) = program.run([forward(tensors)])
         cases = [
             backward(tensors, maximum=first["maximum"], tied_blocks=blocks, wants_mel=wants_mel)
-            for blocks in (1, 3, 256)
+            for blocks in ((3,) if build == "thread" else (1, 3, 256))  # the order of accesses is the same
             for wants_mel in (True, False)
         ]
         results = program.run(cases)
