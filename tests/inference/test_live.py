@@ -3,6 +3,7 @@
 import ctypes
 import dataclasses
 import gc
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -263,5 +264,6 @@ def test_a_stream_keeps_no_more_the_longer_it_lasts(model):
         gc.collect()
         return allocated()
 
-    before = push(40)
-    assert push(100) - before < 100 * 64, "each chunk leaves memory behind"
+    held = [push(40), *(push(100) for _ in range(3))]
+    # What a chunk leaves is left in every round; a buffer that torch makes once and keeps, in one.
+    assert min(after - before for before, after in pairwise(held)) < 100 * 64, "each chunk leaves memory behind"
