@@ -7,7 +7,14 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from . import test_mask_resynthesis, test_mel_mask, test_mel_spectrogram, test_pit_loss, test_reverb_mix
+from . import (
+    test_depthwise_prelu,
+    test_mask_resynthesis,
+    test_mel_mask,
+    test_mel_spectrogram,
+    test_pit_loss,
+    test_reverb_mix,
+)
 from .conftest import Programs
 from .running import Case
 
@@ -58,6 +65,10 @@ def glu_pool(operation: str, architecture: int) -> Case:
     return Case(operation, inputs, {"out": (F32, shape)})
 
 
+def depthwise_prelu(operation: str) -> Case:
+    return test_depthwise_prelu.make_case(test_depthwise_prelu.sample(1, 32, 628, F32), 16, operation)[0]
+
+
 def mask_resynthesis(operation: str) -> Case:
     options = {"n_fft": 2048, "hop": 255}
     return test_mask_resynthesis.case(operation, test_mask_resynthesis.sample((1, 1, 128, 2549), 255, F32), options)
@@ -98,6 +109,13 @@ LIMITS: dict[str, tuple[str, Callable[[], Case], dict[str, tuple[float, float]]]
     "pit_loss": ("pit_loss", pit_loss_forward, {"pair_costs_kernel": (32, 1283), "assignment_kernel": (68, 7)}),
     "pit_loss backward": ("pit_loss", pit_loss_backward, {"backward_kernel": (0, 216)}),
     "reorder": ("reorder", reorder_forward, {"reorder_forward_kernel": (0, 136)}),
+    # A block is four rows of 628 frames.
+    "depthwise_prelu": ("depthwise_prelu", lambda: depthwise_prelu("forward"), {"depthwise_prelu_kernel": (476, 212)}),
+    "depthwise_prelu backward": (
+        "depthwise_prelu",
+        lambda: depthwise_prelu("backward"),
+        {"depthwise_prelu_backward_kernel": (956, 327), "depthwise_prelu_sums_kernel": (15, 5)},
+    ),
     "glu_pool": (
         "glu_pool",
         lambda: glu_pool("forward", 90),
