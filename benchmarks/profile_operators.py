@@ -58,6 +58,10 @@ OPERATORS: dict[str, Callable[[str], tuple[Case, Implementation]]] = {
         test_depthwise_prelu.make_case(test_depthwise_prelu.HEADLINE, device),
         test_depthwise_prelu.native(test_depthwise_prelu.HEADLINE[3]),
     ),
+    "conv_glu_pool": lambda device: (
+        test_glu_pool.make_conv_case(test_glu_pool.HEADLINES[0], device),
+        test_glu_pool.native_conv,
+    ),
     "glu_pool": lambda device: glu_pool(0, torch.float32, device),
     "glu_pool_bfloat16": lambda device: glu_pool(0, torch.bfloat16, device),
     "glu_pool_128": lambda device: glu_pool(1, torch.float32, device),
