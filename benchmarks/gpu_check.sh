@@ -77,7 +77,7 @@ part_tests() {
 
 part_benchmarks() {
   local json=(--benchmark-json "$out/benchmarks.json") headline
-  headline=(benchmarks/test_{pit_loss,mel_mask,reverb_mix,mel_spectrogram,mask_resynthesis,training_step,glu_pool}.py -m gpu --headline)
+  headline=(benchmarks/test_{pit_loss,mel_mask,reverb_mix,mel_spectrogram,mask_resynthesis,training_step,glu_pool,depthwise_prelu}.py -m gpu --headline)
   if ((dry)); then
     "$python" -m pytest "${headline[@]}" --collect-only -q
     "$python" -m pytest benchmarks --quick "${json[@]}"

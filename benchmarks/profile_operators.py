@@ -16,6 +16,7 @@ import torch
 from task_aware.ops import _extension
 
 from . import (
+    test_depthwise_prelu,
     test_glu_pool,
     test_mask_resynthesis,
     test_mel_mask,
@@ -52,6 +53,14 @@ OPERATORS: dict[str, Callable[[str], tuple[Case, Implementation]]] = {
     "mask_resynthesis": lambda device: (
         test_mask_resynthesis.make_case(test_mask_resynthesis.HEADLINE, device),
         test_mask_resynthesis.native,
+    ),
+    "depthwise_prelu": lambda device: (
+        test_depthwise_prelu.make_case(test_depthwise_prelu.HEADLINE, device),
+        test_depthwise_prelu.native(test_depthwise_prelu.HEADLINE[3]),
+    ),
+    "conv_glu_pool": lambda device: (
+        test_glu_pool.make_conv_case(test_glu_pool.HEADLINES[0], device),
+        test_glu_pool.native_conv,
     ),
     "glu_pool": lambda device: glu_pool(0, torch.float32, device),
     "glu_pool_bfloat16": lambda device: glu_pool(0, torch.bfloat16, device),

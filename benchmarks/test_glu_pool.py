@@ -64,19 +64,16 @@ def test_glu_pool(
     )
 
 
-@pytest.mark.parametrize("backward", [False, True], ids=["forward", "backward"])
-@pytest.mark.shapes([(10, 16, 128, 628)], quick=[(2, 6, 8, 41)], full=[(60, 16, 128, 628)])
-def test_conv_glu_pool(side_by_side: SideBySide, shape: tuple[int, int, int, int], backward: bool) -> None:
+def make_conv_case(shape: tuple[int, int, int, int], device: str) -> Case:
     B, C, F, T = shape
-    if side_by_side.device != "cpu":
-        pytest.skip("on a GPU the detector runs a convolution and glu_pool")
-    features, kernel = torch.randn(B, F, T), torch.randn(C, 3, 3) / 3
-    shift, weight, bias = torch.randn(C), torch.randn(C, C) / C**0.5, torch.randn(C)
-    grad = torch.randn(B, C, F // POOL[0], T // POOL[1]).contiguous(memory_format=torch.channels_last)
-    case = Case(
+    layout = torch.contiguous_format if device == "cuda" else torch.channels_last
+    features, kernel = torch.randn(B, F, T, device=device), torch.randn(C, 3, 3, device=device) / 3
+    weight, shift, bias = (torch.randn(size, device=device) for size in ((C, C), (C,), (C,)))
+    grad = torch.randn(B, C, F // POOL[0], T // POOL[1], device=device).contiguous(memory_format=layout)
+    return Case(
         "conv_glu_pool",
         f"[{B},{C},{F},{T}]",
-        (features, kernel, shift, weight, bias),
+        (features, kernel, shift, weight / C**0.5, bias),
         bytes_forward=features.nbytes + grad.nbytes,
         tolerance=1e-5,
         differentiated=(0,),
@@ -84,14 +81,24 @@ def test_conv_glu_pool(side_by_side: SideBySide, shape: tuple[int, int, int, int
         bytes_backward=2 * features.nbytes + grad.nbytes,
     )
 
-    def two(features: Tensor, kernel: Tensor, shift: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor]:
-        x = torch.nn.functional.conv2d(features[:, None], kernel[:, None], shift, padding=1)
-        return (ops.glu_pool(x, weight, bias, POOL, backend="native"),)
 
+def native_conv(*inputs: Tensor) -> tuple[Tensor]:
+    return (ops.conv_glu_pool(*inputs, POOL, backend="native"),)
+
+
+def conv_and_native(features: Tensor, kernel: Tensor, shift: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor]:
+    x = torch.nn.functional.conv2d(features[:, None], kernel[:, None], shift, padding=1)
+    return native(x, weight, bias)
+
+
+@pytest.mark.parametrize("backward", [False, True], ids=["forward", "backward"])
+@pytest.mark.shapes(HEADLINES[:1], quick=[(2, 6, 8, 41)], full=[(60, 16, 128, 628)], headline=HEADLINES[:1])
+def test_conv_glu_pool(side_by_side: SideBySide, shape: tuple[int, int, int, int], backward: bool) -> None:
     side_by_side.compare(
-        case,
-        lambda *inputs: (ops.conv_glu_pool(*inputs, POOL, backend="native"),),
+        make_conv_case(shape, side_by_side.device),
+        native_conv,
         lambda *inputs: (ops.conv_glu_pool_reference(*inputs, POOL),),
-        {"convolution and glu_pool": two},
+        {"convolution and glu_pool": conv_and_native},
         backward=backward,
+        multiplies=True,
     )

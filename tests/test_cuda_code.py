@@ -58,6 +58,12 @@ LIMITS = {
     r"glu_pool_mma_(backward_)?kernel<\d, \d+, float": Limits(128),
     r"glu_pool_mma_(backward_)?kernel<": Limits(80),
     r"fragments_kernel<": Limits(32),
+    r"conv_glu_pool_(backward_)?kernel<double": Limits(255, 3584),
+    r"conv_glu_pool_(backward_)?kernel<": Limits(168, 1792),
+    r"conv_glu_pool_join_kernel<": Limits(32),
+    r"depthwise_prelu_kernel<": Limits(64),
+    r"depthwise_prelu_backward_kernel<": Limits(128),
+    r"depthwise_prelu_sums_kernel<": Limits(48, 2048),
 }
 
 
@@ -209,3 +215,13 @@ def test_glu_pool_multiplies_on_tensor_cores(library: Path, kernels: list[Kernel
         wanted = "HMMA.16816.F32.BF16" if "BFloat16" in name else "HMMA.1688.F32.TF32"
         products = {operation for operation in code if "MMA" in operation}
         assert products == {wanted}, name
+
+
+def test_depthwise_prelu_reads_a_row_before_it_stores_any_of_it(library: Path, kernels: list[Kernel]) -> None:
+    chosen = [kernel for kernel in kernels if re.match(r"depthwise_prelu_(backward_)?kernel<true, ", kernel.name)]
+    assert len(chosen) == 6  # three dtypes, forward and backward
+    for name, code in instructions(library, chosen).items():
+        first_store = next(k for k, operation in enumerate(code) if operation.startswith("STS"))
+        rows = 2 if "backward" in name else 1
+        assert code[:first_store].count("LDG.E.128") == 5 * rows, name
+        assert any(operation.startswith("STG.E.128") for operation in code), name

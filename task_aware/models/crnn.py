@@ -18,6 +18,7 @@ from task_aware.models.causal import CausalGRU, LeftContext
 from task_aware.models.detector import Detection, keep_precision
 from task_aware.models.features import FeatureConfig
 from task_aware.models.options import CRNNConfig
+from task_aware.ops.conv_glu_pool import MOST_CHANNELS_ON_CUDA
 
 
 class TimeMelConv2d(nn.Conv2d):
@@ -81,15 +82,16 @@ class GatedBlock(nn.Sequential):
     def evaluate(self, x: Tensor, backend: ops.Backend) -> Tensor:
         """Runs the block in evaluation mode: folds the norm into the convolution and fuses gate and pooling.
 
-        On the CPU, a convolution of one channel is fused with them too.
+        A convolution of one channel is fused with them too, on a GPU if it has few filters.
         """
         convolution = cast(TimeMelConv2d, self[0])
         gate, pooling = cast(GatedLinear, self[2]), cast(nn.AvgPool2d, self[4])
         weight, bias = self.folded or self.fold()
         linear, pool = gate.linear, cast(tuple[int, int], pooling.kernel_size)
-        if x.shape[1] == 1 and not x.is_cuda and not convolution.causal:
-            if torch.is_autocast_enabled("cpu"):
-                x = x.to(torch.get_autocast_dtype("cpu"))  # as autocast does for a convolution
+        few = convolution.out_channels <= MOST_CHANNELS_ON_CUDA or not x.is_cuda
+        if x.shape[1] == 1 and few and not convolution.causal:
+            if torch.is_autocast_enabled(x.device.type):
+                x = x.to(torch.get_autocast_dtype(x.device.type))  # as autocast does for a convolution
             kernel = weight[:, 0].mT
             return ops.conv_glu_pool(x[:, 0], kernel, bias, linear.weight, linear.bias, pool, backend=backend)
         x = convolution.convolve(x, weight, bias)

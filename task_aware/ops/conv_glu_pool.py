@@ -7,10 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..base.errors import BackendError
 from . import _check
 from ._dispatch import Backend, has_kernels, outside_autocast, refuse_second_derivatives, register_autograd, use_native
 from .glu_pool import check_pool, empty_output, glu_pool_reference
+
+#: The most channels that the CUDA kernels hold in registers.
+MOST_CHANNELS_ON_CUDA = 16
 
 
 @outside_autocast
@@ -40,11 +42,10 @@ def conv_glu_pool(
         out = avg_pool((bias + weight x) * sigmoid(x), pool)
 
     The convolution's output, which is C times as large as the features, is never stored: the backward recomputes it.
-    CPU only.
 
     Args:
         features: ``[B,F,T]``, float32, float64 or bfloat16 (rounded to bfloat16, but summed in float32).
-        kernel: ``[C,3,3]``, floating; rounded to the features' dtype, like the weight.
+        kernel: ``[C,3,3]``, floating; rounded to the features' dtype, like the weight. On CUDA, C is at most 16.
         shift, bias: ``[C]``, floating.
         weight: ``[C,C]``, floating.
         pool: number of mel bands and of frames per pool, as in :func:`glu_pool`.
@@ -55,7 +56,7 @@ def conv_glu_pool(
 
     Raises:
         TypeError, ValueError: an argument has the wrong type, dtype, shape or device.
-        BackendError: the tensors are not on the CPU and the backend is not ``reference``.
+        BackendError: the device has no native kernels and the backend is not ``reference``.
     """
     tensors = {"features": features, "kernel": kernel, "shift": shift, "weight": weight, "bias": bias}
     _check.floating("conv_glu_pool", **tensors)
@@ -68,8 +69,11 @@ def conv_glu_pool(
         _check.has_shape("conv_glu_pool", name, tensor, (C,), "[C]")
     check_pool("conv_glu_pool", "features", features, C, pool)
     _check.same_device("conv_glu_pool", **tensors)
-    if backend != "reference" and features.device.type == "cuda":
-        raise BackendError("conv_glu_pool has no CUDA kernels; use a convolution and glu_pool, or backend='reference'.")
+    if backend != "reference" and features.device.type == "cuda" and C > MOST_CHANNELS_ON_CUDA:
+        raise ValueError(
+            f"conv_glu_pool: there are {C} channels, expected at most {MOST_CHANNELS_ON_CUDA} on CUDA; "
+            "use a convolution and glu_pool, or backend='reference'."
+        )
     if not use_native("conv_glu_pool", backend, features):
         return conv_glu_pool_reference(features, kernel, shift, weight, bias, pool)
     compute = torch.promote_types(features.dtype, torch.float32)

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..base.errors import BackendError
 from . import _check
 from ._dispatch import Backend, has_kernels, outside_autocast, refuse_second_derivatives, register_autograd, use_native
 
@@ -35,8 +34,7 @@ def depthwise_prelu(
         u[b,c,t] = bias[c] + sum over k < 3 of weight[c,k] * x[b,c,t + (k-1) * dilation], zeros outside
         y = u where u > 0, else slope * u
 
-    The middle of a Conv-TasNet block (Luo and Mesgarani, 2019). The backward recomputes u instead of storing it. CPU
-    only.
+    The middle of a Conv-TasNet block (Luo and Mesgarani, 2019). The backward recomputes u instead of storing it.
 
     Args:
         x: ``[B,C,T]``, float32, float64 or bfloat16 (summed in float32).
@@ -51,7 +49,7 @@ def depthwise_prelu(
 
     Raises:
         TypeError, ValueError: an argument has the wrong type, dtype, shape or device.
-        BackendError: the tensors are not on the CPU and the backend is not ``reference``.
+        BackendError: the device has no native kernels and the backend is not ``reference``.
     """
     tensors = {"x": x, "weight": weight, "bias": bias, "slope": slope}
     _check.floating("depthwise_prelu", **tensors)
@@ -64,8 +62,6 @@ def depthwise_prelu(
     if dilation < 1:
         raise ValueError(f"depthwise_prelu: dilation is {dilation}, expected at least 1.")
     _check.same_device("depthwise_prelu", **tensors)
-    if backend != "reference" and x.device.type == "cuda":
-        raise BackendError("depthwise_prelu has no CUDA kernels; use cuDNN's convolution, or backend='reference'.")
     if not use_native("depthwise_prelu", backend, x):
         return depthwise_prelu_reference(x, weight, bias, slope, dilation)
     compute = torch.promote_types(x.dtype, torch.float32)

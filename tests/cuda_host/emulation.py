@@ -17,9 +17,9 @@ from filelock import FileLock
 from .compiling import CSRC, compile_operators
 
 # The modules, whose names in task_aware.ops are those of their functions.
-glu_pool, mask_resynthesis, mel_spectrogram, reverb_mix = (
+conv_glu_pool, glu_pool, mask_resynthesis, mel_spectrogram, reverb_mix = (
     importlib.import_module(f"task_aware.ops.{name}")
-    for name in ("glu_pool", "mask_resynthesis", "mel_spectrogram", "reverb_mix")
+    for name in ("conv_glu_pool", "glu_pool", "mask_resynthesis", "mel_spectrogram", "reverb_mix")
 )
 
 
@@ -87,7 +87,8 @@ class Emulation:
         overrides = torch.library.Library("task_aware", "IMPL")
         with pytest.MonkeyPatch.context() as patch:
             # What Python decides by the device.
-            patch.setattr(glu_pool, "empty_output", lambda x, *sizes: x.new_empty(sizes))
+            for module in (conv_glu_pool, glu_pool):
+                patch.setattr(module, "empty_output", lambda x, *sizes: x.new_empty(sizes))
             for module in (mask_resynthesis, mel_spectrogram, reverb_mix):
                 patch.setattr(module, "served_by_cuda", lambda tensor: True)
             try:

@@ -7,7 +7,15 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from . import test_mask_resynthesis, test_mel_mask, test_mel_spectrogram, test_pit_loss, test_reverb_mix
+from . import (
+    test_conv_glu_pool,
+    test_depthwise_prelu,
+    test_mask_resynthesis,
+    test_mel_mask,
+    test_mel_spectrogram,
+    test_pit_loss,
+    test_reverb_mix,
+)
 from .conftest import Programs
 from .running import Case
 
@@ -58,6 +66,15 @@ def glu_pool(operation: str, architecture: int) -> Case:
     return Case(operation, inputs, {"out": (F32, shape)})
 
 
+def conv_glu_pool(operation: str) -> Case:
+    inputs = test_conv_glu_pool.sample(1, 16, 8, 512, (2, 2), F32)
+    return test_conv_glu_pool.make_case(inputs, (2, 2), operation)[0]
+
+
+def depthwise_prelu(operation: str) -> Case:
+    return test_depthwise_prelu.make_case(test_depthwise_prelu.sample(1, 32, 628, F32), 16, operation)[0]
+
+
 def mask_resynthesis(operation: str) -> Case:
     options = {"n_fft": 2048, "hop": 255}
     return test_mask_resynthesis.case(operation, test_mask_resynthesis.sample((1, 1, 128, 2549), 255, F32), options)
@@ -98,6 +115,20 @@ LIMITS: dict[str, tuple[str, Callable[[], Case], dict[str, tuple[float, float]]]
     "pit_loss": ("pit_loss", pit_loss_forward, {"pair_costs_kernel": (32, 1283), "assignment_kernel": (68, 7)}),
     "pit_loss backward": ("pit_loss", pit_loss_backward, {"backward_kernel": (0, 216)}),
     "reorder": ("reorder", reorder_forward, {"reorder_forward_kernel": (0, 136)}),
+    # A block is 128 pools of 2x2, in the backward four times 2 mel bands of 30 frames.
+    "conv_glu_pool": ("conv_glu_pool", lambda: conv_glu_pool("forward"), {"conv_glu_pool_kernel": (2062, 234)}),
+    "conv_glu_pool backward": (
+        "conv_glu_pool",
+        lambda: conv_glu_pool("backward"),
+        {"conv_glu_pool_backward_kernel": (2702, 316), "conv_glu_pool_join_kernel": (0, 11)},
+    ),
+    # A block is four rows of 628 frames.
+    "depthwise_prelu": ("depthwise_prelu", lambda: depthwise_prelu("forward"), {"depthwise_prelu_kernel": (476, 212)}),
+    "depthwise_prelu backward": (
+        "depthwise_prelu",
+        lambda: depthwise_prelu("backward"),
+        {"depthwise_prelu_backward_kernel": (956, 327), "depthwise_prelu_sums_kernel": (15, 5)},
+    ),
     "glu_pool": (
         "glu_pool",
         lambda: glu_pool("forward", 90),
