@@ -58,6 +58,8 @@ LIMITS = {
     r"glu_pool_mma_(backward_)?kernel<\d, \d+, float": Limits(128),
     r"glu_pool_mma_(backward_)?kernel<": Limits(80),
     r"fragments_kernel<": Limits(32),
+    r"gru_pack_kernel<": Limits(40),
+    r"gru_(scan|scan_backward|factors)_kernel<": Limits(128),
 }
 
 
@@ -209,3 +211,15 @@ def test_glu_pool_multiplies_on_tensor_cores(library: Path, kernels: list[Kernel
         wanted = "HMMA.16816.F32.BF16" if "BFloat16" in name else "HMMA.1688.F32.TF32"
         products = {operation for operation in code if "MMA" in operation}
         assert products == {wanted}, name
+
+
+@pytest.mark.parametrize(("width", "reads"), [(128, 24), (64, 12)])
+def test_gru_scan_keeps_its_weight_in_registers(
+    library: Path, kernels: list[Kernel], width: int, reads: int
+) -> None:
+    """A weight is read 16 bytes at once and once alone; nothing else is in such pieces."""
+    chosen = [kernel for kernel in kernels if re.match(rf"gru_(scan|scan_backward|factors)_kernel<{width},", kernel.name)]
+    assert len(chosen) == 6
+    for name, code in instructions(library, chosen).items():
+        assert sum(operation == "LDG.E.128" for operation in code) == reads, name
+        assert sum(operation.startswith("FFMA") for operation in code) >= 4 * reads, name

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from . import test_mask_resynthesis, test_mel_mask, test_mel_spectrogram, test_pit_loss, test_reverb_mix
+from . import test_gru_scan, test_mask_resynthesis, test_mel_mask, test_mel_spectrogram, test_pit_loss, test_reverb_mix
 from .conftest import Programs
 from .running import Case
 
@@ -56,6 +56,10 @@ def glu_pool(operation: str, architecture: int) -> Case:
     inputs |= {"transposed": torch.randn(C, C), "grad": torch.randn(1, C, F // 2, T // 2)}
     shape = (1, C, F // 2, T // 2) if operation == "forward" else (1, C, F, T)
     return Case(operation, inputs, {"out": (F32, shape)})
+
+
+def gru_scan(operation: str) -> Case:
+    return test_gru_scan.make_case(test_gru_scan.sample(1, 32, 1, 128), operation)[0]
 
 
 def mask_resynthesis(operation: str) -> Case:
@@ -113,6 +117,21 @@ LIMITS: dict[str, tuple[str, Callable[[], Case], dict[str, tuple[float, float]]]
         "glu_pool",
         lambda: glu_pool("backward", 75),
         {"glu_pool_backward_kernel": (27648, 10752)},
+    ),
+    # A block is an item of 32 frames in one direction with 128 units, or those frames.
+    "gru_scan": (
+        "gru_scan",
+        lambda: gru_scan("forward"),
+        {"gru_pack_kernel": (0, 160), "gru_scan_kernel": (10772, 3644)},
+    ),
+    "gru_scan backward": (
+        "gru_scan",
+        lambda: gru_scan("backward"),
+        {
+            "gru_pack_kernel": (0, 352),
+            "gru_factors_kernel": (10380, 5768),
+            "gru_scan_backward_kernel": (13848, 6768),
+        },
     ),
 }
 
