@@ -17,6 +17,7 @@ from task_aware.ops import _extension
 
 from . import (
     test_glu_pool,
+    test_gru,
     test_mask_resynthesis,
     test_mel_mask,
     test_mel_spectrogram,
@@ -52,6 +53,10 @@ OPERATORS: dict[str, Callable[[str], tuple[Case, Implementation]]] = {
     "mask_resynthesis": lambda device: (
         test_mask_resynthesis.make_case(test_mask_resynthesis.HEADLINE, device),
         test_mask_resynthesis.native,
+    ),
+    "gru": lambda device: (
+        test_gru.make_case(test_gru.HEADLINE, device),
+        test_gru.native(test_gru.make_layers(test_gru.HEADLINE, device)),
     ),
     "glu_pool": lambda device: glu_pool(0, torch.float32, device),
     "glu_pool_bfloat16": lambda device: glu_pool(0, torch.bfloat16, device),

@@ -214,11 +214,11 @@ def test_glu_pool_multiplies_on_tensor_cores(library: Path, kernels: list[Kernel
 
 
 @pytest.mark.parametrize(("width", "reads"), [(128, 24), (64, 12)])
-def test_gru_scan_keeps_its_weight_in_registers(
-    library: Path, kernels: list[Kernel], width: int, reads: int
-) -> None:
+def test_gru_scan_keeps_its_weight_in_registers(library: Path, kernels: list[Kernel], width: int, reads: int) -> None:
     """A weight is read 16 bytes at once and once alone; nothing else is in such pieces."""
-    chosen = [kernel for kernel in kernels if re.match(rf"gru_(scan|scan_backward|factors)_kernel<{width},", kernel.name)]
+    chosen = [
+        kernel for kernel in kernels if re.match(rf"gru_(scan|scan_backward|factors)_kernel<{width},", kernel.name)
+    ]
     assert len(chosen) == 6
     for name, code in instructions(library, chosen).items():
         assert sum(operation == "LDG.E.128" for operation in code) == reads, name
