@@ -1,11 +1,12 @@
 #pragma once
 
-// gru_scan's products of its weight with vectors that a block of threads has in shared memory: four threads a unit.
+// gru_scan's products of its weight with vectors that a block of threads has in shared memory: four threads a
+// unit.
 //
-// In float32, up to 128 units (kWidth) the block keeps the weight in its registers, 96 numbers a thread with 512
-// threads; else (kWidth 0) it passes over units in 64s and reads the weight from the L2 cache, in the order in which
-// gru_pack_kernel left it. Neighbouring lanes read neighbouring 16 bytes of a vector, multiply them by their parts of
-// some units' rows, and add up by shuffles, each in the end a part of the sums.
+// In float32, up to 128 units (kWidth) the block keeps the weight in its registers, 96 numbers a thread with
+// 512 threads; else (kWidth 0) it passes over units in 64s and reads the weight from the L2 cache, in the
+// order in which gru_pack_kernel left it. Neighbouring lanes read neighbouring 16 bytes of a vector, multiply
+// them by their parts of some units' rows, and add up by shuffles, each in the end a part of the sums.
 
 #include <cstdint>
 
@@ -37,7 +38,8 @@ struct Share {
   static constexpr int kInputs = kColumns ? 3 : 1;  // of a product, in widths
 };
 
-/// What a thread does after a product: one item and unit, or, where there are more lanes, those of its neighbours too.
+/// What a thread does after a product: one item and unit, or, where there are more lanes, those of its
+/// neighbours too.
 template <typename S, int kItems>
 struct Place {
   static constexpr int kPairs = kItems * S::kUnits, kShared = S::kLanes / kPairs;
@@ -106,7 +108,8 @@ __device__ __forceinline__ void add_up(A (*values)[kSums]) {
   }
 }
 
-/// The products of the rows of place's unit with its item's x [inputs of a product]; kItems rows of x lie side by side.
+/// The products of the rows of place's unit with its item's x [inputs of a product]; kItems rows of x lie
+/// side by side.
 template <typename S, int kItems, int kWidth, typename A>
 __device__ __forceinline__ void multiply(const Weights<S, kWidth, A>& weights, int pass, const A* x,
                                          int width, A (&result)[S::kSums]) {

@@ -1,6 +1,7 @@
 #pragma once
 
-// gru_scan: with pre = h[t-1] weight' + bias, all of [H] for the gates r, z, n (h[-1] = 0; direction 1 runs from the end)
+// gru_scan: with pre = h[t-1] weight' + bias, all of [H] for the gates r, z, n (h[-1] = 0; direction 1 runs
+//           from the end)
 //           r = sigmoid(gates_r + pre_r), z = sigmoid(gates_z + pre_z), n = tanh(gates_n + r pre_n)
 //           h[t] = (1 - z) n + z h[t-1]
 //           gates [B,T,D,3H], weight [D,3H,H], bias [D,3H]; out = h [B,T,D,H]
@@ -8,14 +9,15 @@
 //           grad gates = (dr, dz, dn) = dh (f_r, f_z, f_n);  dh[t-1] = dh z + (dr, dz, r dn) weight
 //           f_n = (1-z) (1-n^2), f_z = (h[t-1] - n) z (1-z), f_r = f_n pre_n r (1-r)
 //
-// Mapping: a block carries kItems items in one direction from the first frame to the last, with a barrier a frame. While
-// the weight fits the registers of a multiprocessor (gru_products.cuh) an item has a block of its own, since those are
-// many; where it is read again in each frame, four items share that. A thread that ends with a unit's sums computes the
-// unit's gates. The state lies in shared memory twice, of this frame and the last; a frame's gates are read while the
-// product before runs.
-// The backward first computes (f_r, f_z, f_n), r and z of all frames at once, which takes no order, and then goes through
-// the frames with one product each.
-// Traffic: gates read, out written; backward h, gates and grad read, grad gates written, five factors written and read.
+// Mapping: a block carries kItems items in one direction from the first frame to the last, with a barrier a
+// frame. While the weight fits the registers of a multiprocessor (gru_products.cuh) an item has a block of
+// its own, since those are many; where it is read again in each frame, four items share that. A thread that
+// ends with a unit's sums computes the unit's gates. The state lies in shared memory twice, of this frame and
+// the last; a frame's gates are read while the product before runs.
+// The backward first computes (f_r, f_z, f_n), r and z of all frames at once, which takes no order, and then
+// goes through the frames with one product each.
+// Traffic: gates read, out written; backward h, gates and grad read, grad gates written, five factors written
+// and read.
 // The limit is the order of frames: the 6 H^2 operations of each on one multiprocessor, and their latencies.
 
 #include <cstdint>
