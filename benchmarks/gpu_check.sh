@@ -16,7 +16,7 @@ readonly PARTS='
 environment      machine       15   120
 build            machine      110  2400
 tests            tests         95   300
-benchmarks       benchmarks   125   600
+benchmarks       benchmarks   130   600
 profile          profile       45   180
 memcheck         sanitizer     35   180
 racecheck        sanitizer     40   180
@@ -77,7 +77,7 @@ part_tests() {
 
 part_benchmarks() {
   local json=(--benchmark-json "$out/benchmarks.json") headline
-  headline=(benchmarks/test_{pit_loss,mel_mask,reverb_mix,mel_spectrogram,mask_resynthesis,training_step,glu_pool,depthwise_prelu}.py -m gpu --headline)
+  headline=(benchmarks/test_{pit_loss,mel_mask,reverb_mix,mel_spectrogram,mask_resynthesis,training_step,glu_pool,depthwise_prelu,gru}.py -m gpu --headline)
   if ((dry)); then
     "$python" -m pytest "${headline[@]}" --collect-only -q
     "$python" -m pytest benchmarks --quick "${json[@]}"

@@ -18,6 +18,7 @@ from task_aware.ops import _extension
 from . import (
     test_depthwise_prelu,
     test_glu_pool,
+    test_gru,
     test_mask_resynthesis,
     test_mel_mask,
     test_mel_spectrogram,
@@ -61,6 +62,10 @@ OPERATORS: dict[str, Callable[[str], tuple[Case, Implementation]]] = {
     "conv_glu_pool": lambda device: (
         test_glu_pool.make_conv_case(test_glu_pool.HEADLINES[0], device),
         test_glu_pool.native_conv,
+    ),
+    "gru": lambda device: (
+        test_gru.make_case(test_gru.HEADLINE, device),
+        test_gru.native(test_gru.make_layers(test_gru.HEADLINE, device)),
     ),
     "glu_pool": lambda device: glu_pool(0, torch.float32, device),
     "glu_pool_bfloat16": lambda device: glu_pool(0, torch.bfloat16, device),

@@ -64,6 +64,8 @@ LIMITS = {
     r"depthwise_prelu_kernel<": Limits(64),
     r"depthwise_prelu_backward_kernel<": Limits(128),
     r"depthwise_prelu_sums_kernel<": Limits(48, 2048),
+    r"gru_pack_kernel<": Limits(40),
+    r"gru_(scan|scan_backward|factors)_kernel<": Limits(128),
 }
 
 
@@ -225,3 +227,15 @@ def test_depthwise_prelu_reads_a_row_before_it_stores_any_of_it(library: Path, k
         rows = 2 if "backward" in name else 1
         assert code[:first_store].count("LDG.E.128") == 5 * rows, name
         assert any(operation.startswith("STG.E.128") for operation in code), name
+
+
+@pytest.mark.parametrize(("width", "reads"), [(128, 24), (64, 12)])
+def test_gru_scan_keeps_its_weight_in_registers(library: Path, kernels: list[Kernel], width: int, reads: int) -> None:
+    """A weight is read 16 bytes at once and once alone; nothing else is in such pieces."""
+    chosen = [
+        kernel for kernel in kernels if re.match(rf"gru_(scan|scan_backward|factors)_kernel<{width},", kernel.name)
+    ]
+    assert len(chosen) == 6
+    for name, code in instructions(library, chosen).items():
+        assert sum(operation == "LDG.E.128" for operation in code) == reads, name
+        assert sum(operation.startswith("FFMA") for operation in code) >= 4 * reads, name

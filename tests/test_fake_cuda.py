@@ -148,6 +148,18 @@ def test_the_detectors_recurrence_keeps_its_precision(small_detector, recurrence
     assert detection.activations[0].dtype == (autocast or torch.float32)
 
 
+def test_the_detectors_recurrence_may_be_our_own(small_detector, recurrences, autocast):
+    """Which no GPU has compared with cuDNN's yet."""
+    if not _extension.extension.cpu:
+        pytest.skip("no schemas without the native library")
+    assert not small_detector.gru_on_cuda
+    small_detector.gru_on_cuda = True
+    with without_values(), NothingFromTheHost():
+        detection = module_on_cuda(freeze(small_detector))(torch.empty(2, 32, 40, device="cuda"))
+    assert recurrences.seen == []
+    assert detection.frame.dtype == torch.float32
+
+
 def test_so_does_that_of_a_stream(causal_detector, recurrences, autocast):
     start_stream(causal_detector)
     with without_values():

@@ -113,11 +113,14 @@ class CRNN(nn.Module):
     Attributes:
         backend: backend of the operators in evaluation mode; `reference` evaluates layer by layer, as in training.
         lookahead: as in `CRNNConfig`; a stream sets it to 0 and shifts the answers itself.
+        gru_on_cuda: whether `ops.gru` runs the GRU on a GPU too. By default cuDNN does: no GPU has compared the two yet
+            (`pytest benchmarks/test_gru.py -m gpu` does).
     """
 
     mean: Tensor
     std: Tensor
     backend: ops.Backend = "auto"
+    gru_on_cuda = False
 
     def __init__(self, config: CRNNConfig, labels: tuple[str, ...], feature_config: FeatureConfig) -> None:
         super().__init__()
@@ -195,7 +198,7 @@ class CRNN(nn.Module):
             x = block(x) if layer_by_layer else cast(GatedBlock, block).evaluate(x, self.backend)
             activations.append(x)
         x = x.squeeze(2).transpose(1, 2)
-        native = not (layer_by_layer or x.is_cuda or self.config.causal)
+        native = not (layer_by_layer or self.config.causal) and (self.gru_on_cuda or not x.is_cuda)
         x = ops.gru(x, self.rnn, backend=self.backend) if native else self.rnn(x)[0]
         activations.append(x)
         x = self.dropout(x[:, self.lookahead :])

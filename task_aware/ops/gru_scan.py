@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..base.errors import BackendError
 from . import _check
 from ._dispatch import Backend, has_kernels, outside_autocast, refuse_second_derivatives, register_autograd, use_native
 
@@ -41,7 +40,7 @@ def gru_scan(gates: Tensor, weight: Tensor, bias: Tensor, *, backend: Backend = 
         h[t] = (1 - z) * n + z * h[t-1]
 
     ``gates`` is the contribution of the input, ``x @ weight_ih.T + bias_ih``, of all frames at once. Only the states
-    are stored for the backward, which recomputes the gates. CPU only: on a GPU, use ``torch.nn.GRU``, which runs cuDNN.
+    are stored for the backward, which recomputes the gates.
 
     Args:
         gates: ``[B,T,D,3H]`` in the order r, z, n, float32, float64 or bfloat16 (summed in float32); with D = 2
@@ -55,7 +54,7 @@ def gru_scan(gates: Tensor, weight: Tensor, bias: Tensor, *, backend: Backend = 
 
     Raises:
         TypeError, ValueError: an argument has the wrong type, dtype, shape or device.
-        BackendError: the tensors are not on the CPU and the backend is not ``reference``.
+        BackendError: the device has no native kernels and the backend is not ``reference``.
     """
     _check.floating("gru_scan", gates=gates, weight=weight, bias=bias)
     if gates.dim() != 4 or gates.shape[2] not in (1, 2) or gates.shape[3] % 3:
@@ -64,8 +63,6 @@ def gru_scan(gates: Tensor, weight: Tensor, bias: Tensor, *, backend: Backend = 
     _check.has_shape("gru_scan", "weight", weight, (D, 3 * H, H), "[D,3H,H]")
     _check.has_shape("gru_scan", "bias", bias, (D, 3 * H), "[D,3H]")
     _check.same_device("gru_scan", gates=gates, weight=weight, bias=bias)
-    if backend != "reference" and gates.device.type == "cuda":
-        raise BackendError("gru_scan has no CUDA kernels; use torch.nn.GRU (cuDNN), or backend='reference' (a loop).")
     if not use_native("gru_scan", backend, gates):
         return gru_scan_reference(gates, weight, bias)
     compute = torch.promote_types(gates.dtype, torch.float32)
@@ -87,7 +84,7 @@ def gru(x: Tensor, layers: nn.GRU, *, backend: Backend = "auto") -> Tensor:
 
     Raises:
         TypeError, ValueError: an argument has the wrong type or shape, or the GRU would apply dropout.
-        BackendError: the tensors are not on the CPU and the backend is not ``reference``.
+        BackendError: the device has no native kernels and the backend is not ``reference``.
     """
     _check.floating("gru", x=x)
     if not isinstance(layers, nn.GRU):

@@ -10,6 +10,7 @@ import torch
 from . import (
     test_conv_glu_pool,
     test_depthwise_prelu,
+    test_gru_scan,
     test_mask_resynthesis,
     test_mel_mask,
     test_mel_spectrogram,
@@ -73,6 +74,10 @@ def conv_glu_pool(operation: str) -> Case:
 
 def depthwise_prelu(operation: str) -> Case:
     return test_depthwise_prelu.make_case(test_depthwise_prelu.sample(1, 32, 628, F32), 16, operation)[0]
+
+
+def gru_scan(operation: str) -> Case:
+    return test_gru_scan.make_case(test_gru_scan.sample(1, 32, 1, 128), operation)[0]
 
 
 def mask_resynthesis(operation: str) -> Case:
@@ -144,6 +149,21 @@ LIMITS: dict[str, tuple[str, Callable[[], Case], dict[str, tuple[float, float]]]
         "glu_pool",
         lambda: glu_pool("backward", 75),
         {"glu_pool_backward_kernel": (27648, 10752)},
+    ),
+    # A block is an item of 32 frames in one direction with 128 units, or those frames.
+    "gru_scan": (
+        "gru_scan",
+        lambda: gru_scan("forward"),
+        {"gru_pack_kernel": (0, 160), "gru_scan_kernel": (10772, 3644)},
+    ),
+    "gru_scan backward": (
+        "gru_scan",
+        lambda: gru_scan("backward"),
+        {
+            "gru_pack_kernel": (0, 352),
+            "gru_factors_kernel": (10380, 5768),
+            "gru_scan_backward_kernel": (13848, 6768),
+        },
     ),
 }
 

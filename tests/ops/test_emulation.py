@@ -127,6 +127,26 @@ def test_glu_pool_of_the_most_channels_runs_on_every_gpu(gpu: None, dtype: torch
     assert error(*(torch.autograd.grad(y.sum(), leaf)[0] for y, leaf in ((out, x), (wanted, doubles[0])))) < 1e-5
 
 
+@pytest.mark.parametrize("H", [64, 300])
+def test_a_gru_runs_on_every_gpu(gpu: None, H: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((1, 2, 1, 3 * H), (1, 3 * H, H), (1, 3 * H))
+    gates, weight, bias = (torch.randn(shape, generator=generator) for shape in shapes)
+    weight /= H**0.5
+    double, leaf = gates.double().requires_grad_(), gates.requires_grad_()
+    out, wanted = ops.gru_scan(leaf, weight, bias), ops.gru_scan_reference(double, weight.double(), bias.double())
+    assert error(out, wanted) < 2e-6
+    assert error(*(torch.autograd.grad(y.sum(), x)[0] for y, x in ((out, leaf), (wanted, double)))) < 1e-5
+
+
+def test_a_gru_too_large_for_a_gpu_is_named(emulation: Emulation) -> None:
+    H = 800
+    inputs = [torch.zeros(shape).double() for shape in ((1, 1, 1, 3 * H), (1, 3 * H, H), (1, 3 * H))]
+    refused = pytest.raises(RuntimeError, match="800 units need 73216 bytes of shared memory, this GPU has 65536; use")
+    with emulation.gpu(75), emulation.installed(), refused:
+        ops.gru_scan(*inputs)
+
+
 def test_what_is_left_to_a_gpu_is_written_down() -> None:
     """In the table, which names what there is, and in docs/cuda_host.md, which says the same."""
     folder = Path(__file__).parent
