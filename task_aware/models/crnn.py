@@ -19,6 +19,9 @@ from task_aware.models.detector import Detection, keep_precision
 from task_aware.models.features import FeatureConfig
 from task_aware.models.options import CRNNConfig
 
+#: With fewer channels, `ops.conv3x3` is no faster than a convolution of PyTorch.
+LEAST_CHANNELS = 16
+
 
 class TimeMelConv2d(nn.Conv2d):
     """A 3x3 convolution over (mel, time) features whose kernel is stored as (time, mel), as in the baseline.
@@ -81,7 +84,7 @@ class GatedBlock(nn.Sequential):
     def evaluate(self, x: Tensor, backend: ops.Backend) -> Tensor:
         """Runs the block in evaluation mode: folds the norm into the convolution and fuses gate and pooling.
 
-        On the CPU, a convolution of one channel is fused with them too.
+        On the CPU, a convolution of one channel is fused with them too, and one of many takes fewer multiplications.
         """
         convolution = cast(TimeMelConv2d, self[0])
         gate, pooling = cast(GatedLinear, self[2]), cast(nn.AvgPool2d, self[4])
@@ -92,7 +95,11 @@ class GatedBlock(nn.Sequential):
                 x = x.to(torch.get_autocast_dtype("cpu"))  # as autocast does for a convolution
             kernel = weight[:, 0].mT
             return ops.conv_glu_pool(x[:, 0], kernel, bias, linear.weight, linear.bias, pool, backend=backend)
-        x = convolution.convolve(x, weight, bias)
+        in_bfloat16 = x.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu")
+        if x.shape[1] >= LEAST_CHANNELS and not (x.is_cuda or convolution.causal or in_bfloat16):
+            x = ops.conv3x3(x, weight.mT, bias, backend=backend)
+        else:
+            x = convolution.convolve(x, weight, bias)
         return ops.glu_pool(x, linear.weight, linear.bias, pool, backend=backend)
 
 
