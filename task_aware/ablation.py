@@ -30,7 +30,7 @@ def make_parser() -> cli.Parser:
     add("--detector", type=Path | None, help="checkpoint of the detector to freeze; default: the one in the package, "
         "or with DATA one that is trained first by the detector_config of --config")  # fmt: skip
     add("--config", action="append", help=f"recipe of `train`, repeatable: a path, or one of {cli.PACKAGED}; "
-        "default: builtin")  # fmt: skip
+        "default: builtin, or recordings with --data")  # fmt: skip
     add("--denoiser-config", default="denoiser_builtin", help="recipe of `train_sep`, except for the mixing options, "
         "which are those of --config")  # fmt: skip
     add("--recipe", choices=("default", "paper"), default="default", help="paper: add --config paper after "

@@ -16,7 +16,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     See docs/training.md.
     """
-    config = cli.parse(TrainSepConfig, main.__doc__ or "", arguments, base="denoiser_builtin")
+    config = cli.parse(
+        TrainSepConfig, main.__doc__ or "", arguments, base="denoiser_builtin", with_data="denoiser_recordings"
+    )
     check_ranges(config)
     # not above: help and mistakes answer without torch
     from lightning import seed_everything

@@ -165,7 +165,7 @@ FLAGS = {
     "cuda_graph": "record each step's losses and gradients as CUDA graphs, to save launch time; on one GPU only",
     "preview": "show in TensorBoard how a validation clip is separated so far; --no-preview: do not",
     "resume": "continue a stopped run from its last checkpoint in --out; needs the same options as before, except "
-    "that --max-steps may be larger, and --out, --workers, --cuda-graph and --preview may differ",
+    "that --max-steps may be larger, and --out, --workers, and of `train` --cuda-graph and --preview, may differ",
     "fast_dev_run": "check that everything runs, with a few steps; the scores mean nothing",
 }
 

@@ -21,9 +21,9 @@ class LossConfig:
     The defaults worked best on small corpora; the paper's values are in the recipe `paper`.
 
     Attributes:
-        mse: weight of the permutation-invariant squared error of the sources (Eq. 2).
+        mse: weight of the squared error of the sources (Eq. 2).
         deep_feature: weight of the deep feature loss (Eq. 3).
-        weak: weight of the permutation-invariant cross-entropy with weak labels (Eq. 5).
+        weak: weight of the cross-entropy with weak labels (Eq. 5).
         teacher: weight of the consistency with the mean teacher (Eq. 6).
         frame: weight of the cross-entropy of merged frame probabilities with the mixture's labels (not in the paper).
         own: weight of the cross-entropy of each class, detected in its own source, with the frame labels; for sources

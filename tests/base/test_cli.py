@@ -13,7 +13,7 @@ import pytest
 import task_aware
 from task_aware.base import cli
 from task_aware.base.errors import DataError
-from task_aware.training.config import TrainConfig
+from task_aware.training.config import TrainConfig, TrainSepConfig
 
 
 def status_of(main) -> object:
@@ -97,3 +97,10 @@ def test_recordings_of_one_s_own_have_a_recipe_of_their_own(given):
     assert cli.parse(TrainConfig, "", given, **named).mixing.speed == (0.7, 1.4)
     assert cli.parse(TrainConfig, "", [], **named).mixing.speed == (1.0, 1.0)
     assert cli.parse(TrainConfig, "", ["--config", "desed", *given], **named).mixing.speed == (1.0, 1.0)
+
+
+def test_the_baseline_on_recordings_trains_on_the_mixtures_of_the_separator():
+    given = ["--data", "DIR"]
+    baseline = cli.parse(TrainSepConfig, "", given, base="denoiser_builtin", with_data="denoiser_recordings")
+    separator = cli.parse(TrainConfig, "", given, base="builtin", with_data="recordings")
+    assert (baseline.mixing, baseline.detector_config) == (separator.mixing, separator.detector_config)
