@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.grad import conv2d_weight
 
 from ..base.errors import BackendError
 from . import _check
@@ -78,7 +79,7 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Ten
         grad_x = torch.ops.task_aware.conv3x3(grad, mirrored, mirrored.new_zeros(len(mirrored)))
     if wanted_weight:
         # A frozen detector never comes here.
-        grad_weight = torch.nn.grad.conv2d_weight(x, weight.shape, grad, padding=1)
+        grad_weight = conv2d_weight(x, weight.shape, grad, padding=1)
     return grad_x, grad_weight, grad.sum((0, 2, 3)) if wanted_bias else None
 
 
