@@ -79,6 +79,7 @@ def main(arguments: list[str] | None = None) -> None:
     with recordings.scratch_folder() as scratch:
         parts = [*recordings.parts(Path(scratch)), *operators.parts(), *models.parts()]
         parts = sorted((p for p in parts if p.question in options.only), key=lambda p: QUESTIONS.index(p.question))
+        parts = [part for part in parts if part.quick or not options.quick]
         total = sum(len(part.quick if options.quick else part.sizes) for part in parts)
         with tqdm(total=total, unit="size") as bar:
             for question, its_parts in groupby(parts, lambda part: part.question):

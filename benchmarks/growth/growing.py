@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -95,20 +96,34 @@ class Command:
     Args:
         module, arguments: what `python -m` runs.
         result: reads what came out.
+        cores: how many cores it may use, with a thread of OpenMP each; default: any, with one thread.
     """
 
-    def __init__(self, module: str, arguments: Sequence[str], result: Callable[[], Outputs]) -> None:
+    def __init__(
+        self, module: str, arguments: Sequence[str], result: Callable[[], Outputs], cores: int | None = None
+    ) -> None:
         self.command = [sys.executable, "-m", "benchmarks.growth.reporting", module, *arguments]
         self.result = result
+        self.cores = cores
         self.mib: float | None = None
 
     def __call__(self) -> Outputs:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        answer = subprocess.run(self.command, cwd=ROOT, env=environment, capture_output=True, text=True)
+        environment = {**os.environ, "OMP_NUM_THREADS": str(self.cores or 1)}
+        limit = None
+        if self.cores is not None:  # threads that decode are none of OpenMP's
+            limit = partial(os.sched_setaffinity, 0, sorted(os.sched_getaffinity(0))[: self.cores])
+        answer = subprocess.run(
+            self.command, cwd=ROOT, env=environment, preexec_fn=limit, capture_output=True, text=True
+        )
         if answer.returncode:
             raise RuntimeError((answer.stderr.strip() or "it said nothing").splitlines()[-1])
         self.mib = json.loads(answer.stdout.splitlines()[-1])
         return self.result()
+
+
+def cores_of_machine() -> list[int]:
+    """1, 2, 4, ... as far as there are as many cores."""
+    return [1 << k for k in range((os.cpu_count() or 1).bit_length())]
 
 
 def processor() -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -30,7 +29,7 @@ from task_aware.models.separator import PRESETS, MaskNetwork, preset
 from task_aware.models.system import ClassSeparator
 from task_aware.training.config import LossConfig, OptimiserConfig
 
-from .growing import NATIVE, Case, Part
+from .growing import NATIVE, Case, Part, cores_of_machine
 from .operators import REFERENCE, case_of
 
 ASTEROID = "Asteroid's ConvTasNet, with its PIT"
@@ -207,8 +206,7 @@ def four_mixtures(size: float) -> Case:
 
 def parts() -> list[Part]:
     clips, classes = (1, 2, 4, 8, 16), (1, 3, 10, 32, 100, 527)
-    cores = [1 << k for k in range((os.cpu_count() or 1).bit_length())]
-    for_cores = partial(Part, "cores", axis="threads", sizes=cores, quick=(0.5,), by_the_clock=True)
+    for_cores = partial(Part, "cores", axis="threads", sizes=cores_of_machine(), quick=(0.5,), by_the_clock=True)
     return [
         Part("batch", "step of the default recipe, through the detector", "mixtures of 5 s", clips, (0.5,),
              steps(default=True)),

@@ -16,12 +16,14 @@ from benchmarks.side_by_side import disagreement
 from task_aware.data.audio import read_audio
 from task_aware.synthesis import builtin_corpus
 
-from .growing import NATIVE, Case, Command, Part
+from .growing import NATIVE, Case, Command, Part, cores_of_machine
 
 BY_HAND = "torchaudio and PyTorch, at once"
 RATE = 16000
 #: A clip of ten seconds, then background: what a recording consists of, again and again.
 BLOCK_SECONDS = 600
+#: Length of the recordings that are heard on several cores.
+CORES_SECONDS = 600
 
 
 def write_recording(path: Path, seconds: float) -> None:
@@ -47,7 +49,11 @@ class Recordings:
             rows = [[float(x) for x in row[2:]] for row in [*csv.reader(file, delimiter="\t")][1:]]
         return (torch.tensor(rows, dtype=torch.float64),)
 
-    def case(self, seconds: float, without: frozenset[str]) -> Case:
+    def on_cores(self, cores: float, without: frozenset[str]) -> Case:
+        """The recording of `CORES_SECONDS` on as many cores."""
+        return self.case(CORES_SECONDS, without, int(cores))
+
+    def case(self, seconds: float, without: frozenset[str], cores: int | None = None) -> Case:
         """Recordings of one window are compared; what windows change in longer ones is in docs/inference.md."""
         shutil.rmtree(self.scratch, ignore_errors=True)
         self.scratch.mkdir()
@@ -66,8 +72,8 @@ class Recordings:
                 assert not problem, problem
             return ()
 
-        hand = Command("benchmarks.growth.by_hand", [str(recording), str(by_hand)], of_hand)
-        infer = Command("task_aware.infer", options, of_infer)
+        hand = Command("benchmarks.growth.by_hand", [str(recording), str(by_hand)], of_hand, cores)
+        infer = Command("task_aware.infer", options, of_infer, cores)
         return Case({NATIVE: infer} if BY_HAND in without else {BY_HAND: hand, NATIVE: infer})
 
 
@@ -84,7 +90,18 @@ def parts(scratch: Path) -> list[Part]:
             most_seconds=8.0,
             most_mib=1000.0,
             ticks=("10 s", "1 min", "10 min", "1 h", "6 h", "24 h"),
-        )
+        ),
+        Part(
+            "cores",
+            "task_aware.infer --demo of ten minutes, start included",
+            "cores",
+            cores_of_machine(),
+            (),  # that is quick in `length`
+            Recordings(scratch / "cores").on_cores,
+            seconds=30.0,
+            most_seconds=30.0,
+            by_the_clock=True,
+        ),
     ]
 
 

@@ -109,10 +109,10 @@ struct GluPool {
     constexpr int kLanes = kBytes / sizeof(A);
     const T* const from = p.x + ((b * p.F + f) * p.frames + t) * p.C;
     for (int64_t k = 0; k < count; ++k) {
-      std::memcpy(to.x + k * p.width(), from + k * p.C, p.C * sizeof(T));
       for_channels<kBytes>(p, [&](int64_t c, int64_t n) TASK_AWARE_LAMBDA {
         const T* const source = from + k * p.C + c;
         const auto x = n == kLanes ? load<T, kLanes>(source) : load<T, kLanes>(source, n);
+        store(to.x + k * p.width() + c, x);
         store(to.gate + k * p.width() + c, sigmoid(x));
       });
     }

@@ -15,6 +15,7 @@ from task_aware.inference.joining import Answer
 from task_aware.inference.windows import Window, Windowing
 from task_aware.inference.workers import in_order
 from task_aware.models.analysis import Analysis
+from task_aware.models.crnn import GatedBlock
 from task_aware.models.opening import detector_of
 from task_aware.models.options import Precision
 from task_aware.models.projection import project_sources
@@ -46,6 +47,10 @@ class Runner:
     ) -> None:
         self.model = model
         self.separator = model if isinstance(model, Separator) else None
+        for module in model.modules():
+            if isinstance(module, GatedBlock):
+                with torch.no_grad():
+                    module.folded = module.fold()
         self.front_end = detector_of(model).feature_config
         self.windowing = windowing
         self.device = device

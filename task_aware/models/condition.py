@@ -54,6 +54,6 @@ def at_frames(found: Tensor, n_frames: int, detector: Detector) -> Tensor:
     if not found.shape[-1]:
         return found.new_zeros(*found.shape[:-1], n_frames)
     if isinstance(detector, CRNN):
-        frame = torch.arange(n_frames, device=found.device) // detector.time_pooling
-        return found[..., frame.clamp_max(found.shape[-1] - 1)]
+        whole = torch.cat([found, found[..., -1:]], -1)
+        return whole.repeat_interleave(detector.time_pooling, -1)[..., :n_frames]
     return nn.functional.interpolate(found, size=n_frames, mode="nearest")

@@ -2,6 +2,7 @@
 
 from . import _forks as _forks
 from ._dispatch import Backend
+from .conv3x3 import conv3x3, conv3x3_reference
 from .conv_block import conv_block, conv_block_reference
 from .conv_glu_pool import conv_glu_pool, conv_glu_pool_reference
 from .depthwise_prelu import depthwise_prelu, depthwise_prelu_reference
@@ -20,6 +21,8 @@ __all__ = [
     "Mixture",
     "PITResult",
     "band_weights",
+    "conv3x3",
+    "conv3x3_reference",
     "conv_block",
     "conv_block_reference",
     "conv_glu_pool",

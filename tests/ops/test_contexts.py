@@ -27,6 +27,7 @@ HIDDEN: list[tuple[int, ...]] = [(3,), (1,), (3,), (3,)]
 
 #: A call of each operator, and the shapes of the tensors that it has a derivative in.
 CALLS: dict[str, tuple[Call, list[tuple[int, ...]]]] = {
+    "conv3x3": (ops.conv3x3, [(1, 2, 4, 5), (3, 2, 3, 3), (3,)]),
     "conv_block": (
         lambda *x, backend: ops.conv_block(*x, 1, backend=backend),
         [(1, 2, 5), (1, 2, 5), (3, 2), *HIDDEN, (3, 3), *HIDDEN, (2, 3), (2,), (2, 3), (2,)],
