@@ -34,7 +34,7 @@ void run(const Tensor* grad, const Tensor* h, const Tensor& gates, const Tensor&
     p.rows = packed.mutable_data_ptr<A>();
     p.out = out.mutable_data_ptr<T>();
     if constexpr (kBackward) {
-      factors = torch::stable::new_empty(weight, {p.B, p.frames, p.D, kFactors, p.H});
+      factors = torch::stable::new_empty(weight, {p.B * p.frames * p.D * kFactors * p.H});
       p.columns = packed.mutable_data_ptr<A>() + numbers;
       p.h = h->const_data_ptr<T>();
       p.grad = grad->const_data_ptr<T>();
