@@ -34,6 +34,7 @@ void run(const Tensor* grad, const Tensor* h, const Tensor& gates, const Tensor&
     p.rows = packed.mutable_data_ptr<A>();
     p.out = out.mutable_data_ptr<T>();
     if constexpr (kBackward) {
+      // one number, since nvcc 13.0 spoils several in braces (findings/braces_in_calls_under_nvcc.sh)
       factors = torch::stable::new_empty(weight, {p.B * p.frames * p.D * kFactors * p.H});
       p.columns = packed.mutable_data_ptr<A>() + numbers;
       p.h = h->const_data_ptr<T>();
