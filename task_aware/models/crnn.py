@@ -74,6 +74,11 @@ class GatedBlock(nn.Sequential):
     #: What `fold` returned, kept where the weights do not change any more; None: each call folds.
     folded: tuple[Tensor, Tensor] | None = None
 
+    def train(self, mode: bool = True) -> GatedBlock:
+        """Sets the mode, and forgets what was folded: the weights may change, or have been copied."""
+        self.folded = None
+        return super().train(mode)
+
     def fold(self) -> tuple[Tensor, Tensor]:
         """The convolution's weight and bias with the norm folded in."""
         convolution, norm = cast(TimeMelConv2d, self[0]), cast(nn.BatchNorm2d, self[1])

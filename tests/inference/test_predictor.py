@@ -293,3 +293,14 @@ def test_bfloat16_without_instructions_for_it_is_said_to_be_slow(small_detector,
     monkeypatch.setattr("task_aware.models.precision.computes_in_bfloat16", lambda: fast)
     Predictor(small_detector, device="cpu", precision=precision)
     assert ("no instructions for bfloat16" in caplog.text) == (precision == "bf16-mixed" and not fast)
+
+
+def test_a_copy_of_what_has_detected_hears_with_its_present_weights(small_detector):
+    predictor = Predictor(small_detector, device="cpu")
+    predictor.detect(np.zeros(32000, dtype=np.float32), 16000)
+    features = torch.randn(1, 32, 40)
+    with torch.no_grad():
+        for weight in predictor.model.parameters():  # which are those of `small_detector`
+            weight.mul_(1.5)
+        copied = listening_copy(predictor.model)
+        torch.testing.assert_close(copied(features).frame, small_detector.eval()(features).frame, rtol=0, atol=0)
