@@ -13,12 +13,11 @@
 // products for each position of 16 channels, 800 in the backward.
 
 #include <cstdint>
-#include <numbers>
 
 #include "common/accumulate.h"
-#include "cuda/approximate.cuh"
 #include "cuda/grid.h"
 #include "cuda/launch.h"
+#include "cuda/sigmoid.cuh"
 #include "cuda/vector.cuh"
 
 namespace task_aware {
@@ -82,24 +81,6 @@ struct Weights {
   }
 };
 
-/// A row of weights, 16 bytes at once.
-template <int kCount, typename A>
-__device__ __forceinline__ void load_row(const A (&from)[kCount], A (&values)[kCount]) {
-  constexpr int kGroup = kGroupBytes / sizeof(A);
-#pragma unroll
-  for (int first = 0; first < kCount; first += kGroup) {
-    const auto group = load<A, kGroup>(from, first);
-#pragma unroll
-    for (int k = 0; k < kGroup; ++k) values[first + k] = group.values[k];
-  }
-}
-
-__device__ __forceinline__ float sigmoid(float x) {
-  constexpr float kLog2E = static_cast<float>(std::numbers::log2e);
-  return approximate_reciprocal(1 + approximate_exp2(-kLog2E * x));
-}
-__device__ __forceinline__ double sigmoid(double x) { return 1 / (1 + exp(-x)); }
-
 /// x, the convolution's output, at kHigh bands from f and kAcross frames from t on, which may lie outside.
 template <int kHigh, int kAcross, typename T, typename A = accumulate_t<T>>
 __device__ __forceinline__ void convolve(const ConvGluParams<T>& p, const Weights<A>& weights, int64_t b,
@@ -118,7 +99,7 @@ __device__ __forceinline__ void convolve(const ConvGluParams<T>& p, const Weight
 #pragma unroll
   for (int c = 0; c < kChannels; ++c) {
     A row[Weights<A>::kOfChannel];
-    load_row(weights.channel[c], row);
+    load_groups(weights.channel[c], row);
 #pragma unroll
     for (int k = 0; k < kHigh * kAcross; ++k) {
       x[k][c] = row[Weights<A>::kShift];
@@ -160,7 +141,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<accumulate_t<T>>)
 #pragma unroll
       for (int c = 0; c < kChannels; ++c) {
         A row[kChannels];
-        load_row(weights.linear[c], row);
+        load_groups(weights.linear[c], row);
 #pragma unroll
         for (int k = 0; k < kPositions; ++k) {
           const A value = linear_map(weights.channel[c][Weights<A>::kBias], row, x[k]) * sigmoid(x[k][c]);
@@ -206,7 +187,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<accumulate_t<T>>)
 #pragma unroll
   for (int c = 0; c < kChannels; ++c) {
     A row[kChannels];
-    load_row(weights.linear[c], row);
+    load_groups(weights.linear[c], row);
 #pragma unroll
     for (int k = 0; k < kTall<A>; ++k) {
       const A gate = sigmoid(x[k][c]);
@@ -223,7 +204,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<accumulate_t<T>>)
 #pragma unroll
   for (int c = 0; c < kChannels; ++c) {
     A row[Weights<A>::kOfChannel];
-    load_row(weights.channel[c], row);
+    load_groups(weights.channel[c], row);
 #pragma unroll
     for (int k = 0; k < kTall<A>; ++k) {
       const A value = used[k] ? grad_x[k][c] : A(0);

@@ -96,18 +96,6 @@ __device__ void read_tile(const GluParams<T>& p, const Place<T>& at, int f, A* x
   }
 }
 
-/// kCount neighbouring values, 16 bytes at once.
-template <int kCount, typename A>
-__device__ __forceinline__ void load_groups(const A* from, A (&values)[kCount]) {
-  constexpr int kGroup = kGroupBytes / sizeof(A);
-#pragma unroll
-  for (int first = 0; first < kCount; first += kGroup) {
-    const auto group = load<A, kGroup>(from, first);
-#pragma unroll
-    for (int k = 0; k < kGroup; ++k) values[first + k] = group.values[k];
-  }
-}
-
 /// sum[r][k] = sum over c of matrix[c, row + r] tile[c, column + k], for rows below C; kWhole: all are, in whole groups.
 template <bool kWhole, int kRows, typename A>
 __device__ __forceinline__ void multiply(const A* matrix, const A* tile, int C, int row, int column,

@@ -23,8 +23,8 @@
 #include <cstdint>
 
 #include "common/accumulate.h"
-#include "cuda/approximate.cuh"
 #include "cuda/gru_products.cuh"
+#include "cuda/sigmoid.cuh"
 
 namespace task_aware {
 namespace {
@@ -51,16 +51,6 @@ struct GruParams {
     return ((b * frames + t) * D + d) * columns;
   }
 };
-
-template <typename A>
-__device__ __forceinline__ A sigmoid(A x) {
-  if constexpr (sizeof(A) == sizeof(double)) {
-    return 1 / (1 + exp(-x));
-  } else {
-    constexpr float kLog2E = 1.44269504f;
-    return approximate_reciprocal(1 + approximate_exp2(-kLog2E * x));
-  }
-}
 
 /// The gates of a unit, from what the input and the state contribute.
 template <typename A>

@@ -33,6 +33,18 @@ __device__ __forceinline__ Vector<T, kCount> load(const void* tensor, int64_t in
   return std::bit_cast<Vector<T, kCount>>(load_packed<T, kCount>(tensor, index));
 }
 
+/// kCount neighbouring values, 16 bytes at once.
+template <int kCount, typename A>
+__device__ __forceinline__ void load_groups(const A* from, A (&values)[kCount]) {
+  constexpr int kGroup = kGroupBytes / sizeof(A);
+#pragma unroll
+  for (int first = 0; first < kCount; first += kGroup) {
+    const auto group = load<A, kGroup>(from, first);
+#pragma unroll
+    for (int k = 0; k < kGroup; ++k) values[first + k] = group.values[k];
+  }
+}
+
 /// What is stored stays in the L2 cache, where the next kernel may find it.
 template <typename T, int kCount>
 __device__ __forceinline__ void store(void* tensor, int64_t index, const Vector<T, kCount>& values) {
